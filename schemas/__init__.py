@@ -1,0 +1,1 @@
+"""What each event is: frozen records with units in their names, and the one wire codec."""

@@ -1,0 +1,165 @@
+"""How every client reaches Kafka: addresses, TLS, SASL; and whether it can be reached at all."""
+
+import asyncio
+import ssl
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from aiokafka import errors
+from aiokafka.conn import AIOKafkaConnection, collect_hosts
+from aiokafka.protocol.admin import CreateTopicsRequest
+from aiokafka.protocol.metadata import MetadataRequest
+
+from schemas.errors import FatalError, PenstockError, RetryableError, SettingsError
+
+SecurityProtocol = Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"]
+SaslMechanism = Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cluster:
+    """What a broker tells of itself. `embedded` is true for the embedded broker, which has no topic admin."""
+
+    brokers: int
+    embedded: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KafkaConnection:
+    """One way to reach one cluster. Files are PEM; an empty string means "not set".
+
+    `bootstrap` is "host:port,host:port". An empty `ssl_ca_file` trusts the system's authorities. Secrets are
+    left out of `repr`.
+    """
+
+    bootstrap: str
+    security_protocol: SecurityProtocol = "PLAINTEXT"
+    sasl_mechanism: SaslMechanism = "PLAIN"
+    sasl_username: str = ""
+    sasl_password: str = field(default="", repr=False)
+    ssl_ca_file: str = ""
+    ssl_cert_file: str = ""
+    ssl_key_file: str = ""
+    ssl_key_password: str = field(default="", repr=False)
+    client_id: str = "penstock"
+    request_timeout_ms: int = 30_000
+
+    @property
+    def uses_tls(self) -> bool:
+        """Whether the bytes are encrypted."""
+        return self.security_protocol in ("SSL", "SASL_SSL")
+
+    @property
+    def uses_sasl(self) -> bool:
+        """Whether the client logs in with a name and password."""
+        return self.security_protocol in ("SASL_PLAINTEXT", "SASL_SSL")
+
+    def client_options(self) -> dict[str, Any]:
+        """Return the keyword arguments that aiokafka's consumer, producer, admin and plain client all take.
+
+        Reads the certificate files; raises SettingsError when one of them cannot be used.
+        """
+        return {
+            "bootstrap_servers": self.bootstrap,
+            "client_id": self.client_id,
+            "request_timeout_ms": self.request_timeout_ms,
+            **self._security_options(),
+        }
+
+    def ssl_context(self) -> ssl.SSLContext:
+        """Return a context that checks the broker's certificate and host name; SettingsError names a bad file."""
+        try:
+            context = ssl.create_default_context(cafile=self.ssl_ca_file or None)
+        except OSError as error:
+            raise SettingsError(f"kafka_ssl_ca_file {self.ssl_ca_file!r} cannot be used: {_cause(error)}") from error
+        if self.ssl_cert_file:
+            try:
+                # A function, because without a password OpenSSL would ask for one on the terminal.
+                context.load_cert_chain(self.ssl_cert_file, self.ssl_key_file or None, lambda: self.ssl_key_password)
+            except OSError as error:
+                raise SettingsError(
+                    f"kafka_ssl_cert_file {self.ssl_cert_file!r} with kafka_ssl_key_file {self.ssl_key_file!r} "
+                    f"cannot be used (are they a pair, and is kafka_ssl_key_password right?): {_cause(error)}"
+                ) from error
+        return context
+
+    async def reachable(self, timeout_s: float = 10.0) -> Cluster:
+        """Return what the first broker that answers tells of its cluster; log nothing.
+
+        Each address is tried for at most `timeout_s`. When none answers, the error has one readable sentence:
+        RetryableError if nobody listens there (yet), SettingsError if somebody refuses this TLS, name or password.
+        """
+        failures: list[PenstockError] = []
+        for host, port, _ in collect_hosts(self.bootstrap, randomize=False):
+            try:
+                return await self._ask(host, port, timeout_s)
+            except (RetryableError, SettingsError) as failure:
+                failures.append(failure)
+        sentence = "; ".join(dict.fromkeys(str(failure) for failure in failures))
+        refused = any(isinstance(failure, FatalError) for failure in failures)
+        raise SettingsError(sentence) if refused else RetryableError(sentence)
+
+    def _security_options(self) -> dict[str, Any]:
+        options: dict[str, Any] = {"security_protocol": self.security_protocol}
+        if self.uses_tls:
+            options["ssl_context"] = self.ssl_context()
+        if self.uses_sasl:
+            options["sasl_mechanism"] = self.sasl_mechanism
+            options["sasl_plain_username"] = self.sasl_username
+            options["sasl_plain_password"] = self.sasl_password
+        return options
+
+    async def _ask(self, host: str, port: int, timeout_s: float) -> Cluster:
+        options = self._security_options()
+        link = AIOKafkaConnection(
+            host, port, client_id=self.client_id, request_timeout_ms=int(timeout_s * 1000), **options
+        )
+        try:
+            async with asyncio.timeout(timeout_s):
+                await link.connect()
+                answer = await link.send(MetadataRequest([]))
+        except (OSError, errors.KafkaError, UnicodeError) as error:
+            raise self._explain(f"Kafka at {host}:{port}", error, timeout_s) from error
+        else:
+            return Cluster(
+                brokers=len(answer.brokers),
+                embedded=CreateTopicsRequest.API_KEY not in link._versions,
+            )
+        finally:
+            link.close()
+
+    def _explain(self, where: str, error: Exception, timeout_s: float) -> PenstockError:
+        """Say what `error` means for a person, most specific first (most of these are kinds of OSError)."""
+        protocol = f"kafka_security_protocol is {self.security_protocol}"
+        if isinstance(error.__cause__, ssl.SSLError):  # TLS 1.3: the broker refuses after our side is done
+            error = error.__cause__
+        match error:
+            case ssl.SSLCertVerificationError():
+                return SettingsError(
+                    f"{where} shows a certificate that is not trusted ({error.verify_message}): set kafka_ssl_ca_file"
+                )
+            case ssl.SSLError():
+                return SettingsError(f"{where} refused the TLS handshake ({protocol}): {_cause(error)}")
+            case errors.UnsupportedSaslMechanismError() | errors.IllegalSaslStateError():
+                return SettingsError(
+                    f"{where} does not take this login ({protocol}, kafka_sasl_mechanism is {self.sasl_mechanism})"
+                )
+            case errors.AuthenticationFailedError() | errors.SaslAuthenticationFailed():
+                return SettingsError(f"{where} refused the user name or password (kafka_sasl_username, …_password)")
+            case TimeoutError() | errors.RequestTimedOutError():
+                return RetryableError(f"{where} did not answer within {timeout_s:g} s ({protocol})")
+            case ConnectionRefusedError():
+                return RetryableError(f"{where} cannot be reached: nothing listens there (see kafka_bootstrap)")
+            case ConnectionError() | errors.KafkaConnectionError():
+                return SettingsError(f"{where} closed the connection: does it want TLS or a login? ({protocol})")
+            case _:
+                return RetryableError(f"{where} cannot be reached: {_cause(error)} (see kafka_bootstrap)")
+
+
+def _cause(error: Exception) -> str:
+    """Return the plain words of an error from the operating system or OpenSSL."""
+    if isinstance(error, ssl.SSLError):
+        return (error.reason or str(error)).replace("_", " ").lower()
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return str(error) or type(error).__name__

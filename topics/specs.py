@@ -1,0 +1,103 @@
+"""The topics of a stream, and why each is kept the way it is.
+
+Two kinds of topics carry a stream. *Flows* (features, labels, predictions, their dead letters) are large and are
+kept for the stream's `retention_hours`: long enough to replay after a bad day. *Ledgers* (models, deployments,
+audit) are small and are the registry itself: they are kept forever, and not compacted, because their key is the
+stream: compaction would leave one record of each and forget which models there ever were.
+Commands and alerts are small flows. No topic here is compacted, and each says so, because a cluster's default may differ.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from schemas.events import Alert, AuditEvent, Command, DeadLetter, Deployment, Event, Label, ModelVersion, Prediction
+from schemas.streams import StreamSpec
+
+MAX_MESSAGE_BYTES: Final = 4 * 1024 * 1024
+"""The largest record (and batch) that topics written by strangers take: an oversized event must become a dead
+letter with a reason, not an error in its producer that nobody here sees."""
+
+_HOUR_MS = 3_600_000
+_ALERT_RETENTIONS = 4
+
+
+class StreamTopics:
+    """The topic names of one stream; the only place where they are spelled."""
+
+    def __init__(self, stream: str) -> None:
+        self.features: Final = f"{stream}.features"
+        self.features_dead: Final = f"{stream}.features.dead"
+        self.labels: Final = f"{stream}.labels"
+        self.predictions: Final = f"{stream}.predictions"
+        self.models: Final = f"{stream}.models"
+        self.deployments: Final = f"{stream}.deployments"
+        self.commands: Final = f"{stream}.commands"
+        self.commands_dead: Final = f"{stream}.commands.dead"
+        self.audit: Final = f"{stream}.audit"
+        self.alerts: Final = f"{stream}.alerts"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TopicSpec:
+    """What a topic must be.
+
+    `value` is the event type, or a word for a type that is made from the stream. `config` holds Kafka's own
+    topic settings, by Kafka's names, as Kafka spells their values.
+    """
+
+    name: str
+    key: str
+    value: type[Event] | str
+    partitions: int
+    replication: int
+    config: Mapping[str, str]
+    purpose: str
+
+
+def topics_of(stream: StreamSpec) -> tuple[TopicSpec, ...]:
+    """Return what every topic of `stream` must be.
+
+    Features, labels and predictions have the same number of partitions, so that an entity is at the same
+    partition number in each; dead letters follow their input. What needs one order has one partition.
+    """
+    names = StreamTopics(stream.name)
+    many = stream.partitions
+    flow = _kept(stream, hours=stream.retention_hours)
+    wide = flow | {"max.message.bytes": str(MAX_MESSAGE_BYTES)}
+    forever = _kept(stream, hours=None)
+    alerts = _kept(stream, hours=_ALERT_RETENTIONS * stream.retention_hours)
+
+    def topic(
+        name: str, key: str, value: type[Event] | str, partitions: int, config: Mapping[str, str], purpose: str
+    ) -> TopicSpec:
+        return TopicSpec(
+            name=name,
+            key=key,
+            value=value,
+            partitions=partitions,
+            replication=stream.replication,
+            config=config,
+            purpose=purpose,
+        )
+
+    return (
+        topic(names.features, "entity_id", "FeatureEvent", many, wide, "events to score, from the stream's producers"),
+        topic(names.features_dead, "original key", DeadLetter, many, wide, "events that could not be scored, and why"),
+        topic(names.labels, "entity_id", Label, many, wide, "true outcomes, from the stream's producers"),
+        topic(names.predictions, "entity_id", Prediction, many, flow, "one record per scored event"),
+        topic(names.models, "stream", ModelVersion, 1, forever, "the registry: every model ever registered"),
+        topic(names.deployments, "stream", Deployment, 1, forever, "the routing: every deployment there ever was"),
+        topic(names.commands, "stream", Command, 1, flow, "requests to control; their outcome stays in audit"),
+        topic(names.commands_dead, "original key", DeadLetter, 1, flow, "commands that could not be read, and why"),
+        topic(names.audit, "stream", AuditEvent, 1, forever, "what became of every command"),
+        topic(names.alerts, "stream", Alert, 1, alerts, "what a person should look at; kept to look back over weeks"),
+    )
+
+
+def _kept(stream: StreamSpec, *, hours: int | None) -> dict[str, str]:
+    """Return the config of a topic kept for `hours`, or forever (then whatever size limit the cluster defaults to)."""
+    config = {"cleanup.policy": "delete", "min.insync.replicas": str(stream.min_insync_replicas)}
+    if hours is None:
+        return config | {"retention.ms": "-1", "retention.bytes": "-1"}
+    return config | {"retention.ms": str(hours * _HOUR_MS)}
