@@ -1,6 +1,230 @@
 """Every setting: its name, type, default and meaning, and where its value comes from.
 
-A setting `x` is the environment variable `ML_X` or the top-level key `x` of penstock.toml; the environment
-wins. A secret `x` can also be read from the file named by `x_file`. Streams are tables, `[streams.<name>]`.
+A setting `x` is the environment variable `ML_X` or the top-level key `x` of penstock.toml; the environment wins. A
+secret `x` can also stand in a file of its own, named by the setting `x_file`. Streams are tables, `[streams.<name>]`.
 Relative paths are relative to the working directory.
 """
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal, get_type_hints
+
+import msgspec
+
+from app.sources import Source, allowed
+from schemas.errors import SettingsError
+from schemas.streams import StreamSpec
+from stream.connection import KafkaConnection, SaslMechanism, SecurityProtocol
+from topics import MAX_MESSAGE_BYTES
+
+Delivery = Literal["exactly_once", "at_least_once"]
+LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR"]
+_ADDRESS: Final = r"(\[[0-9a-fA-F:.]+\]|[^\s:,/@\[\]]+):\d{1,5}"
+Addresses = Annotated[
+    str,
+    msgspec.Meta(
+        pattern=rf"^$|^{_ADDRESS}(,\s*{_ADDRESS})*$", description="`host:port`, or several with commas between"
+    ),
+]
+Word = Annotated[str, msgspec.Meta(min_length=1)]
+Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
+Count = Annotated[int, msgspec.Meta(ge=1)]
+Millis = Annotated[int, msgspec.Meta(ge=1, le=86_400_000)]
+EventSize = Annotated[int, msgspec.Meta(ge=1, le=MAX_MESSAGE_BYTES)]
+Port = Annotated[int, msgspec.Meta(ge=0, le=65_535)]
+
+CONFIG_FILE: Final = "penstock.toml"
+CONFIG_VARIABLE: Final = "ML_CONFIG"
+_PREFIX: Final = "ML_"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """All settings of one process, each with what it means. `load_settings` makes it; nothing changes it afterwards.
+
+    A field that `repr` leaves out is a secret.
+    """
+
+    kafka_bootstrap: Annotated[Addresses, "Where Kafka is; empty: the embedded broker."] = ""
+    kafka_security_protocol: Annotated[SecurityProtocol, "TLS (`SSL`), a login (`SASL_`), both or none."] = "PLAINTEXT"
+    kafka_sasl_mechanism: Annotated[SaslMechanism, "How the login of a `SASL_` protocol is made."] = "PLAIN"
+    kafka_sasl_username: Annotated[str, "The user name of the login."] = ""
+    kafka_sasl_password: Annotated[str, "The password of the login."] = field(default="", repr=False)
+    kafka_ssl_ca_file: Annotated[str, "PEM file of the authorities to trust; empty: the system's."] = ""
+    kafka_ssl_cert_file: Annotated[str, "PEM file of this client's certificate, if the broker wants one."] = ""
+    kafka_ssl_key_file: Annotated[str, "PEM file of its key; empty: the key is in the certificate's file."] = ""
+    kafka_ssl_key_password: Annotated[str, "The password of an encrypted key file."] = field(default="", repr=False)
+    kafka_client_id: Annotated[Word, "The name that brokers log for this client."] = "penstock"
+    kafka_group_prefix: Annotated[Word, "Consumer groups are called `<prefix>-<role>`."] = "penstock"
+    kafka_session_timeout_ms: Annotated[Millis, "A silent worker loses its partitions after this time."] = 10_000
+    kafka_request_timeout_ms: Annotated[Millis, "A request without an answer fails after this time."] = 30_000
+    kafka_fetch_max_wait_ms: Annotated[Millis, "How long a broker may hold back a fetch that has nothing to give."] = (
+        100
+    )
+    delivery: Annotated[Delivery, "Transactions, or none; the embedded broker always runs `at_least_once`."] = (
+        "exactly_once"
+    )
+    commit_interval_ms: Annotated[Millis, "The longest time between commits under load."] = 100
+    model_storage_dir: Annotated[Word, "Where model bytes are: a folder or an fsspec URL."] = ".penstock/artifacts"
+    model_signing_key: Annotated[str, "The key that signs models; empty: a local one is made in `.penstock`."] = field(
+        default="", repr=False
+    )
+    model_memory_bytes: Annotated[Count, "The budget for loaded models; routed ones are never dropped."] = 2 * 1024**3
+    model_threads: Annotated[Count, "Threads that one prediction call uses."] = 1
+    max_event_bytes: Annotated[EventSize, "A larger event becomes a dead letter."] = 1024**2
+    dead_letter_share: Annotated[Share, "A larger share of dead letters in the window stops the worker."] = 0.05
+    dead_letter_window: Annotated[Count, "How many of the newest events that share is taken of."] = 10_000
+    stall_timeout_ms: Annotated[Millis, "With lag, a broker and no progress, the worker ends after this time."] = 60_000
+    metrics_host: Annotated[Word, "The address that `/metrics` and `/health` listen on."] = "127.0.0.1"
+    metrics_port: Annotated[Port, "Their port; 0: any free one."] = 9108
+    log_level: Annotated[LogLevel, "The least severe message to log."] = "INFO"
+    streams: tuple[StreamSpec, ...] = ()
+
+    @property
+    def embedded(self) -> bool:
+        """Whether this process must start the embedded broker, because no Kafka is named."""
+        return not self.kafka_bootstrap
+
+    def kafka_connection(self, bootstrap: str = "") -> KafkaConnection:
+        """Return how to reach Kafka: at `kafka_bootstrap`, or at `bootstrap` (the embedded broker's address)."""
+        return KafkaConnection(
+            bootstrap=bootstrap or self.kafka_bootstrap,
+            security_protocol=self.kafka_security_protocol,
+            sasl_mechanism=self.kafka_sasl_mechanism,
+            sasl_username=self.kafka_sasl_username,
+            sasl_password=self.kafka_sasl_password,
+            ssl_ca_file=self.kafka_ssl_ca_file,
+            ssl_cert_file=self.kafka_ssl_cert_file,
+            ssl_key_file=self.kafka_ssl_key_file,
+            ssl_key_password=self.kafka_ssl_key_password,
+            client_id=self.kafka_client_id,
+            request_timeout_ms=self.kafka_request_timeout_ms,
+        )
+
+    def problems(self) -> list[str]:
+        """Return one sentence for each pair of settings that contradict each other."""
+        connection = self.kafka_connection()
+        found = []
+        if self.embedded and self.kafka_security_protocol != "PLAINTEXT":
+            found.append(f"kafka_security_protocol is {self.kafka_security_protocol}, but kafka_bootstrap is not set")
+        if connection.uses_sasl and not (self.kafka_sasl_username and self.kafka_sasl_password):
+            found.append(
+                f"kafka_security_protocol {self.kafka_security_protocol} needs kafka_sasl_username "
+                "and kafka_sasl_password"
+            )
+        if not connection.uses_sasl and (self.kafka_sasl_username or self.kafka_sasl_password):
+            found.append("a SASL user name or password is set, but kafka_security_protocol does not begin with SASL_")
+        if not connection.uses_tls and (self.kafka_ssl_ca_file or self.kafka_ssl_cert_file or self.kafka_ssl_key_file):
+            found.append("a kafka_ssl_ file is set, but kafka_security_protocol is neither SSL nor SASL_SSL")
+        if self.kafka_ssl_key_file and not self.kafka_ssl_cert_file:
+            found.append("kafka_ssl_key_file is set, but kafka_ssl_cert_file is not")
+        return found
+
+
+_SECRETS: Final = tuple(f.name for f in fields(Settings) if not f.repr)
+_TYPES: Final[Mapping[str, Any]] = get_type_hints(Settings, include_extras=True) | {f"{s}_file": str for s in _SECRETS}
+_SCALARS: Final = {name: kind for name, kind in _TYPES.items() if name != "streams"}
+_STREAM_TYPES: Final = {n: kind for n, kind in get_type_hints(StreamSpec, include_extras=True).items() if n != "name"}
+
+
+def load_settings(environ: Mapping[str, str], config_path: Path | None = None) -> Settings:
+    """Return the settings from `environ` and a file: `config_path`, else what `ML_CONFIG` names, else ./penstock.toml.
+
+    The last may be absent. Raises SettingsError with one line per problem; no secret's value is in it.
+    """
+    document = _document(environ, config_path)
+    values: dict[str, Any] = {}
+    problems: list[str] = []
+    for source in (document, _environment(environ)):
+        problems += source.unknown(_TYPES if source is document else _SCALARS)
+        typed, malformed = source.typed(_SCALARS, _SECRETS)
+        problems += malformed + _read_secrets(typed, source)
+        values |= typed
+    streams, malformed = _streams(document)
+    problems += malformed
+    if not problems:
+        settings = Settings(streams=streams, **values)
+        problems = settings.problems()
+    if problems:
+        raise SettingsError("\n".join(problems))
+    return settings
+
+
+def settings_reference() -> str:
+    """Return every setting as one Markdown table, for the documentation."""
+    rows = ["| setting | environment | default | allowed | meaning |", "|---|---|---|---|---|"]
+    for setting in (f for f in fields(Settings) if f.name in _SCALARS):
+        kind = _SCALARS[setting.name]
+        default = f"`{setting.default}`" if setting.default != "" else ""
+        values = allowed(kind) if setting.repr else f"text; or name its file in `{setting.name}_file`"
+        rows.append(
+            f"| `{setting.name}` | `{_PREFIX}{setting.name.upper()}` | {default} | {values} | {kind.__metadata__[-1]} |"
+        )
+    return "\n".join(rows) + "\n"
+
+
+def _environment(environ: Mapping[str, str]) -> Source:
+    table = {
+        key.removeprefix(_PREFIX).lower(): value
+        for key, value in environ.items()
+        if key.startswith(_PREFIX) and key != CONFIG_VARIABLE
+    }
+    return Source(where="in the environment", table=table, prefix=_PREFIX, text=True)
+
+
+def _document(environ: Mapping[str, str], config_path: Path | None) -> Source:
+    named = config_path or (Path(environ[CONFIG_VARIABLE]) if environ.get(CONFIG_VARIABLE) else None)
+    path = named or Path(CONFIG_FILE)
+    if named is None and not path.exists():
+        return Source(where=f"in {path}", table={})
+    try:
+        return Source(where=f"in {path}", table=tomllib.loads(path.read_text(encoding="utf-8")))
+    except OSError as error:
+        raise SettingsError(f"the settings file {path} cannot be read: {error.strerror}") from error
+    except ValueError as error:  # not UTF-8, or not TOML; both say where
+        raise SettingsError(f"the settings file {path} is not valid TOML: {error}") from error
+
+
+def _read_secrets(values: dict[str, Any], source: Source) -> list[str]:
+    """Replace in `values` each `x_file` by the secret `x` in that file; return one sentence for each that failed.
+
+    A line break at the end of the file is not part of the secret.
+    """
+    problems = []
+    for secret in _SECRETS:
+        path = values.pop(f"{secret}_file", "")
+        if not path:
+            continue
+        setting = f"{source.spelled(f'{secret}_file')} {source.where}"
+        if values.get(secret):
+            problems.append(f"{setting} and {source.spelled(secret)} are both set; only one can be")
+        try:
+            values[secret] = Path(path).read_text(encoding="utf-8").rstrip("\r\n")
+        except OSError as error:
+            problems.append(f"{setting} names {path}, which cannot be read: {error.strerror}")
+        except UnicodeError:
+            problems.append(f"{setting} names {path}, which is not UTF-8 text")
+        else:
+            if not values[secret]:
+                problems.append(f"{setting} names {path}, which is empty")
+    return problems
+
+
+def _streams(document: Source) -> tuple[tuple[StreamSpec, ...], list[str]]:
+    tables = document.table.get("streams", {})
+    if not (isinstance(tables, dict) and all(isinstance(table, dict) for table in tables.values())):
+        return (), [f"streams {document.where} must be tables, each [streams.<name>]"]
+    streams, problems = [], []
+    for name, table in tables.items():
+        source = Source(where=f"of [streams.{name}] {document.where}", table=table)
+        typed, malformed = source.typed(_STREAM_TYPES)
+        if "features" not in table:
+            malformed.append(f"features {source.where} is missing")
+        malformed += source.unknown(_STREAM_TYPES)
+        if not malformed:
+            streams.append(StreamSpec(name=name, **typed))
+            malformed = [f"{problem} ({document.where})" for problem in streams[-1].problems()]
+        problems += malformed
+    return tuple(streams), problems

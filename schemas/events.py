@@ -17,7 +17,7 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Base of every event."""
 
 
-class Label(Event):
+class Label(Event, frozen=True, kw_only=True, gc=False):
     """The true outcome of an event, which may come long after its prediction.
 
     The same label and time again is a duplicate; a later time is a revision.
@@ -30,7 +30,7 @@ class Label(Event):
     weight: Annotated[float, msgspec.Meta(ge=0)] = 1.0
 
 
-class Prediction(Event):
+class Prediction(Event, frozen=True, kw_only=True, gc=False):
     """One scored event.
 
     `score` is the probability of class 1 (binary), the anomaly score (anomaly), or the highest of
@@ -54,7 +54,7 @@ class Prediction(Event):
     offset: int
 
 
-class ModelVersion(Event):
+class ModelVersion(Event, frozen=True, kw_only=True, gc=False):
     """One registered model: a record of `<s>.models`, which is the registry.
 
     The artifact is found by `sha256` alone and is opened only after its hash and `signature` were
@@ -77,7 +77,7 @@ class ModelVersion(Event):
     registered_by: str = ""
 
 
-class Deployment(Event):
+class Deployment(Event, frozen=True, kw_only=True, gc=False):
     """The routing of a stream from `revision` on: a record of `<s>.deployments`, written by control only."""
 
     stream: str
@@ -88,7 +88,7 @@ class Deployment(Event):
     correlation_id: str
 
 
-class Command(Event):
+class Command(Event, frozen=True, kw_only=True, gc=False):
     """A request to control: make `model_id` the champion, if the routing is still at `expected_revision`.
 
     `expected_revision` 0 stands for a stream that has no deployment yet.
@@ -103,7 +103,7 @@ class Command(Event):
     correlation_id: Id
 
 
-class AuditEvent(Event):
+class AuditEvent(Event, frozen=True, kw_only=True, gc=False):
     """What became of a command. `revision` is the deployment revision in force afterwards."""
 
     stream: str
@@ -117,7 +117,7 @@ class AuditEvent(Event):
     decided_time_ms: TimeMs
 
 
-class Alert(Event):
+class Alert(Event, frozen=True, kw_only=True, gc=False):
     """Something a person should look at. `id` is derived, so that a replay repeats it."""
 
     id: str
@@ -130,7 +130,7 @@ class Alert(Event):
     raised_time_ms: TimeMs
 
 
-class DeadLetter(Event):
+class DeadLetter(Event, frozen=True, kw_only=True, gc=False):
     """A record that could not be used: what, where and why.
 
     `original_base64` holds at most the first 64 KiB of the value; `size_bytes` and `sha256` are of the whole.

@@ -31,7 +31,9 @@ class StreamSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         """Return one sentence for each thing that is wrong with this declaration."""
         found = []
         if not _is_topic_prefix(self.name):
-            found.append(f"stream name {self.name!r} must be 1 to 100 of a-z, 0-9, '-' and '_', and start with a letter")
+            found.append(
+                f"stream name {self.name!r} must be 1 to 100 of a-z, 0-9, '-' and '_', and start with a letter"
+            )
         if not self.features:
             found.append(f"stream {self.name!r} declares no features")
         if len(set(self.features)) != len(self.features) or "" in self.features:
@@ -44,9 +46,11 @@ class StreamSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
             found.append(f"stream {self.name!r}: only a multiclass stream has classes")
         if not 0.0 <= self.threshold <= 1.0 and self.task == "binary":
             found.append(f"stream {self.name!r}: threshold {self.threshold} is not between 0 and 1")
-        for name in ("partitions", "replication", "min_insync_replicas", "retention_hours"):
-            if getattr(self, name) < 1:
-                found.append(f"stream {self.name!r}: {name} must be at least 1")
+        found += [
+            f"stream {self.name!r}: {name} must be at least 1"
+            for name in ("partitions", "replication", "min_insync_replicas", "retention_hours")
+            if getattr(self, name) < 1
+        ]
         if self.min_insync_replicas > self.replication:
             found.append(
                 f"stream {self.name!r}: min_insync_replicas {self.min_insync_replicas} "

@@ -2,7 +2,9 @@
 
 import asyncio
 import ssl
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Literal
 
 from aiokafka import errors
@@ -10,7 +12,7 @@ from aiokafka.conn import AIOKafkaConnection, collect_hosts
 from aiokafka.protocol.admin import CreateTopicsRequest
 from aiokafka.protocol.metadata import MetadataRequest
 
-from schemas.errors import FatalError, PenstockError, RetryableError, SettingsError
+from schemas.errors import PenstockError, RetryableError, SettingsError
 
 SecurityProtocol = Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"]
 SaslMechanism = Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"]
@@ -18,10 +20,18 @@ SaslMechanism = Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cluster:
-    """What a broker tells of itself. `embedded` is true for the embedded broker, which has no topic admin."""
+    """What a broker tells of its cluster: where all brokers are, and whether it is the embedded one.
 
-    brokers: int
+    The embedded broker is known by having no topic admin, so that it is also known where another process runs it.
+    """
+
+    addresses: tuple[tuple[str, int], ...]
     embedded: bool
+
+    @property
+    def brokers(self) -> int:
+        """How many brokers are up."""
+        return len(self.addresses)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,20 +94,24 @@ class KafkaConnection:
         return context
 
     async def reachable(self, timeout_s: float = 10.0) -> Cluster:
-        """Return what the first broker that answers tells of its cluster; log nothing.
+        """Return what the first broker that answers tells of its cluster.
 
-        Each address is tried for at most `timeout_s`. When none answers, the error has one readable sentence:
-        RetryableError if nobody listens there (yet), SettingsError if somebody refuses this TLS, name or password.
+        Each address is tried for at most `timeout_s`. When none answers, the error is one readable sentence, and no
+        log: RetryableError if nobody listens there (yet), SettingsError if somebody refuses this TLS or this login.
+        A broker that answers but sends its clients on to an address where nobody does is such an error, too.
         """
-        failures: list[PenstockError] = []
-        for host, port, _ in collect_hosts(self.bootstrap, randomize=False):
+        ask = partial(self._ask, security=self._security_options(), timeout_s=timeout_s)
+        given = [(host, port) for host, port, _ in collect_hosts(self.bootstrap, randomize=False)]
+        cluster = await _first_answer(ask, given)
+        if not set(given) & set(cluster.addresses):
             try:
-                return await self._ask(host, port, timeout_s)
-            except (RetryableError, SettingsError) as failure:
-                failures.append(failure)
-        sentence = "; ".join(dict.fromkeys(str(failure) for failure in failures))
-        refused = any(isinstance(failure, FatalError) for failure in failures)
-        raise SettingsError(sentence) if refused else RetryableError(sentence)
+                await _first_answer(ask, cluster.addresses)
+            except PenstockError as error:
+                sentence = (
+                    f"Kafka at {self.bootstrap} sends clients on to where it is not (advertised.listeners): {error}"
+                )
+                raise type(error)(sentence) from error
+        return cluster
 
     def _security_options(self) -> dict[str, Any]:
         options: dict[str, Any] = {"security_protocol": self.security_protocol}
@@ -109,21 +123,19 @@ class KafkaConnection:
             options["sasl_plain_password"] = self.sasl_password
         return options
 
-    async def _ask(self, host: str, port: int, timeout_s: float) -> Cluster:
-        options = self._security_options()
-        link = AIOKafkaConnection(
-            host, port, client_id=self.client_id, request_timeout_ms=int(timeout_s * 1000), **options
-        )
+    async def _ask(self, host: str, port: int, *, security: Mapping[str, Any], timeout_s: float) -> Cluster:
+        timeout_ms = int(timeout_s * 1000)
+        link = AIOKafkaConnection(host, port, client_id=self.client_id, request_timeout_ms=timeout_ms, **security)
         try:
             async with asyncio.timeout(timeout_s):
                 await link.connect()
                 answer = await link.send(MetadataRequest([]))
-        except (OSError, errors.KafkaError, UnicodeError) as error:
+        except (OSError, errors.KafkaError, UnicodeError, OverflowError) as error:
             raise self._explain(f"Kafka at {host}:{port}", error, timeout_s) from error
         else:
             return Cluster(
-                brokers=len(answer.brokers),
-                embedded=CreateTopicsRequest.API_KEY not in link._versions,
+                addresses=tuple((broker_host, broker_port) for _, broker_host, broker_port, *_ in answer.brokers),
+                embedded=CreateTopicsRequest.API_KEY not in link._versions,  # it has no public name
             )
         finally:
             link.close()
@@ -140,7 +152,11 @@ class KafkaConnection:
                 )
             case ssl.SSLError():
                 return SettingsError(f"{where} refused the TLS handshake ({protocol}): {_cause(error)}")
-            case errors.UnsupportedSaslMechanismError() | errors.IllegalSaslStateError():
+            case (
+                errors.UnsupportedSaslMechanismError()
+                | errors.IllegalSaslStateError()
+                | errors.IncompatibleBrokerVersion()
+            ):
                 return SettingsError(
                     f"{where} does not take this login ({protocol}, kafka_sasl_mechanism is {self.sasl_mechanism})"
                 )
@@ -151,9 +167,21 @@ class KafkaConnection:
             case ConnectionRefusedError():
                 return RetryableError(f"{where} cannot be reached: nothing listens there (see kafka_bootstrap)")
             case ConnectionError() | errors.KafkaConnectionError():
-                return SettingsError(f"{where} closed the connection: does it want TLS or a login? ({protocol})")
+                return RetryableError(f"{where} closed the connection: does it want TLS or a login? ({protocol})")
             case _:
                 return RetryableError(f"{where} cannot be reached: {_cause(error)} (see kafka_bootstrap)")
+
+
+async def _first_answer(ask: Callable[[str, int], Awaitable[Cluster]], addresses: Iterable[tuple[str, int]]) -> Cluster:
+    failures: list[PenstockError] = []
+    for host, port in addresses:
+        try:
+            return await ask(host, port)
+        except PenstockError as failure:
+            failures.append(failure)
+    sentence = "; ".join(str(failure) for failure in failures)
+    refused = any(isinstance(failure, SettingsError) for failure in failures)
+    raise SettingsError(sentence) if refused else RetryableError(sentence)
 
 
 def _cause(error: Exception) -> str:

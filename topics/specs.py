@@ -4,7 +4,8 @@ Two kinds of topics carry a stream. *Flows* (features, labels, predictions, thei
 kept for the stream's `retention_hours`: long enough to replay after a bad day. *Ledgers* (models, deployments,
 audit) are small and are the registry itself: they are kept forever, and not compacted, because their key is the
 stream: compaction would leave one record of each and forget which models there ever were.
-Commands and alerts are small flows. No topic here is compacted, and each says so, because a cluster's default may differ.
+Commands and alerts are small flows. No topic here is compacted, and each says so, because clusters differ in their
+default.
 """
 
 from collections.abc import Mapping

@@ -1,0 +1,75 @@
+"""What every model is, whatever library it comes from.
+
+A matrix is float32, C-contiguous, shape (n, n_features); NaN is a missing value; infinities are filtered out
+before. Scores are floating point: shape (n,) when `classes` is 1 (the probability of class 1, or an
+anomaly score), else (n, classes), each row the probabilities of the classes in order. Models are found by name in the
+entry-point group `penstock.models` (see `registry`), and pass the suite in tests/contract/test_models.py.
+"""
+
+from typing import Any, ClassVar, Protocol, Self, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ml.errors import ModelInputInvalid
+
+Matrix = NDArray[np.float32]
+Scores = NDArray[np.floating[Any]]
+Labels = NDArray[np.int64]
+
+
+@runtime_checkable
+class Model(Protocol):
+    """Something that scores a matrix, and whose whole state fits in bytes.
+
+    `algorithm` is the name it is found by, `classes` the number of score columns. `memory_bytes` estimates
+    what the loaded model occupies, from measurements; loading may need more for a moment.
+    """
+
+    algorithm: ClassVar[str]
+
+    @property
+    def n_features(self) -> int: ...
+
+    @property
+    def classes(self) -> int: ...
+
+    @property
+    def memory_bytes(self) -> int: ...
+
+    def predict(self, matrix: Matrix) -> Scores:
+        """Score each row; a row's score does not depend on the rows around it. The matrix is never changed.
+
+        Raises ModelInputInvalid when the matrix has another shape or dtype. May be called from several threads.
+        """
+
+    def dump(self) -> bytes:
+        """Return the whole model as bytes; the same model gives the same bytes."""
+
+    @classmethod
+    def load(cls, payload: bytes, *, threads: int = 1) -> Self:
+        """Return the model in `payload`, which predicts with `threads` threads where the library can.
+
+        Raises ModelPayloadInvalid when the payload is damaged or something else. That is no defence
+        against an attacker: check hash and signature first.
+        """
+
+
+@runtime_checkable
+class Learner(Model, Protocol):
+    """A model that goes on learning."""
+
+    def learn(self, matrix: Matrix, labels: Labels, weights: NDArray[np.float64] | None = None) -> None:
+        """Learn from the rows in their order. Not to be called together with any other method.
+
+        `labels` are class indices of shape (n,), `weights` (default 1) are at least 0, of shape (n,).
+        Raises ModelInputInvalid, with nothing learned, when they do not fit.
+        """
+
+
+def check_matrix(matrix: Matrix, n_features: int) -> None:
+    """Raise ModelInputInvalid unless `matrix` is float32 of shape (n, n_features)."""
+    if matrix.dtype != np.float32:
+        raise ModelInputInvalid(f"the matrix is {matrix.dtype}, and the model takes float32")
+    if matrix.ndim != 2 or matrix.shape[1] != n_features:
+        raise ModelInputInvalid(f"the matrix has shape {matrix.shape}, and the model takes (n, {n_features})")

@@ -1,0 +1,71 @@
+"""Gradient-boosted trees by XGBoost (Chen and Guestrin, 2016, doi:10.1145/2939672.2939785)."""
+
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import xgboost
+from xgboost.core import XGBoostError
+
+from ml.errors import ModelPayloadInvalid
+from ml.models.protocol import Matrix, Scores, check_matrix
+from ml.models.xgboost_file import XGBoostFile, inspect
+
+# Resident memory of loaded boosters was 2.06 to 2.07 times their UBJ size (0.4 to 11 MB; binary and 3 classes).
+# While loading it is up to 3.9 times for a moment.
+_MEMORY_PER_FILE_BYTE = 2.1
+
+
+class XGBoostModel:
+    """A booster with objective `binary:logistic` or `multi:softprob`, saved as UBJ. Scores are float32.
+
+    Every tree counts: a model stopped early is to be sliced to its best iteration before it is saved.
+    `predict` lets other Python threads run meanwhile. With 100 trees of depth 6 on one thread it takes about 0.1 ms
+    for one row, 0.6 ms for 256, 7 ms for 4096.
+    """
+
+    algorithm: ClassVar[str] = "xgboost"
+
+    def __init__(self, payload: bytes, *, threads: int = 1) -> None:
+        self._file: XGBoostFile = inspect(payload)
+        self._booster = _booster(payload, threads)
+        self.memory_bytes = int(len(payload) * _MEMORY_PER_FILE_BYTE)
+
+    @classmethod
+    def load(cls, payload: bytes, *, threads: int = 1) -> Self:
+        """Return the model in a UBJ file. Raises ModelPayloadInvalid, and never ends the process as XGBoost would."""
+        return cls(payload, threads=threads)
+
+    @classmethod
+    def from_booster(cls, booster: Any, *, threads: int = 1) -> Self:
+        """Return a model of a trained `xgboost.Booster`: a copy, without its training caches."""
+        return cls(bytes(booster.save_raw("ubj")), threads=threads)
+
+    @property
+    def n_features(self) -> int:
+        return self._file.n_features
+
+    @property
+    def classes(self) -> int:
+        return self._file.classes
+
+    @property
+    def feature_names(self) -> tuple[str, ...]:
+        """The column names it was trained with, in order; empty when it was trained without."""
+        return self._file.feature_names
+
+    def predict(self, matrix: Matrix) -> Scores:
+        check_matrix(matrix, self.n_features)
+        scores: Scores = self._booster.inplace_predict(matrix, missing=np.nan, validate_features=False)
+        # XGBoost's answer for no rows is flat.
+        return scores if self.classes == 1 else scores.reshape(len(matrix), self.classes)
+
+    def dump(self) -> bytes:
+        return bytes(self._booster.save_raw("ubj"))
+
+
+def _booster(payload: bytes, threads: int) -> xgboost.Booster:
+    try:
+        return xgboost.Booster({"nthread": threads}, model_file=bytearray(payload))
+    except (XGBoostError, UnicodeDecodeError) as error:  # the latter when its message repeats damaged text
+        reason = str(error).partition("Stack trace")[0].strip()
+        raise ModelPayloadInvalid(f"XGBoost cannot load this model: {reason}") from error

@@ -1,0 +1,211 @@
+"""Every metric by name, kind, unit and meaning, and the registry that keeps their values.
+
+`docs/metrics.md` is generated from `METRICS`; a test compares the two.
+"""
+
+from bisect import bisect_left
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import ArrayLike
+from prometheus_client import CollectorRegistry, Counter, Gauge, ProcessCollector
+from prometheus_client.core import HistogramMetricFamily
+from prometheus_client.registry import Collector
+
+SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 60.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """The definition of one metric. `labels` are label names; histograms count into SECONDS."""
+
+    name: str
+    kind: Literal["counter", "gauge", "histogram"]
+    unit: str
+    meaning: str
+    labels: tuple[str, ...] = ()
+
+
+PREDICTIONS = Metric(
+    "ml_predictions_total",
+    "counter",
+    "predictions",
+    "Events scored.",
+    ("stream", "model", "variant", "label"),
+)
+PREDICTION_LATENCY = Metric(
+    "ml_prediction_latency_seconds",
+    "histogram",
+    "seconds",
+    "From the feature record's timestamp in Kafka to the moment its score exists.",
+    ("stream",),
+)
+PREDICTION_ERRORS = Metric(
+    "ml_prediction_errors_total",
+    "counter",
+    "errors",
+    "Times a batch could not be scored; it is tried again or the worker stops.",
+    ("stream",),
+)
+DEAD_LETTERS = Metric(
+    "ml_dead_letters_total",
+    "counter",
+    "records",
+    "Records that could not be used, by reason.",
+    ("stream", "stage", "reason"),
+)
+MODEL_INFO = Metric(
+    "ml_model_info",
+    "gauge",
+    "1",
+    "1 for each model that serves, with its algorithm and deployment revision as labels.",
+    ("stream", "model", "algorithm", "revision"),
+)
+MODEL_MEMORY = Metric(
+    "ml_model_memory_usage_bytes",
+    "gauge",
+    "bytes",
+    "Estimated memory of each loaded model.",
+    ("stream", "model"),
+)
+MODEL_LOAD_FAILURES = Metric(
+    "ml_model_load_failures_total",
+    "counter",
+    "failures",
+    "Times a routed model could not be verified or loaded; the previous one serves on.",
+    ("stream",),
+)
+CONSUMER_LAG = Metric(
+    "ml_consumer_lag_events",
+    "gauge",
+    "events",
+    "Records between what a task has committed and the end of its partition.",
+    ("topic", "partition"),
+)
+COMMIT_SECONDS = Metric(
+    "ml_commit_seconds",
+    "histogram",
+    "seconds",
+    "Duration of one commit: outputs acknowledged, offsets written, transaction ended.",
+    ("stage",),
+)
+STEP_SECONDS = Metric(
+    "ml_step_seconds",
+    "histogram",
+    "seconds",
+    "Time the event loop was held by one step of a stage (the aim is below 20 ms).",
+    ("stage",),
+)
+LOOP_LAG = Metric(
+    "ml_event_loop_lag_seconds",
+    "histogram",
+    "seconds",
+    "How late a timer of the worker's event loop fires.",
+)
+TASKS = Metric("ml_partition_tasks", "gauge", "tasks", "Partition tasks that run on this worker.", ("stage",))
+TASK_RESTARTS = Metric(
+    "ml_task_restarts_total",
+    "counter",
+    "restarts",
+    "Times a partition task was opened again: fenced by another worker, or the broker failed it.",
+    ("stage", "reason"),
+)
+EVENTS_EXPIRED = Metric(
+    "ml_events_expired_total",
+    "counter",
+    "events",
+    "Records that retention removed before they were read; they are lost to this deployment.",
+    ("topic",),
+)
+READY = Metric("ml_ready", "gauge", "1", "1 when every task of the worker has recovered and can work.")
+
+METRICS: tuple[Metric, ...] = (
+    PREDICTIONS,
+    PREDICTION_LATENCY,
+    PREDICTION_ERRORS,
+    DEAD_LETTERS,
+    MODEL_INFO,
+    MODEL_MEMORY,
+    MODEL_LOAD_FAILURES,
+    CONSUMER_LAG,
+    COMMIT_SECONDS,
+    STEP_SECONDS,
+    LOOP_LAG,
+    TASKS,
+    TASK_RESTARTS,
+    EVENTS_EXPIRED,
+    READY,
+)
+
+
+class Metrics:
+    """The values of all METRICS in one Prometheus registry. Not thread-safe: the event loop owns it."""
+
+    def __init__(self, registry: CollectorRegistry | None = None) -> None:
+        self.registry = registry or CollectorRegistry()
+        ProcessCollector(registry=self.registry)
+        self._counters = {m: Counter(m.name, m.meaning, m.labels, registry=self.registry) for m in _of("counter")}
+        self._gauges = {m: Gauge(m.name, m.meaning, m.labels, registry=self.registry) for m in _of("gauge")}
+        self._histograms = {m: _Histogram(m) for m in _of("histogram")}
+        for histogram in self._histograms.values():
+            self.registry.register(histogram)
+
+    def count(self, metric: Metric, amount: float, *labels: str) -> None:
+        """Add `amount` to a counter."""
+        counter = self._counters[metric]
+        (counter.labels(*labels) if labels else counter).inc(amount)
+
+    def set(self, metric: Metric, value: float, *labels: str) -> None:
+        """Set a gauge."""
+        gauge = self._gauges[metric]
+        (gauge.labels(*labels) if labels else gauge).set(value)
+
+    def clear(self, metric: Metric) -> None:
+        """Forget every label set of a gauge, before it is set anew."""
+        self._gauges[metric].clear()
+
+    def observe(self, metric: Metric, seconds: float, *labels: str) -> None:
+        """Count one duration into a histogram."""
+        self._histograms[metric].add(seconds, labels)
+
+    def observe_many(self, metric: Metric, seconds: ArrayLike, *labels: str) -> None:
+        """Count an array of durations into a histogram; about 10 µs for a thousand."""
+        self._histograms[metric].add_many(np.asarray(seconds, dtype=float), labels)
+
+
+def _of(kind: str) -> Iterable[Metric]:
+    return (metric for metric in METRICS if metric.kind == kind)
+
+
+class _Histogram(Collector):
+    """A histogram that takes whole arrays, which prometheus_client's own does not."""
+
+    def __init__(self, metric: Metric) -> None:
+        self._metric = metric
+        self._counts: dict[tuple[str, ...], np.ndarray[tuple[int], np.dtype[np.int64]]] = {}
+        self._sums: dict[tuple[str, ...], float] = {}
+
+    def add(self, seconds: float, labels: tuple[str, ...]) -> None:
+        self._row(labels)[bisect_left(SECONDS, seconds)] += 1
+        self._sums[labels] += seconds
+
+    def add_many(self, seconds: np.ndarray[tuple[int], np.dtype[np.float64]], labels: tuple[str, ...]) -> None:
+        row = self._row(labels)
+        row += np.bincount(np.searchsorted(SECONDS, seconds), minlength=row.size)
+        self._sums[labels] += float(seconds.sum())
+
+    def collect(self) -> Iterable[HistogramMetricFamily]:
+        family = HistogramMetricFamily(self._metric.name, self._metric.meaning, labels=self._metric.labels)
+        bounds = [*map(str, SECONDS), "+Inf"]
+        for labels, counts in self._counts.items():
+            buckets = list(zip(bounds, np.cumsum(counts).tolist(), strict=True))
+            family.add_metric(labels, buckets, self._sums[labels])
+        yield family
+
+    def _row(self, labels: tuple[str, ...]) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+        if labels not in self._counts:
+            self._counts[labels] = np.zeros(len(SECONDS) + 1, dtype=np.int64)
+            self._sums[labels] = 0.0
+        return self._counts[labels]

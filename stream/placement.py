@@ -1,0 +1,61 @@
+"""Checks that every record lies on the partition where its key belongs, and carries its entity's key."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from schemas.errors import FatalError, InvalidEvent
+from stream.partitioner import partitions_of
+
+SAMPLE = 1_000  # records after which a share of misplaced keys speaks for itself
+TOO_MANY = 0.25  # a wrong partitioner misplaces at least half of the keys
+ENOUGH = 20  # misplaced keys that are no accident
+
+
+class Placement:
+    """Finds misplaced keys of one partition; raises FatalError when the producer uses another partitioner."""
+
+    def __init__(self, topic: str, partition: int, partitions: int) -> None:
+        self._topic = topic
+        self._partition = partition
+        self._partitions = partitions
+        self._seen = 0
+        self._misplaced = 0
+
+    def check(self, keys: Sequence[bytes | None], entity_ids: Sequence[str]) -> dict[int, InvalidEvent]:
+        """Return, by position, what is wrong with the record's key. About 0.2 µs per key."""
+        bad: dict[int, InvalidEvent] = {}
+        entities = [entity.encode() for entity in entity_ids]
+        for position, (key, entity) in enumerate(zip(keys, entities, strict=True)):
+            if key != entity:
+                bad[position] = _wrong_key(key, entity)
+        homes = partitions_of(entities, self._partitions)
+        for position in np.flatnonzero(homes != self._partition).tolist():
+            if position not in bad:
+                bad[position] = self._wrong_partition(entity_ids[position], int(homes[position]))
+        self._judge(len(keys), int(np.count_nonzero(homes != self._partition)))
+        return bad
+
+    def _wrong_partition(self, entity: str, home: int) -> InvalidEvent:
+        return InvalidEvent(
+            "wrong_partition",
+            f"key {entity!r} belongs on partition {home} of {self._partitions}, not on {self._partition}: "
+            "the producer must use partitioner=murmur2_random",
+        )
+
+    def _judge(self, seen: int, misplaced: int) -> None:
+        if self._seen >= SAMPLE:  # start a new sample, so that a later bad deploy is seen as clearly
+            self._seen = self._misplaced = 0
+        self._seen += seen
+        self._misplaced += misplaced
+        if self._misplaced >= ENOUGH and self._misplaced > TOO_MANY * self._seen:
+            raise FatalError(
+                f"{self._misplaced} of {self._seen} keys in {self._topic} are not on the partition where murmur2 puts them: "
+                "set partitioner=murmur2_random in the producer (librdkafka's default, CRC32, differs from Java's)."
+            )
+
+
+def _wrong_key(key: bytes | None, entity: bytes) -> InvalidEvent:
+    if key is None:
+        return InvalidEvent("no_key", "the record has no key; it must be keyed by entity_id")
+    return InvalidEvent("wrong_key", f"the record's key {key[:100]!r} is not its entity_id {entity[:100]!r}")

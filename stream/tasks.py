@@ -1,0 +1,305 @@
+"""Partition tasks: the unit of work, recovery and exactly-once.
+
+A task is one stage of one stream on one partition. It opens (fence the previous owner, then read where it
+stopped), folds batches, commits, and closes; whatever goes wrong in between, it is opened again from what
+was last committed. So there is one way to recover, and it is used every time a task starts.
+"""
+
+import asyncio
+import logging
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError, ProducerFenced
+
+from schemas.errors import RetryableError
+from stream import metrics as m
+from stream.batches import Batch, Outbox, TopicPartition
+from stream.delivery import Delivery, Offsets
+from stream.metrics import Metrics
+
+log = logging.getLogger("penstock.tasks")
+
+LANE_BATCHES = 2  # fetched batches that wait in a task before its partition is held
+STEP_S = 0.010  # aim of one step; it must stay under 20 ms
+RETRY_S = (0.2, 0.5, 1.0, 2.0, 5.0)
+
+
+class Stage(Protocol):
+    """What a partition task runs. One instance per task; it may keep state between batches."""
+
+    async def open(self) -> None:
+        """Get ready, after the previous owner was fenced and before the first batch."""
+
+    async def process(self, batch: Batch, outbox: Outbox) -> None:
+        """Put everything made of `batch` into `outbox`. Raising loses nothing: the batch comes again."""
+
+
+class Source(Protocol):
+    """Where batches come from: the worker's consumer."""
+
+    def open(self, source: TopicPartition, offset: int) -> int: ...
+    def resume(self, source: TopicPartition) -> None: ...
+    def hold(self, source: TopicPartition) -> None: ...
+    def end(self, source: TopicPartition) -> int: ...
+    async def resume_offset(self, source: TopicPartition) -> int: ...
+
+
+@dataclass(frozen=True, slots=True)
+class TaskName:
+    """What makes a task the same task on any worker; its text is the task's transactional id."""
+
+    group: str
+    stream: str
+    stage: str
+    partition: int
+
+    def __str__(self) -> str:
+        return f"{self.group}.{self.stream}.{self.stage}.{self.partition}"
+
+
+@dataclass(frozen=True, slots=True)
+class TaskLimits:
+    """`fenced_pause_s` must outlast the group's session time-out: by then a wrong owner has been told."""
+
+    commit_interval_s: float
+    fenced_pause_s: float
+
+
+class Pace:
+    """How many records make one step, learnt from how long the last steps took."""
+
+    def __init__(self) -> None:
+        self.rows = 256
+
+    def learn(self, rows: int, seconds: float) -> None:
+        """Move towards the number of rows that takes STEP_S, within 16 and 8,192 and at most by half or double."""
+        ideal = rows * STEP_S / max(seconds, 1e-6)
+        self.rows = int(min(max(ideal, self.rows / 2, 16), self.rows * 2, 8192))
+
+    def cut(self, batch: Batch) -> Iterator[Batch]:
+        """Yield the batch in steps, each as large as the pace is by then."""
+        start = 0
+        while start < len(batch.records):
+            records = batch.records[start : start + self.rows]
+            yield Batch(batch.source, records, batch.epoch)
+            start += len(records)
+
+
+class PartitionTask:
+    """Runs a stage on its partitions until closed. `on_fatal` hears of an error that must stop the worker."""
+
+    def __init__(
+        self,
+        name: TaskName,
+        stage: Stage,
+        inputs: tuple[TopicPartition, ...],
+        source: Source,
+        new_delivery: Callable[[TaskName], Delivery],
+        limits: TaskLimits,
+        metrics: Metrics,
+        on_fatal: Callable[[TaskName, BaseException], None],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.name = name
+        self.committed: dict[TopicPartition, int] = {}
+        self.running = False
+        self.progress_at = clock()
+        self._stage = stage
+        self._inputs = inputs
+        self._source = source
+        self._new_delivery = new_delivery
+        self._limits = limits
+        self._metrics = metrics
+        self._on_fatal = on_fatal
+        self._clock = clock
+        self._lane: deque[Batch] = deque()
+        self._epochs: dict[TopicPartition, int] = {}
+        self._wake = asyncio.Event()
+        self._closing = False
+        self._pace = Pace()
+        self._uncommitted: dict[TopicPartition, int] = {}
+        self._commit_due = 0.0
+        self._commit: asyncio.Task[None] | None = None
+        self._runner: asyncio.Task[None] | None = None
+
+    @property
+    def lag_events(self) -> dict[TopicPartition, int]:
+        """Records between what is committed and the end of each input, as last heard from the broker."""
+        return {source: max(0, self._source.end(source) - offset) for source, offset in self.committed.items()}
+
+    def start(self) -> None:
+        """Begin to open and run in the background."""
+        self._runner = asyncio.create_task(self._supervise(), name=f"task {self.name}")
+
+    def accept(self, batch: Batch) -> None:
+        """Take a fetched batch; hold its partition when enough is waiting."""
+        if batch.epoch != self._epochs.get(batch.source):
+            return  # fetched before this task last opened: it will come again
+        self._lane.append(batch)
+        if len(self._lane) >= LANE_BATCHES:
+            self._source.hold(batch.source)
+        self._wake.set()
+
+    async def close(self, timeout_s: float) -> None:
+        """Finish the step at hand and commit it, or abort when that takes longer than `timeout_s`."""
+        self._closing = True
+        self._wake.set()
+        if self._runner is None:
+            return
+        if not self.running:
+            self._runner.cancel()  # still opening, or waiting to open again: nothing to finish
+        _, late = await asyncio.wait({self._runner}, timeout=timeout_s)
+        if late:
+            log.warning("%s did not finish within %.0f s and is aborted", self.name, timeout_s)
+            self._runner.cancel()
+            await asyncio.wait({self._runner})
+
+    async def _supervise(self) -> None:
+        failures = 0
+        while not self._closing:
+            started = self._clock()
+            try:
+                await self._open_and_run()
+                return
+            except ProducerFenced:
+                # Normal when another worker took the partition over: a rebalance will close this task. If
+                # none comes, nobody else owns it, and it is taken back.
+                reason, pause = "fenced", self._limits.fenced_pause_s
+                log.info("%s was fenced by another owner and ends", self.name)
+            except Exception as error:  # noqa: BLE001  # sorted into what can be retried and what cannot
+                if not is_retryable(error):
+                    self._on_fatal(self.name, error)
+                    return
+                failures = 0 if self._clock() - started > 60 else failures
+                reason, pause = "retry", RETRY_S[min(failures, len(RETRY_S) - 1)]
+                failures += 1
+                log.warning("%s is opened again in %.1f s: %s", self.name, pause, describe(error))
+            self._metrics.count(m.TASK_RESTARTS, 1, self.name.stage, reason)
+            await asyncio.sleep(pause)
+
+    async def _open_and_run(self) -> None:
+        delivery = self._new_delivery(self.name)
+        try:
+            await delivery.start()
+            await self._stage.open()
+            for source in self._inputs:
+                offset = await self._source.resume_offset(source)
+                self.committed[source] = offset
+                self._epochs[source] = self._source.open(source, offset)
+            self.progress_at = self._clock()
+            self.running = True
+            await self._run(delivery)
+        finally:
+            self.running = False
+            self._abandon()
+            await delivery.stop()
+
+    async def _run(self, delivery: Delivery) -> None:
+        while (batch := await self._next(delivery)) is not None:
+            for piece in self._pace.cut(batch):
+                outbox = Outbox()
+                await self._step(piece, outbox)
+                await self._settle()
+                await delivery.send(outbox)
+                self._note(piece)
+                if self._clock() >= self._commit_due:
+                    self._begin_commit(delivery)
+                await asyncio.sleep(0)
+                if self._closing:
+                    break
+        await self._settle()
+        if self._uncommitted:
+            self._begin_commit(delivery)
+            await self._settle()
+
+    async def _step(self, piece: Batch, outbox: Outbox) -> None:
+        started = self._clock()
+        await self._stage.process(piece, outbox)
+        seconds = self._clock() - started
+        self._pace.learn(len(piece.records), seconds)
+        self._metrics.observe(m.STEP_SECONDS, seconds, self.name.stage)
+
+    async def _next(self, delivery: Delivery) -> Batch | None:
+        """Return the next batch, or None when closing. While there is none, commit what is due."""
+        while not self._closing:
+            if self._commit is not None and self._commit.done():
+                await self._settle()
+            if self._lane:
+                batch = self._lane.popleft()
+                if len(self._lane) < LANE_BATCHES:
+                    self._source.resume(batch.source)
+                return batch
+            if self._uncommitted and self._commit is None and (self._drained() or self._clock() >= self._commit_due):
+                self._begin_commit(delivery)
+            self._wake.clear()
+            patience = max(0.0, self._commit_due - self._clock()) if self._uncommitted and not self._commit else None
+            try:
+                async with asyncio.timeout(patience):
+                    await self._wake.wait()
+            except TimeoutError:
+                pass  # a commit is due
+        return None
+
+    def _note(self, piece: Batch) -> None:
+        if not self._uncommitted:
+            self._commit_due = self._clock() + self._limits.commit_interval_s
+        self._uncommitted[piece.source] = piece.next_offset
+
+    def _drained(self) -> bool:
+        """Whether everything the broker has told us of is processed."""
+        return all(offset >= self._source.end(source) for source, offset in self._uncommitted.items())
+
+    def _begin_commit(self, delivery: Delivery) -> None:
+        """Commit in the background: the next step may be computed, but not sent, before it is done."""
+        offsets, self._uncommitted = self._uncommitted, {}
+        self._commit = asyncio.create_task(self._commit_now(delivery, offsets))
+        self._commit.add_done_callback(lambda _: self._wake.set())
+
+    async def _commit_now(self, delivery: Delivery, offsets: Offsets) -> None:
+        started = self._clock()
+        await delivery.commit(offsets)
+        self.committed.update(offsets)
+        self.progress_at = self._clock()
+        self._metrics.observe(m.COMMIT_SECONDS, self.progress_at - started, self.name.stage)
+
+    async def _settle(self) -> None:
+        """Wait for the commit under way, if any, and raise what it raised."""
+        if self._commit is not None:
+            commit, self._commit = self._commit, None
+            await commit
+
+    def _abandon(self) -> None:
+        """Forget what is not committed; it will be fetched again."""
+        for source in self._inputs:
+            self._source.hold(source)
+        self._epochs.clear()
+        self._lane.clear()
+        self._uncommitted.clear()
+        if self._commit is not None:
+            self._commit.cancel()
+            self._commit.add_done_callback(lambda commit: commit.cancelled() or commit.exception())
+            self._commit = None
+
+
+def is_retryable(error: Exception) -> bool:
+    """Whether opening the task again can help: the broker was away, moved, or took the partition back."""
+    if isinstance(error, RetryableError | CommitFailedError | IllegalStateError | TimeoutError | ConnectionError):
+        return True
+    return isinstance(error, KafkaError) and bool(getattr(error, "retriable", False) or _TRANSIENT & {*_names(error)})
+
+
+# aiokafka marks these as final, which they are for the producer at hand but not for a new one.
+_TRANSIENT = {"KafkaTimeoutError", "KafkaConnectionError", "OutOfOrderSequenceNumber", "UnknownProducerId"}
+
+
+def _names(error: Exception) -> Iterator[str]:
+    return (kind.__name__ for kind in type(error).__mro__)
+
+
+def describe(error: BaseException) -> str:
+    """Return the error's sentence, or its kind when it has none."""
+    return str(error) or type(error).__name__

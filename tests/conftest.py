@@ -1,0 +1,74 @@
+"""The brokers that tests run on: the embedded one and a real Apache Kafka."""
+
+import os
+import secrets
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal, NoReturn
+
+import pytest
+
+from app.embedded import EmbeddedBroker
+from tests.kafka.jars import KafkaUnavailable
+from tests.kafka.server import KafkaServer, RunningKafka
+from tests.kafka.server import kafka as any_kafka
+
+
+@dataclass(frozen=True)
+class Broker:
+    """A broker to test on. Only "kafka" has topic admin and transactions that hold."""
+
+    kind: Literal["embedded", "kafka"]
+    bootstrap: str
+
+
+@pytest.fixture(scope="session")
+def kafka() -> Iterator[KafkaServer | RunningKafka]:
+    """One real Apache Kafka for all tests of this run; they keep apart by `unique` names."""
+    try:
+        server = any_kafka(os.environ)
+        with server as running:
+            yield running
+    except KafkaUnavailable as reason:
+        _not_here(str(reason))
+
+
+@pytest.fixture
+def kafka_server(kafka: KafkaServer | RunningKafka) -> KafkaServer:
+    """The same Kafka for tests that pause or restart it; it must run again when they end."""
+    if isinstance(kafka, RunningKafka):
+        _not_here("the Kafka of ML_KAFKA_BOOTSTRAP is not ours to restart")
+    return kafka
+
+
+@pytest.fixture
+def embedded() -> Iterator[EmbeddedBroker]:
+    """A fresh embedded broker."""
+    with EmbeddedBroker() as broker:
+        yield broker
+
+
+@pytest.fixture(params=["embedded", "kafka"])
+def broker(request: pytest.FixtureRequest) -> Broker:
+    """Each of the two brokers in turn, so that one test holds for both."""
+    return Broker(request.param, request.getfixturevalue(request.param).bootstrap)
+
+
+@pytest.fixture(scope="session")
+def run_name() -> str:
+    """A word that no other run of the tests has, because a running Kafka keeps the topics of earlier runs."""
+    return secrets.token_hex(3)
+
+
+@pytest.fixture
+def unique(request: pytest.FixtureRequest, run_name: str) -> str:
+    """A short name for this test's stream, group or topic: a letter, then a-z, 0-9 and '-'."""
+    return f"t{run_name}-{zlib.crc32(request.node.nodeid.encode()):08x}"
+
+
+def _not_here(reason: str) -> NoReturn:
+    """Skip with the reason; in CI that would hide a hole, so it is a failure there."""
+    if os.environ.get("CI") == "true":
+        pytest.fail(reason)
+    pytest.skip(reason)
