@@ -1,4 +1,4 @@
-"""The errors of `ml`. It imports no other room, so it has its own small base; the message is one sentence for a person."""
+"""The errors of `ml`, which imports no other room and so has a base of its own. Messages are sentences for a person."""
 
 
 class ModelError(Exception):

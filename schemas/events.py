@@ -58,7 +58,7 @@ class ModelVersion(Event, frozen=True, kw_only=True, gc=False):
     """One registered model: a record of `<s>.models`, which is the registry.
 
     The artifact is found by `sha256` alone and is opened only after its hash and `signature` were
-    checked. `metrics` and `parameters` are what the trainer chose to say.
+    checked. `memory_bytes` estimates what the loaded model occupies. `metrics` and `parameters` are what the trainer chose to say.
     """
 
     model_id: Id
@@ -69,6 +69,7 @@ class ModelVersion(Event, frozen=True, kw_only=True, gc=False):
     sha256: Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
     signature: str
     size_bytes: int
+    memory_bytes: int
     features: tuple[str, ...]
     classes: tuple[str, ...] = ()
     metrics: dict[str, float] = {}

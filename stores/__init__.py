@@ -1,0 +1,1 @@
+"""The outside world: what is kept, or shown, elsewhere than in Kafka."""

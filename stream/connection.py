@@ -143,8 +143,6 @@ class KafkaConnection:
     def _explain(self, where: str, error: Exception, timeout_s: float) -> PenstockError:
         """Say what `error` means for a person, most specific first (most of these are kinds of OSError)."""
         protocol = f"kafka_security_protocol is {self.security_protocol}"
-        if isinstance(error.__cause__, ssl.SSLError):  # TLS 1.3: the broker refuses after our side is done
-            error = error.__cause__
         match error:
             case ssl.SSLCertVerificationError():
                 return SettingsError(
@@ -166,7 +164,14 @@ class KafkaConnection:
                 return RetryableError(f"{where} did not answer within {timeout_s:g} s ({protocol})")
             case ConnectionRefusedError():
                 return RetryableError(f"{where} cannot be reached: nothing listens there (see kafka_bootstrap)")
-            case ConnectionError() | errors.KafkaConnectionError():
+            case errors.KafkaConnectionError() if self.uses_tls:  # with TLS 1.3, a certificate is refused afterwards
+                return RetryableError(
+                    f"{where} closed the connection after the TLS handshake: does it want a client certificate "
+                    f"(kafka_ssl_cert_file) or a login? ({protocol})"
+                )
+            case ConnectionError() if self.uses_tls:
+                return RetryableError(f"{where} closed the connection: does it speak TLS at all? ({protocol})")
+            case errors.KafkaConnectionError() | ConnectionError():
                 return RetryableError(f"{where} closed the connection: does it want TLS or a login? ({protocol})")
             case _:
                 return RetryableError(f"{where} cannot be reached: {_cause(error)} (see kafka_bootstrap)")

@@ -27,9 +27,8 @@ class Broker:
 def kafka() -> Iterator[KafkaServer | RunningKafka]:
     """One real Apache Kafka for all tests of this run; they keep apart by `unique` names."""
     try:
-        server = any_kafka(os.environ)
-        with server as running:
-            yield running
+        with any_kafka(os.environ) as server:
+            yield server
     except KafkaUnavailable as reason:
         _not_here(str(reason))
 

@@ -1,0 +1,1 @@
+"""Models behind one small protocol, found by name. `protocol` says what a model is, `registry` finds one."""

@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-_NUMBERS = {code.encode(): np.dtype(f">{kind}") for code, kind in zip("iUIlLdD", "i1 u1 i2 i4 i8 f4 f8".split())}
+_KINDS = {b"i": ">i1", b"U": ">u1", b"I": ">i2", b"l": ">i4", b"L": ">i8", b"d": ">f4", b"D": ">f8"}
+_NUMBERS = {marker: np.dtype(kind) for marker, kind in _KINDS.items()}
 _CONSTANTS = {b"T": True, b"F": False, b"Z": None}
 _LENGTH = struct.Struct(">cq")
 _NUMBERS_HEADER = struct.Struct(">2sc2sq")

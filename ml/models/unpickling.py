@@ -1,8 +1,8 @@
 """Pickles, opened only for the classes they are known to need.
 
-A pickle may call anything it can name. Here it can name what the caller lists, class by class, and nothing
-else. That leaves no way to run code, but a hostile pickle can still harm the listed classes or fill the memory: check hash
-and signature before.
+A pickle may call whatever it can name. Here it can name what the caller lists, class by class, and nothing
+else. That leaves it no code to run, but a hostile pickle could still change the listed classes or fill the
+memory: check hash and signature before.
 """
 
 import io
@@ -25,7 +25,7 @@ def loads(payload: bytes, allowed: Set[ClassName]) -> Any:
         return _AllowListUnpickler(payload, allowed).load()
     except ModelPayloadInvalid:
         raise
-    except Exception as error:  # noqa: BLE001  a damaged pickle can make any listed class raise anything
+    except Exception as error:  # a damaged pickle can make any listed class raise anything
         raise ModelPayloadInvalid(f"the pickle in this model is damaged ({type(error).__name__}: {error})") from error
 
 

@@ -1,0 +1,115 @@
+"""Control: the only writer of `<s>.deployments`. Takes commands in their order and answers each in `<s>.audit`."""
+
+from collections.abc import Awaitable, Callable
+
+from agents.serving import find_version
+from agents.shelf import ModelShelf
+from schemas.errors import InvalidEvent, PenstockError
+from schemas.events import AuditEvent, Command, Deployment, ModelVersion
+from schemas.streams import StreamSpec
+from schemas.wire import decode, encode
+from stream import metrics as m
+from stream.batches import Batch, Outbox
+from stream.deadletters import dead_letter
+from stream.metrics import Metrics
+from stream.views import LogView
+from topics.specs import StreamTopics
+
+STAGE = "control"
+
+
+class Control:
+    """The stage on `<s>.commands`. Its state is the newest deployment, which it reads from its own log when it opens."""
+
+    def __init__(
+        self,
+        spec: StreamSpec,
+        models: LogView[ModelVersion],
+        deployments: LogView[Deployment],
+        caught_up: Callable[[], Awaitable[None]],
+        shelf: ModelShelf,
+        metrics: Metrics,
+        clock_ms: Callable[[], int],
+    ) -> None:
+        self._spec = spec
+        self._models = models
+        self._deployments = deployments
+        self._caught_up = caught_up
+        self._shelf = shelf
+        self._metrics = metrics
+        self._clock_ms = clock_ms
+        self._topics = StreamTopics(spec.name)
+        self._history: list[Deployment] = []
+
+    async def open(self) -> None:
+        """Fold `<s>.deployments` to its end: whoever wrote it before is fenced by now."""
+        await self._caught_up()
+        self._history = list(self._deployments.events)
+
+    async def process(self, batch: Batch, outbox: Outbox) -> None:
+        """Decide each command; a record that is no command becomes a dead letter."""
+        await self._caught_up()  # a model registered before its command was sent is known from here on
+        for record in batch.records:
+            try:
+                command = decode(Command, record.value)
+            except InvalidEvent as error:
+                letter = dead_letter(record, batch.source, STAGE, error, self._clock_ms())
+                outbox.add(self._topics.commands_dead, 0, *letter)
+                self._metrics.count(m.DEAD_LETTERS, 1, self._spec.name, STAGE, error.reason)
+            else:
+                await self._decide(command, outbox)
+
+    async def _decide(self, command: Command, outbox: Outbox) -> None:
+        """Carry the command out or refuse it; either way say so in the audit log."""
+        key = self._spec.name.encode()
+        try:
+            deployment = await self._promoted(command)
+        except PenstockError as error:
+            outbox.add(self._topics.audit, 0, key, encode(self._answer(command, "refused", str(error))))
+            return
+        if deployment is not None:
+            self._history.append(deployment)
+            outbox.add(self._topics.deployments, 0, key, encode(deployment))
+        reason = f"model {command.model_id} is the champion"
+        outbox.add(self._topics.audit, 0, key, encode(self._answer(command, "done", reason)))
+
+    async def _promoted(self, command: Command) -> Deployment | None:
+        """Return the new deployment, or None when this very command was carried out before."""
+        if any(deployment.correlation_id == command.correlation_id for deployment in self._history):
+            return None
+        if command.stream != self._spec.name:
+            raise PenstockError(f"the command is for stream {command.stream!r}; this is {self._spec.name!r}")
+        if command.expected_revision != self._revision:
+            raise PenstockError(
+                f"the routing is at revision {self._revision}, not at {command.expected_revision} as the command expects: "
+                "look at it again and send a new command"
+            )
+        version = find_version(self._models, command.model_id)
+        if version is None:
+            raise PenstockError(f"no model {command.model_id!r} is registered in {self._topics.models}")
+        await self._shelf.get(self._spec, version)  # proves signature, hash, form and room before anything is routed
+        return Deployment(
+            stream=self._spec.name,
+            revision=self._revision + 1,
+            champion=command.model_id,
+            changed_time_ms=self._clock_ms(),
+            changed_by=command.issued_by,
+            correlation_id=command.correlation_id,
+        )
+
+    @property
+    def _revision(self) -> int:
+        return self._history[-1].revision if self._history else 0
+
+    def _answer(self, command: Command, outcome: str, reason: str) -> AuditEvent:
+        return AuditEvent(
+            stream=self._spec.name,
+            correlation_id=command.correlation_id,
+            action=command.action,
+            issued_by=command.issued_by,
+            outcome=outcome,  # type: ignore[arg-type]  # "done" or "refused"
+            reason=reason,
+            model_id=command.model_id,
+            revision=self._revision,
+            decided_time_ms=self._clock_ms(),
+        )

@@ -1,0 +1,117 @@
+"""The models in memory: loaded once, checked before they are opened, dropped when the budget asks for it."""
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
+
+import numpy as np
+
+from ml.errors import ModelError
+from ml.models.protocol import Model
+from ml.models.registry import model_type
+from schemas.errors import PenstockError
+from schemas.events import ModelVersion
+from schemas.streams import StreamSpec
+from stores.artifacts import ArtifactStore, Signer
+
+
+class ModelUnusable(PenstockError):
+    """A model version cannot serve its stream; the message says why and what to do."""
+
+
+class ModelShelf:
+    """Loaded models by id, least recently used first to go, never one that a stream routes to.
+
+    `budget_bytes` is of estimated memory. Loading happens in threads; the event loop owns everything else.
+    """
+
+    def __init__(self, open_model: Callable[[ModelVersion], Model], budget_bytes: int) -> None:
+        self._open_model = open_model
+        self._budget_bytes = budget_bytes
+        self._models: OrderedDict[str, Model] = OrderedDict()
+        self._sizes: dict[str, tuple[str, int]] = {}
+        self._routed: dict[str, ModelVersion] = {}
+        self._loading: dict[str, asyncio.Future[Model]] = {}
+
+    @property
+    def loaded(self) -> Iterable[tuple[str, str, int]]:
+        """(stream, model id, estimated bytes) of each model in memory."""
+        return [(*self._sizes[model_id][:1], model_id, self._sizes[model_id][1]) for model_id in self._models]
+
+    async def get(self, spec: StreamSpec, version: ModelVersion) -> Model:
+        """Return the model, loaded, verified and warm. Raises PenstockError with a sentence when it cannot be had."""
+        require_match(spec, version)
+        self._require_room(version)
+        if version.model_id not in self._models:
+            if version.model_id not in self._loading:
+                self._loading[version.model_id] = asyncio.ensure_future(asyncio.to_thread(self._load, version))
+            try:
+                model = await asyncio.shield(self._loading[version.model_id])
+            finally:
+                self._loading.pop(version.model_id, None)
+            self._models[version.model_id] = model
+            self._sizes[version.model_id] = (version.stream, model.memory_bytes)
+        self._models.move_to_end(version.model_id)
+        self._drop_unused(keep=version.model_id)
+        return self._models[version.model_id]
+
+    def route(self, version: ModelVersion) -> None:
+        """Say that the version's stream is served by it from now on."""
+        self._routed[version.stream] = version
+        self._drop_unused(keep=version.model_id)
+
+    def _load(self, version: ModelVersion) -> Model:
+        model = self._open_model(version)
+        if (model.n_features, model.classes) != (len(version.features), len(version.classes) or 1):
+            raise ModelUnusable(
+                f"model {version.model_id} takes {model.n_features} features and gives {model.classes} scores; its stream "
+                f"has {len(version.features)} features and {len(version.classes)} classes"
+            )
+        model.predict(np.zeros((256, len(version.features)), dtype=np.float32))  # the first call allocates
+        return model
+
+    def _require_room(self, version: ModelVersion) -> None:
+        others = [routed for stream, routed in self._routed.items() if stream != version.stream]
+        taken = sum(other.memory_bytes for other in others)
+        if taken + version.memory_bytes > self._budget_bytes:
+            raise ModelUnusable(
+                f"model {version.model_id} needs {version.memory_bytes:,} bytes of memory; the other streams' champions "
+                f"take {taken:,} of the {self._budget_bytes:,} that model_memory_bytes allows"
+            )
+
+    def _drop_unused(self, keep: str) -> None:
+        held = {version.model_id for version in self._routed.values()} | {keep}
+        for model_id in [model_id for model_id in self._models if model_id not in held]:
+            if sum(self._sizes[loaded][1] for loaded in self._models) <= self._budget_bytes:
+                return
+            del self._models[model_id], self._sizes[model_id]
+
+
+def require_match(spec: StreamSpec, version: ModelVersion) -> None:
+    """Raise ModelUnusable unless `version` was made for the stream as it is declared now."""
+    if version.stream != spec.name:
+        raise ModelUnusable(f"model {version.model_id} belongs to stream {version.stream!r}, not to {spec.name!r}")
+    if version.features != spec.features:
+        raise ModelUnusable(
+            f"model {version.model_id} was made for other features than stream {spec.name!r} declares: "
+            f"{', '.join(version.features)} instead of {', '.join(spec.features)}"
+        )
+    if (version.task, version.classes) != (spec.task, spec.classes):
+        raise ModelUnusable(
+            f"model {version.model_id} is {version.task} with classes {list(version.classes)}, but stream "
+            f"{spec.name!r} is {spec.task} with classes {list(spec.classes)}"
+        )
+
+
+def opener(store: ArtifactStore, signer: Signer, threads: int) -> Callable[[ModelVersion], Model]:
+    """Return a function that opens a model version: signature first, then hash, then the bytes. It blocks."""
+
+    def open_model(version: ModelVersion) -> Model:
+        signer.verify(version)
+        payload = store.get(version.sha256, version.size_bytes)
+        try:
+            return model_type(version.algorithm).load(payload, threads=threads)
+        except ModelError as error:
+            raise ModelUnusable(f"model {version.model_id} cannot be opened: {error}") from error
+
+    return open_model

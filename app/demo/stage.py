@@ -1,0 +1,115 @@
+"""Where the demo plays: an address, an environment for its processes, and the commands run in it."""
+
+import asyncio
+import json
+import secrets
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Final
+
+from app.demo.processes import Child
+from app.settings import CONFIG_VARIABLE, Settings
+from app.stream_init import stream_toml
+from schemas.errors import FatalError
+from schemas.streams import StreamSpec
+
+_COMMAND_TIMEOUT_S: Final = 60.0
+_READY_TIMEOUT_S: Final = 60.0
+_READY_POLL_S: Final = 0.1
+# The embedded broker answers a fetch only when the longest wait is over.
+_EMBEDDED_FETCH_MAX_WAIT_MS: Final = 5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stage:
+    """Everything that the demo's processes share. `folder` is temporary; `health_port` is the worker's."""
+
+    folder: Path
+    environment: Mapping[str, str]
+    health_port: int
+
+    async def start(self, name: str, *arguments: str, pipes: bool = False) -> Child:
+        """Start `python -m <arguments>` as the child called `name`."""
+        return await Child.start(name, *arguments, environment=self.environment, folder=self.folder, pipes=pipes)
+
+    async def command(self, *arguments: str) -> Any:
+        """Run `penstock <arguments> --json` and return what it answers; FatalError with its words when it fails."""
+        child = await self.start(f"penstock {' '.join(arguments[:2])}", "app.cli", *arguments, "--json", pipes=True)
+        return json.loads(await child.output(_COMMAND_TIMEOUT_S))
+
+    async def ready(self, worker: Child) -> None:
+        """Wait until the worker has partitions and a champion. Raises FatalError when it ends or takes too long."""
+        try:
+            async with asyncio.timeout(_READY_TIMEOUT_S):
+                while not await self._healthy():
+                    if not worker.running:
+                        raise worker.failure()
+                    await asyncio.sleep(_READY_POLL_S)
+        except TimeoutError:
+            raise FatalError(f"the worker was not ready after {_READY_TIMEOUT_S:g} s") from None
+
+    async def _healthy(self) -> bool:
+        try:
+            reader, writer = await asyncio.open_connection("127.0.0.1", self.health_port)
+            try:
+                writer.write(b"GET /health HTTP/1.0\r\n\r\n")
+                status = await reader.readline()
+            finally:
+                writer.close()
+        except OSError:
+            return False
+        return b" 200 " in status
+
+
+async def deploy_champion(stage: Stage, model: Path, stream: str) -> str:
+    """Register the model file and make it the champion; return its id. Needs a running worker."""
+    registered = await stage.command("models", "register", "--stream", stream, "--file", str(model))
+    model_id: str = registered["model_id"]
+    await stage.command("models", "promote", model_id, "--stream", stream)
+    return model_id
+
+
+def set_stage(
+    settings: Settings, environ: Mapping[str, str], stream: StreamSpec, bootstrap: str, folder: Path
+) -> Stage:
+    """Return a stage for `stream` at `bootstrap`: these settings for every process, the demo's own where it must.
+
+    The worker's group is the demo's own. On the embedded broker, which forgets everything, models stay in `folder`.
+    """
+    config = folder / "penstock.toml"
+    config.write_text(stream_toml(stream))
+    port = _free_port()
+    chosen = {
+        **_changed(settings),
+        "kafka_bootstrap": bootstrap,
+        "kafka_group_prefix": f"{settings.kafka_group_prefix}-demo",
+        "metrics_host": "127.0.0.1",
+        "metrics_port": str(port),
+    }
+    if settings.embedded:
+        chosen |= {
+            "kafka_fetch_max_wait_ms": str(_EMBEDDED_FETCH_MAX_WAIT_MS),
+            "model_storage_dir": str(folder / "artifacts"),
+            "model_signing_key": secrets.token_hex(32),
+        }
+    outside = {name: value for name, value in environ.items() if not name.startswith("ML_")}
+    environment = outside | {f"ML_{name.upper()}": value for name, value in chosen.items()}
+    return Stage(folder=folder, environment=environment | {CONFIG_VARIABLE: str(config)}, health_port=port)
+
+
+def _changed(settings: Settings) -> dict[str, str]:
+    """Return the settings that are not at their default, as an environment spells them; streams are left out."""
+    return {
+        field.name: str(getattr(settings, field.name))
+        for field in fields(settings)
+        if field.name != "streams" and getattr(settings, field.name) != field.default
+    }
+
+
+def _free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port: int = listener.getsockname()[1]
+        return port

@@ -1,0 +1,200 @@
+"""What the demo shows: a live page of 80 columns and 24 lines on a terminal, plain lines anywhere else."""
+
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from types import TracebackType
+from typing import Final, Protocol, Self
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.panel import Panel
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from app.demo.follow import Tally
+
+_WINDOW_S: Final = 5.0
+_PLAIN_EVERY_S: Final = 2.0
+_WIDTH: Final = 78
+_BLOCKS: Final = " ▁▂▃▄▅▆▇█"
+_BOX_WIDTH: Final = 37
+_CHART_LINES: Final = 5
+_REASONS_SHOWN: Final = 4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Snapshot:
+    """The demo at one moment. Rates and latency (p50, p99; empty without predictions) are of the last 5 seconds."""
+
+    events: int
+    sent: int
+    answered: int
+    labels: int
+    duplicates: int
+    in_eps: float
+    out_eps: float
+    latency_ms: Mapping[str, float]
+    scores: tuple[int, ...]
+    dead_letters: Mapping[str, int]
+    last_dead_letter: str
+    model_id: str
+    event_time_ms: int
+
+
+class Meter:
+    """Makes snapshots of a tally, with rates over the last seconds of `clock`."""
+
+    def __init__(self, tally: Tally, events: int, clock: Callable[[], float]) -> None:
+        self._tally = tally
+        self._events = events
+        self._clock = clock
+        self._marks = deque([(clock(), 0, 0, 0)])
+
+    def snapshot(self, sent: int) -> Snapshot:
+        """Return the state now, when the producer has sent `sent` features."""
+        tally = self._tally
+        now = (self._clock(), sent, tally.answered, len(tally.latencies_ms))
+        self._marks.append(now)
+        while len(self._marks) > 2 and now[0] - self._marks[1][0] >= _WINDOW_S:
+            self._marks.popleft()
+        then = self._marks[0]
+        seconds = max(now[0] - then[0], 1e-3)
+        return Snapshot(
+            events=self._events,
+            sent=sent,
+            answered=tally.answered,
+            labels=tally.labels,
+            duplicates=tally.duplicates,
+            in_eps=(now[1] - then[1]) / seconds,
+            out_eps=(now[2] - then[2]) / seconds,
+            latency_ms=tally.latency_ms(then[3]),
+            scores=tuple(tally.scores),
+            dead_letters=dict(tally.dead_letters.most_common()),
+            last_dead_letter=tally.last_dead_letter.message if tally.last_dead_letter else "",
+            model_id=tally.model_id,
+            event_time_ms=tally.event_time_ms,
+        )
+
+
+class View(Protocol):
+    """Somewhere to show the demo. `say` is for sentences, `show` for the state, several times a second."""
+
+    def __enter__(self) -> Self: ...
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+    def say(self, sentence: str) -> None: ...
+    def show(self, snapshot: Snapshot) -> None: ...
+
+
+class LiveView:
+    """The page on a terminal."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._live = Live(console=console, auto_refresh=False)
+
+    def __enter__(self) -> Self:
+        self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._live.stop()
+
+    def say(self, sentence: str) -> None:
+        """Write a line above the page."""
+        self._console.print(sentence, highlight=False)
+
+    def show(self, snapshot: Snapshot) -> None:
+        """Draw the page anew."""
+        self._live.update(page(snapshot), refresh=True)
+
+
+class PlainView:
+    """Lines for logs and pipes; the state at most every two seconds."""
+
+    def __init__(self, write: Callable[[str], object], clock: Callable[[], float]) -> None:
+        self._write = write
+        self._clock = clock
+        self._next_s = clock()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        return None
+
+    def say(self, sentence: str) -> None:
+        """Write a line."""
+        self._write(sentence)
+
+    def show(self, snapshot: Snapshot) -> None:
+        """Write the state as one line, if it is time."""
+        if self._clock() >= self._next_s:
+            self._next_s = self._clock() + _PLAIN_EVERY_S
+            self._write(line(snapshot))
+
+
+def line(snapshot: Snapshot) -> str:
+    """Return the state in one line."""
+    return (
+        f"{snapshot.answered:,} of {snapshot.events:,} events"
+        f" | {_event_date(snapshot)} | {snapshot.out_eps:,.0f}/s | {_latency(snapshot)}"
+        f" | {sum(snapshot.dead_letters.values()):,} dead letters | {snapshot.labels:,} labels"
+    )
+
+
+def page(snapshot: Snapshot) -> RenderableType:
+    """Return the state as a page of 80 columns and less than 24 lines."""
+    bar = ProgressBar(total=max(snapshot.events, 1), completed=snapshot.answered, width=_WIDTH - 34)
+    progress = Table.grid(padding=(0, 1))
+    progress.add_row(bar, f"{snapshot.answered:>9,} / {snapshot.events:<9,}", f"[bold]{_event_date(snapshot)}")
+    numbers = Table.grid(padding=(0, 2))
+    for left, right in (
+        (f"in      {snapshot.in_eps:>9,.0f} events/s", _latency(snapshot)),
+        (f"out     {snapshot.out_eps:>9,.0f} events/s", f"duplicates {snapshot.duplicates:,}"),
+        (f"labels  {snapshot.labels:>9,}", f"model {snapshot.model_id or '-'}"),
+    ):
+        numbers.add_row(f"{left:<38}", Text(right, overflow="ellipsis", no_wrap=True))
+    boxes = Table.grid(padding=(0, 1))
+    boxes.add_row(
+        Panel(Text(chart(snapshot.scores)), title="scores", width=_BOX_WIDTH, height=_CHART_LINES + 3),
+        Panel(_dead_letters(snapshot), title="dead letters", width=_BOX_WIDTH, height=_CHART_LINES + 3),
+    )
+    inside = Group(progress, "", numbers, "", boxes)
+    return Panel(inside, title="penstock · flights from Newark, 2013", width=_WIDTH + 2)
+
+
+def chart(counts: tuple[int, ...], lines: int = _CHART_LINES) -> str:
+    """Return a bar chart of `counts`, each a bar two characters wide, on an axis from 0 to 1."""
+    highest = max(*counts, 1)
+    eighths = [-(-count * lines * 8 // highest) for count in counts]  # rounded up: what there is can be seen
+    rows = [
+        "".join(2 * _BLOCKS[min(max(height - level * 8, 0), 8)] for height in eighths)
+        for level in reversed(range(lines))
+    ]
+    return "\n".join([*rows, f"0{'1':>{2 * len(counts) - 1}}"])
+
+
+def _dead_letters(snapshot: Snapshot) -> RenderableType:
+    reasons = list(snapshot.dead_letters.items())[:_REASONS_SHOWN]
+    counts = "\n".join(f"{count:>6,} {reason}" for reason, count in reasons) or "none yet"
+    return Group(counts, Text(snapshot.last_dead_letter, style="dim", no_wrap=False, overflow="ellipsis"))
+
+
+def _latency(snapshot: Snapshot) -> str:
+    if not snapshot.latency_ms:
+        return "latency -"
+    return f"latency p50 {snapshot.latency_ms['p50']:.1f} ms, p99 {snapshot.latency_ms['p99']:.1f} ms"
+
+
+def _event_date(snapshot: Snapshot) -> str:
+    when = datetime.fromtimestamp(snapshot.event_time_ms / 1000, UTC)
+    return f"{when:%d %b %Y}" if snapshot.event_time_ms else "-"

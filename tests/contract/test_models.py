@@ -1,0 +1,170 @@
+"""What every model must do, whichever package it comes from; `conftest` says how each is built."""
+
+import hashlib
+import os
+import pickle
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ml.errors import ModelInputInvalid, ModelPayloadInvalid
+from ml.models.protocol import Learner, Model
+from tests.contract.conftest import N_FEATURES, Case
+
+
+class _Gadget:
+    """Pickled, it asks the reader to run a command."""
+
+    def __init__(self, command: str) -> None:
+        self.command = command
+
+    def __reduce__(self) -> object:
+        return os.system, (self.command,)
+
+
+def test_the_class_found_by_a_name_goes_by_that_name_and_is_a_model(case: Case, model: Model) -> None:
+    assert case.type.algorithm == case.algorithm
+    assert isinstance(model, case.type)
+    assert isinstance(model, Model)
+
+
+def test_it_knows_its_columns_and_its_size(case: Case, model: Model) -> None:
+    assert (model.n_features, model.classes) == (N_FEATURES, case.classes)
+    assert isinstance(model.memory_bytes, int)
+    assert len(model.dump()) < model.memory_bytes < 100 * len(model.dump())
+
+
+@pytest.mark.parametrize("rows", [0, 1, 2, 257])
+def test_scores_are_one_number_per_row_or_one_per_class(case: Case, model: Model, rows: int) -> None:
+    scores = model.predict(case.matrix[:rows])
+    assert scores.shape == ((rows,) if case.classes == 1 else (rows, case.classes))
+    assert np.issubdtype(scores.dtype, np.floating)
+
+
+@pytest.mark.parametrize("batch", [2, 63, 64, 65, 1000])
+def test_a_row_scores_the_same_alone_and_in_any_batch(case: Case, model: Model, batch: int) -> None:
+    alone = np.concatenate([model.predict(case.matrix[row : row + 1]) for row in range(batch)])
+    assert np.abs(model.predict(case.matrix[:batch]) - alone).max() <= case.tolerance
+    assert np.abs(model.predict(case.matrix)[:batch] - alone).max() <= case.tolerance
+
+
+def test_it_has_learned_which_column_is_which_class(case: Case, model: Model) -> None:
+    scores = model.predict(case.matrix)
+    guesses = (scores > 0.5).astype(np.int64) if case.classes == 1 else scores.argmax(axis=1)
+    assert (guesses == case.labels).mean() > 0.75
+
+
+def test_a_dumped_and_loaded_model_scores_the_same_to_the_bit(case: Case, model: Model) -> None:
+    loaded = case.type.load(model.dump())
+    assert (loaded.n_features, loaded.classes) == (model.n_features, model.classes)
+    assert np.array_equal(loaded.predict(case.matrix), model.predict(case.matrix))
+
+
+def test_dumping_changes_nothing_and_repeats_itself(case: Case, model: Model) -> None:
+    payload = model.dump()
+    assert model.dump() == payload
+    assert case.type.load(payload).dump() == payload
+
+
+def test_the_number_of_threads_does_not_change_a_score(case: Case, model: Model) -> None:
+    assert np.array_equal(case.type.load(model.dump(), threads=2).predict(case.matrix), model.predict(case.matrix))
+
+
+def test_several_threads_may_score_at_once(case: Case, model: Model) -> None:
+    parts = [case.matrix[start : start + 50] for start in range(0, 1000, 50)] * 5
+    expected = [model.predict(part) for part in parts]
+    with ThreadPoolExecutor(4) as threads:
+        assert all(map(np.array_equal, threads.map(model.predict, parts), expected))
+
+
+def test_missing_values_give_probabilities(case: Case, model: Model) -> None:
+    rows = np.vstack([np.full((1, N_FEATURES), np.nan), np.where(np.eye(N_FEATURES) == 1, np.nan, 1.0)])
+    scores = model.predict(rows.astype(np.float32))
+    assert np.isfinite(scores).all()
+    assert ((scores >= 0) & (scores <= 1)).all()
+    if case.classes > 1:
+        assert scores.sum(axis=1) == pytest.approx(1, abs=1e-6)
+
+
+def test_extreme_values_give_probabilities(case: Case, model: Model) -> None:
+    largest = np.finfo(np.float32).max
+    scores = model.predict(np.array([[largest] * N_FEATURES, [-largest] * N_FEATURES], np.float32))
+    assert ((scores >= 0) & (scores <= 1)).all()
+
+
+def test_the_same_data_and_seed_give_the_same_bytes(case: Case, model: Model) -> None:
+    assert case.model(seed=0).dump() == model.dump()
+
+
+def test_the_same_data_and_seed_give_the_same_bytes_in_another_process(case: Case, model: Model) -> None:
+    train = (
+        "import hashlib; from tests.contract import conftest as c; "
+        f"matrix, labels = c._data({case.classes}); build, _ = c.BUILDERS[{case.algorithm!r}]; "
+        f"print(hashlib.sha256(build(matrix, labels, {case.classes}, 0).dump()).hexdigest())"
+    )
+    root = Path(__file__).parents[2]
+    done = subprocess.run([sys.executable, "-c", train], cwd=root, check=True, capture_output=True, text=True)
+    assert done.stdout.strip() == hashlib.sha256(model.dump()).hexdigest()
+
+
+def test_the_matrix_is_not_changed(case: Case, model: Model) -> None:
+    matrix = case.matrix.copy()
+    matrix.flags.writeable = False
+    model.predict(matrix)
+    assert np.array_equal(matrix, case.matrix, equal_nan=True)
+
+
+def test_the_scores_are_the_callers_to_keep(case: Case, model: Model) -> None:
+    first = model.predict(case.matrix[:100])
+    kept = first.copy()
+    model.predict(case.matrix[100:200])
+    assert np.array_equal(first, kept)
+
+
+@pytest.mark.parametrize(
+    ("matrix", "sentence"),
+    [
+        (np.zeros((3, N_FEATURES + 1), np.float32), r"shape \(3, 6\), and the model takes \(n, 5\)"),
+        (np.zeros((3, N_FEATURES - 1), np.float32), r"shape \(3, 4\), and the model takes \(n, 5\)"),
+        (np.zeros(N_FEATURES, np.float32), r"shape \(5,\), and the model takes \(n, 5\)"),
+        (np.zeros((3, N_FEATURES), np.float64), "is float64, and the model takes float32"),
+    ],
+)
+def test_a_matrix_that_does_not_fit_is_refused(model: Model, matrix: np.ndarray, sentence: str) -> None:
+    with pytest.raises(ModelInputInvalid, match=sentence):
+        model.predict(matrix)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.01, 0.5, 0.99])
+def test_a_truncated_payload_is_refused(case: Case, model: Model, share: float) -> None:
+    payload = model.dump()
+    with pytest.raises(ModelPayloadInvalid):
+        case.type.load(payload[: int(len(payload) * share)])
+
+
+@pytest.mark.parametrize("size", [1, 10, 10_000])
+def test_random_bytes_are_refused(case: Case, size: int) -> None:
+    with pytest.raises(ModelPayloadInvalid):
+        case.type.load(np.random.default_rng(size).bytes(size))
+
+
+def test_a_payload_with_something_after_its_end_is_refused(case: Case, model: Model) -> None:
+    with pytest.raises(ModelPayloadInvalid):
+        case.type.load(model.dump() + b"more")
+
+
+def test_a_pickle_that_runs_a_command_is_refused_and_runs_nothing(case: Case, tmp_path: Path) -> None:
+    with pytest.raises(ModelPayloadInvalid):
+        case.type.load(pickle.dumps(_Gadget(f"touch {tmp_path / 'ran'}")))
+    assert not (tmp_path / "ran").exists()
+
+
+def _learner(case: Case) -> Learner:
+    model = case.model()
+    if not isinstance(model, Learner):
+        pytest.skip(f"{case.algorithm} does not learn from single rows, by design")
+    return model
