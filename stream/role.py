@@ -9,7 +9,6 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import faust
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 
 from stream import metrics as m
@@ -90,6 +89,11 @@ class Role:
         """Finish and commit the work at hand, then leave the group."""
         await self._close(list(self.tasks.values()))
         await self._app.stop()
+
+    async def crashed(self) -> BaseException:
+        """Wait until Faust itself fails, and return why."""
+        await self._app._crashed.wait()
+        return self._app.crash_reason or RuntimeError("Faust ended without a reason")
 
     # Called by the transport
 
@@ -196,8 +200,3 @@ class Role:
         for topic in sorted({topic for stage in self._stages for topic in stage.topics}):
             app.batch_agent(topic, self._deliver)
         return app
-
-    @property
-    def app(self) -> faust.App:
-        """The Faust app, for the worker to watch."""
-        return self._app

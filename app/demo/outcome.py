@@ -23,7 +23,6 @@ class Outcome:
     latency_ms: Mapping[str, float]
     model_id: str
     champion_auc: float
-    broker: str
     failure: str = ""
 
     def document(self) -> dict[str, Any]:
@@ -40,7 +39,6 @@ class Outcome:
             "dead_letter_reasons": dict(self.dead_letters),
             "model_id": self.model_id,
             "champion_auc": round(self.champion_auc, 4),
-            "broker": self.broker,
             "problems": self.problems(),
         }
 

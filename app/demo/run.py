@@ -7,7 +7,7 @@ import signal
 import sys
 import time
 from asyncio import Task
-from contextlib import AsyncExitStack, suppress
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -21,7 +21,7 @@ from app.demo.follow import Follower, Tally
 from app.demo.outcome import Outcome
 from app.demo.processes import Child
 from app.demo.producer import DEFAULT_RATE
-from app.demo.stage import Stage
+from app.demo.stage import Stage, deploy_champion, set_stage
 from app.demo.view import LiveView, Meter, PlainView, View
 from app.embedded import EmbeddedBroker
 from app.settings import Settings
@@ -87,7 +87,7 @@ class Replay:
     def answered_by(self, tally: Tally) -> bool:
         """Whether everything was sent, and all of it has come out."""
         sent = self.report
-        return sent["done"] and tally.answered >= sent["features"] and tally.labels >= sent["labels"]
+        return bool(sent["done"]) and tally.answered >= sent["features"] and tally.labels >= sent["labels"]
 
 
 def run(settings: Settings, options: DemoOptions) -> int:
@@ -107,11 +107,14 @@ async def run_demo(settings: Settings, options: DemoOptions, console: Console) -
     assert task
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
     flights = await asyncio.to_thread(load_flights)
-    events = _event_count(options.events, flights)
     live = console.is_terminal and not options.headless
     view: View = LiveView(console) if live else PlainView(print, time.monotonic)
     with TemporaryDirectory(prefix="penstock-demo-") as folder, view:
-        outcome = await _perform(settings, options, flights, events, view, Path(folder))
+        async with AsyncExitStack() as stack:
+            bootstrap = settings.kafka_bootstrap or stack.enter_context(EmbeddedBroker()).bootstrap
+            view.say(f"{'embedded broker' if settings.embedded else 'Kafka'} at {bootstrap}")
+            stage = set_stage(settings, os.environ, _STREAM, bootstrap, Path(folder))
+            outcome = await _perform(stack, stage, settings, options, flights, view)
     if options.json_path:
         options.json_path.write_text(json.dumps(outcome.document(), indent=2) + "\n")
     for problem in outcome.problems():
@@ -119,3 +122,104 @@ async def run_demo(settings: Settings, options: DemoOptions, console: Console) -
     print(outcome.summary())
     print(NEXT_STEPS)
     return 1 if outcome.problems() else 0
+
+
+async def _perform(
+    stack: AsyncExitStack, stage: Stage, settings: Settings, options: DemoOptions, flights: Flights, view: View
+) -> Outcome:
+    """Start everything, replay, and return what was counted; what was started ends with `stack`."""
+    events = _event_count(options.events, flights)
+    if not settings.embedded:
+        await stage.command("topics", "apply")
+    follower = Follower(
+        settings.kafka_connection(stage.bootstrap).client_options(),
+        _TOPICS,
+        _STREAM.partitions,
+        read_committed=not settings.embedded,
+        clock_ms=lambda: time.time() * 1000,
+    )
+    stack.push_async_callback(follower.stop)
+    await follower.start()
+    worker = await stage.start("worker", "app.cli", "worker")
+    stack.push_async_callback(worker.stop, _STOP_GRACE_S)
+    auc = await _champion(stage, flights, view)
+    await stage.ready(worker)
+    view.say(f"replaying {events:,} flights at {options.rate:,.0f} events/s")
+    replay = await Replay.start(stage, options, events)
+    stack.push_async_callback(replay.child.stop, 0)
+    failure = await _watch(replay, worker, follower, Meter(follower.tally, events, time.monotonic), view)
+    return _outcome(follower.tally, replay.report, auc, failure)
+
+
+async def _champion(stage: Stage, flights: Flights, view: View) -> float:
+    """Train the first champion on January and deploy it; return its AUC on the rest of the year."""
+    champion = await asyncio.to_thread(train_champion, flights, seed=_SEED)
+    auc = await asyncio.to_thread(champion_auc, champion, flights)
+    model = stage.folder / "champion.ubj"
+    champion.save_model(model)
+    view.say(f"champion trained on January: ROC AUC {auc:.3f} on the rest of the year")
+    view.say(f"champion deployed: {await deploy_champion(stage, model, _STREAM.name)}")
+    return auc
+
+
+async def _watch(replay: Replay, worker: Child, follower: Follower, meter: Meter, view: View) -> str:
+    """Follow the replay to its end and show it; return a sentence if it does not get there, else an empty string."""
+    following, reading = asyncio.create_task(follower.run()), asyncio.create_task(replay.read())
+    try:
+        await _until_answered(replay, worker, follower.tally, meter, view, (following, reading))
+        await asyncio.sleep(_SETTLE_S)
+        view.show(meter.snapshot(replay.report["features"]))
+    except FatalError as error:
+        return str(error)
+    finally:
+        for task in (following, reading):
+            task.cancel()
+        await asyncio.wait((following, reading))
+    return ""
+
+
+async def _until_answered(
+    replay: Replay, worker: Child, tally: Tally, meter: Meter, view: View, tasks: tuple[Task[None], ...]
+) -> None:
+    """Return when everything has come out. Raises FatalError when something ends early or nothing moves any more."""
+    progress, moved_s, shown_s = -1, time.monotonic(), 0.0
+    while not replay.answered_by(tally):
+        await asyncio.sleep(_TICK_S)
+        now_s = time.monotonic()
+        for task in tasks:
+            if task.done():
+                task.result()  # raises what went wrong there
+        if not worker.running:
+            raise worker.failure()
+        replay.tell(tally.records_out)
+        if now_s - shown_s >= _SHOW_S:
+            shown_s = now_s
+            view.show(meter.snapshot(replay.report["features"]))
+        if tally.records_out != progress:
+            progress, moved_s = tally.records_out, now_s
+        elif now_s - moved_s > _STALL_TIMEOUT_S:
+            raise FatalError(f"nothing has come out for {_STALL_TIMEOUT_S:g} s")
+
+
+def _outcome(tally: Tally, sent: dict[str, Any], auc: float, failure: str) -> Outcome:
+    return Outcome(
+        events=sent["features"],
+        bad_events=sent["bad"],
+        labels_sent=sent["labels"],
+        predictions=tally.predictions,
+        dead_letters=dict(tally.dead_letters),
+        duplicates=tally.duplicates,
+        labels=tally.labels,
+        throughput_eps=tally.throughput_eps,
+        latency_ms=tally.latency_ms(),
+        model_id=tally.model_id,
+        champion_auc=auc,
+        failure=failure,
+    )
+
+
+def _event_count(wanted: int | None, flights: Flights) -> int:
+    most = len(flights) - flights.first_at(replay_start())
+    if wanted is not None and not 1 <= wanted <= most:
+        raise SettingsError(f"--events must be from 1 to {most:,}, the flights after January")
+    return wanted or most

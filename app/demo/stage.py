@@ -26,6 +26,7 @@ _EMBEDDED_FETCH_MAX_WAIT_MS: Final = 5
 class Stage:
     """Everything that the demo's processes share. `folder` is temporary; `health_port` is the worker's."""
 
+    bootstrap: str
     folder: Path
     environment: Mapping[str, str]
     health_port: int
@@ -96,7 +97,8 @@ def set_stage(
         }
     outside = {name: value for name, value in environ.items() if not name.startswith("ML_")}
     environment = outside | {f"ML_{name.upper()}": value for name, value in chosen.items()}
-    return Stage(folder=folder, environment=environment | {CONFIG_VARIABLE: str(config)}, health_port=port)
+    environment[CONFIG_VARIABLE] = str(config)
+    return Stage(bootstrap=bootstrap, folder=folder, environment=environment, health_port=port)
 
 
 def _changed(settings: Settings) -> dict[str, str]:

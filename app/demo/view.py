@@ -3,7 +3,7 @@
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from types import TracebackType
 from typing import Final, Protocol, Self
 
@@ -14,6 +14,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from app.demo.flights import LOCAL_TIME
 from app.demo.follow import Tally
 
 _WINDOW_S: Final = 5.0
@@ -57,6 +58,8 @@ class Meter:
         """Return the state now, when the producer has sent `sent` features."""
         tally = self._tally
         now = (self._clock(), sent, tally.answered, len(tally.latencies_ms))
+        if not sent:
+            self._marks.clear()  # the rates begin with the first record
         self._marks.append(now)
         while len(self._marks) > 2 and now[0] - self._marks[1][0] >= _WINDOW_S:
             self._marks.popleft()
@@ -98,7 +101,6 @@ class LiveView:
         self._live = Live(console=console, auto_refresh=False)
 
     def __enter__(self) -> Self:
-        self._live.start()
         return self
 
     def __exit__(
@@ -112,6 +114,7 @@ class LiveView:
 
     def show(self, snapshot: Snapshot) -> None:
         """Draw the page anew."""
+        self._live.start()  # the first time only
         self._live.update(page(snapshot), refresh=True)
 
 
@@ -196,5 +199,5 @@ def _latency(snapshot: Snapshot) -> str:
 
 
 def _event_date(snapshot: Snapshot) -> str:
-    when = datetime.fromtimestamp(snapshot.event_time_ms / 1000, UTC)
+    when = datetime.fromtimestamp(snapshot.event_time_ms / 1000, LOCAL_TIME)
     return f"{when:%d %b %Y}" if snapshot.event_time_ms else "-"

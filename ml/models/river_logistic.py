@@ -21,9 +21,9 @@ from ml.errors import ModelInputInvalid, ModelPayloadInvalid
 from ml.models import unpickling
 from ml.models.protocol import Labels, Matrix, Scores, check_matrix
 
-_HEADER = b"penstock river-logistic 1\n"  # then the CRC-32 of the pickle in 4 bytes, then the pickle
+HEADER = b"penstock river-logistic 1\n"  # then the CRC-32 of the pickle in 4 bytes, then the pickle
 _PICKLE_PROTOCOL = 5
-_CLASSES_IN_PICKLE = frozenset(
+CLASSES_IN_PICKLE = frozenset(
     {
         ("builtins", "float"),
         ("collections", "Counter"),
@@ -123,17 +123,17 @@ class RiverLogisticModel:
     def dump(self) -> bytes:
         state = (self.n_features, self.classes, self._scaler, self._classifier)
         pickled = pickle.dumps(state, _PICKLE_PROTOCOL)
-        return _HEADER + zlib.crc32(pickled).to_bytes(4) + pickled
+        return HEADER + zlib.crc32(pickled).to_bytes(4) + pickled
 
     @classmethod
     def load(cls, payload: bytes, *, threads: int = 1) -> Self:
         """Return the model in `payload`; `threads` changes nothing. See `Model.load`."""
-        if not payload.startswith(_HEADER):
-            raise ModelPayloadInvalid(f"this is not a river-logistic model: it does not begin with {_HEADER!r}")
-        body = payload[len(_HEADER) :]
+        if not payload.startswith(HEADER):
+            raise ModelPayloadInvalid(f"this is not a river-logistic model: it does not begin with {HEADER!r}")
+        body = payload[len(HEADER) :]
         if zlib.crc32(body[4:]).to_bytes(4) != body[:4]:
             raise ModelPayloadInvalid("this river-logistic model is damaged: its checksum is wrong")
-        match unpickling.loads(body[4:], _CLASSES_IN_PICKLE):
+        match unpickling.loads(body[4:], CLASSES_IN_PICKLE):
             case (int(n_features), int(classes), StandardScaler() as scaler, classifier) if isinstance(
                 classifier, LogisticRegression if classes == 1 else OneVsRestClassifier
             ):

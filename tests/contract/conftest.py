@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import xgboost
 
-from ml.models.protocol import Labels, Matrix, Model
+from ml.models.protocol import Labels, Learner, Matrix, Model
 from ml.models.registry import algorithms, model_type
 from ml.models.river_logistic import RiverLogisticModel
 from ml.models.xgboost_model import XGBoostModel
@@ -17,21 +17,25 @@ N_FEATURES = 5
 
 @dataclass(frozen=True)
 class Case:
-    """`build(matrix, labels, classes, seed)` trains; `tolerance` is what batch and single rows may differ by."""
+    """An algorithm and a task. `tolerance` is what a row's score may differ by alone and in a batch."""
 
     algorithm: str
     classes: int
-    matrix: Matrix
-    labels: Labels
+    train: Callable[[Matrix, Labels, int, int], Model]
     tolerance: float
-    build: Callable[[Matrix, Labels, int, int], Model]
+
+    def __str__(self) -> str:
+        return f"{self.algorithm}-{self.classes}"
 
     @property
     def type(self) -> type[Model]:
         return model_type(self.algorithm)
 
-    def model(self, seed: int = 0) -> Model:
-        return self.build(self.matrix, self.labels, self.classes, seed)
+    def data(self) -> tuple[Matrix, Labels]:
+        return _data(self.classes)
+
+    def build(self, seed: int = 0) -> Model:
+        return self.train(*self.data(), self.classes, seed)
 
 
 def _xgboost(matrix: Matrix, labels: Labels, classes: int, seed: int) -> Model:
@@ -46,41 +50,42 @@ def _river_logistic(matrix: Matrix, labels: Labels, classes: int, seed: int) -> 
     return model
 
 
-BUILDERS = {"xgboost": (_xgboost, 0.0), "river-logistic": (_river_logistic, 1e-12)}
+TRAINERS = {"xgboost": (_xgboost, 0.0), "river-logistic": (_river_logistic, 1e-12)}
+CASES = [Case(name, classes, *TRAINERS[name]) for name in algorithms() if name in TRAINERS for classes in (1, 3)]
 
 
-def _cases(algorithms: tuple[str, ...]) -> list[Case | str]:
-    """Return the cases; a name alone stands for an algorithm that nobody taught this file to build."""
-    return [
-        Case(name, classes, *_data(classes), *BUILDERS[name]) if name in BUILDERS else name
-        for name in algorithms
-        for classes in (1, 3)
-    ]
-
-
-@pytest.fixture(scope="session", params=_cases(algorithms()), ids=str)
+@pytest.fixture(scope="session", params=CASES, ids=str)
 def case(request: pytest.FixtureRequest) -> Case:
-    return request.param
-
-
-@pytest.fixture(params=_cases(tuple(name for name in algorithms() if hasattr(model_type(name), "learn"))), ids=str)
-def learning_case(request: pytest.FixtureRequest) -> Case:
-    """The cases whose model is a Learner."""
-    return request.param
+    built: Case = request.param
+    return built
 
 
 @pytest.fixture(scope="session")
 def model(case: Case) -> Model:
     """A trained model that tests share, since none of them may change it."""
-    return case.model()
+    return case.build()
+
+
+@pytest.fixture(scope="session")
+def matrix(case: Case) -> Matrix:
+    return case.data()[0]
+
+
+@pytest.fixture(params=[case for case in CASES if hasattr(case.type, "learn")], ids=str)
+def learning(request: pytest.FixtureRequest) -> tuple[Case, Learner]:
+    """The cases that can learn, each with a model of its own that has already learned its data."""
+    case: Case = request.param
+    learner = case.build()
+    assert isinstance(learner, Learner)
+    return case, learner
 
 
 def _data(classes: int) -> tuple[Matrix, Labels]:
-    """1,000 rows, a tenth of the values missing; the first columns tell the class, one column never varies."""
+    """1,000 rows, a tenth of the values missing; the first columns tell the class, the last one never varies."""
     random = np.random.default_rng(7)
     matrix = random.normal(size=(1000, N_FEATURES)).astype(np.float32)
     labels = (matrix[:, 0] > 0.3).astype(np.int64) if classes == 1 else matrix[:, :classes].argmax(axis=1)
     matrix[:, 0] = matrix[:, 0] * 1000 + 5000
-    matrix[:, 4] = 1.0
+    matrix[:, -1] = 1.0
     matrix[random.random(matrix.shape) < 0.1] = np.nan
     return matrix, labels

@@ -5,15 +5,18 @@ import os
 import pickle
 import subprocess
 import sys
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from ml.errors import ModelInputInvalid, ModelPayloadInvalid
-from ml.models.protocol import Learner, Model
-from tests.contract.conftest import N_FEATURES, Case
+from ml.models.protocol import Learner, Matrix, Model
+from ml.models.registry import algorithms
+from tests.contract.conftest import N_FEATURES, TRAINERS, Case
 
 
 class _Gadget:
@@ -22,8 +25,12 @@ class _Gadget:
     def __init__(self, command: str) -> None:
         self.command = command
 
-    def __reduce__(self) -> object:
+    def __reduce__(self) -> tuple[Any, ...]:
         return os.system, (self.command,)
+
+
+def test_every_registered_algorithm_is_tested_here() -> None:
+    assert set(algorithms()) == set(TRAINERS), "teach tests/contract/conftest.py how to train it"
 
 
 def test_the_class_found_by_a_name_goes_by_that_name_and_is_a_model(case: Case, model: Model) -> None:
@@ -39,29 +46,30 @@ def test_it_knows_its_columns_and_its_size(case: Case, model: Model) -> None:
 
 
 @pytest.mark.parametrize("rows", [0, 1, 2, 257])
-def test_scores_are_one_number_per_row_or_one_per_class(case: Case, model: Model, rows: int) -> None:
-    scores = model.predict(case.matrix[:rows])
+def test_scores_are_one_number_per_row_or_one_per_class(case: Case, model: Model, rows: int, matrix: Matrix) -> None:
+    scores = model.predict(matrix[:rows])
     assert scores.shape == ((rows,) if case.classes == 1 else (rows, case.classes))
     assert np.issubdtype(scores.dtype, np.floating)
 
 
 @pytest.mark.parametrize("batch", [2, 63, 64, 65, 1000])
-def test_a_row_scores_the_same_alone_and_in_any_batch(case: Case, model: Model, batch: int) -> None:
-    alone = np.concatenate([model.predict(case.matrix[row : row + 1]) for row in range(batch)])
-    assert np.abs(model.predict(case.matrix[:batch]) - alone).max() <= case.tolerance
-    assert np.abs(model.predict(case.matrix)[:batch] - alone).max() <= case.tolerance
+def test_a_row_scores_the_same_alone_and_in_any_batch(case: Case, model: Model, batch: int, matrix: Matrix) -> None:
+    alone = np.concatenate([model.predict(matrix[row : row + 1]) for row in range(batch)])
+    assert np.abs(model.predict(matrix[:batch]) - alone).max() <= case.tolerance
+    assert np.abs(model.predict(matrix)[:batch] - alone).max() <= case.tolerance
 
 
 def test_it_has_learned_which_column_is_which_class(case: Case, model: Model) -> None:
-    scores = model.predict(case.matrix)
+    matrix, labels = case.data()
+    scores = model.predict(matrix)
     guesses = (scores > 0.5).astype(np.int64) if case.classes == 1 else scores.argmax(axis=1)
-    assert (guesses == case.labels).mean() > 0.75
+    assert (guesses == labels).mean() > 0.75
 
 
-def test_a_dumped_and_loaded_model_scores_the_same_to_the_bit(case: Case, model: Model) -> None:
+def test_a_dumped_and_loaded_model_scores_the_same_to_the_bit(case: Case, model: Model, matrix: Matrix) -> None:
     loaded = case.type.load(model.dump())
     assert (loaded.n_features, loaded.classes) == (model.n_features, model.classes)
-    assert np.array_equal(loaded.predict(case.matrix), model.predict(case.matrix))
+    assert np.array_equal(loaded.predict(matrix), model.predict(matrix))
 
 
 def test_dumping_changes_nothing_and_repeats_itself(case: Case, model: Model) -> None:
@@ -70,12 +78,12 @@ def test_dumping_changes_nothing_and_repeats_itself(case: Case, model: Model) ->
     assert case.type.load(payload).dump() == payload
 
 
-def test_the_number_of_threads_does_not_change_a_score(case: Case, model: Model) -> None:
-    assert np.array_equal(case.type.load(model.dump(), threads=2).predict(case.matrix), model.predict(case.matrix))
+def test_the_number_of_threads_does_not_change_a_score(case: Case, model: Model, matrix: Matrix) -> None:
+    assert np.array_equal(case.type.load(model.dump(), threads=2).predict(matrix), model.predict(matrix))
 
 
-def test_several_threads_may_score_at_once(case: Case, model: Model) -> None:
-    parts = [case.matrix[start : start + 50] for start in range(0, 1000, 50)] * 5
+def test_several_threads_may_score_at_once(case: Case, model: Model, matrix: Matrix) -> None:
+    parts = [matrix[start : start + 50] for start in range(0, 1000, 50)] * 5
     expected = [model.predict(part) for part in parts]
     with ThreadPoolExecutor(4) as threads:
         assert all(map(np.array_equal, threads.map(model.predict, parts), expected))
@@ -97,36 +105,36 @@ def test_extreme_values_give_probabilities(case: Case, model: Model) -> None:
 
 
 def test_the_same_data_and_seed_give_the_same_bytes(case: Case, model: Model) -> None:
-    assert case.model(seed=0).dump() == model.dump()
+    assert case.build(seed=0).dump() == model.dump()
 
 
 def test_the_same_data_and_seed_give_the_same_bytes_in_another_process(case: Case, model: Model) -> None:
     train = (
-        "import hashlib; from tests.contract import conftest as c; "
-        f"matrix, labels = c._data({case.classes}); build, _ = c.BUILDERS[{case.algorithm!r}]; "
-        f"print(hashlib.sha256(build(matrix, labels, {case.classes}, 0).dump()).hexdigest())"
+        "import hashlib; from tests.contract.conftest import CASES; "
+        f"[case] = [case for case in CASES if str(case) == '{case}']; "
+        "print(hashlib.sha256(case.build().dump()).hexdigest())"
     )
     root = Path(__file__).parents[2]
     done = subprocess.run([sys.executable, "-c", train], cwd=root, check=True, capture_output=True, text=True)
     assert done.stdout.strip() == hashlib.sha256(model.dump()).hexdigest()
 
 
-def test_the_matrix_is_not_changed(case: Case, model: Model) -> None:
-    matrix = case.matrix.copy()
-    matrix.flags.writeable = False
-    model.predict(matrix)
-    assert np.array_equal(matrix, case.matrix, equal_nan=True)
+def test_the_matrix_is_not_changed(case: Case, model: Model, matrix: Matrix) -> None:
+    given = matrix.copy()
+    given.flags.writeable = False
+    model.predict(given)
+    assert np.array_equal(given, matrix, equal_nan=True)
 
 
-def test_the_scores_are_the_callers_to_keep(case: Case, model: Model) -> None:
-    first = model.predict(case.matrix[:100])
+def test_the_scores_are_the_callers_to_keep(case: Case, model: Model, matrix: Matrix) -> None:
+    first = model.predict(matrix[:100])
     kept = first.copy()
-    model.predict(case.matrix[100:200])
+    model.predict(matrix[100:200])
     assert np.array_equal(first, kept)
 
 
 @pytest.mark.parametrize(
-    ("matrix", "sentence"),
+    ("misfit", "sentence"),
     [
         (np.zeros((3, N_FEATURES + 1), np.float32), r"shape \(3, 6\), and the model takes \(n, 5\)"),
         (np.zeros((3, N_FEATURES - 1), np.float32), r"shape \(3, 4\), and the model takes \(n, 5\)"),
@@ -134,9 +142,9 @@ def test_the_scores_are_the_callers_to_keep(case: Case, model: Model) -> None:
         (np.zeros((3, N_FEATURES), np.float64), "is float64, and the model takes float32"),
     ],
 )
-def test_a_matrix_that_does_not_fit_is_refused(model: Model, matrix: np.ndarray, sentence: str) -> None:
+def test_a_matrix_that_does_not_fit_is_refused(model: Model, misfit: Matrix, sentence: str) -> None:
     with pytest.raises(ModelInputInvalid, match=sentence):
-        model.predict(matrix)
+        model.predict(misfit)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.01, 0.5, 0.99])
@@ -163,8 +171,79 @@ def test_a_pickle_that_runs_a_command_is_refused_and_runs_nothing(case: Case, tm
     assert not (tmp_path / "ran").exists()
 
 
-def _learner(case: Case) -> Learner:
-    model = case.model()
-    if not isinstance(model, Learner):
-        pytest.skip(f"{case.algorithm} does not learn from single rows, by design")
-    return model
+def test_a_learner_loaded_again_goes_on_learning_the_same(learning: tuple[Case, Learner]) -> None:
+    case, learner = learning
+    matrix, labels = case.data()
+    loaded = case.type.load(learner.dump())
+    assert isinstance(loaded, Learner)
+    for copy in (learner, loaded):
+        copy.learn(matrix[::-1], labels[::-1])
+    assert loaded.dump() == learner.dump()
+
+
+def test_what_is_learned_depends_on_the_order_of_rows_but_not_on_the_batches(learning: tuple[Case, Learner]) -> None:
+    case, learner = learning
+    matrix, labels = case.data()
+    in_pieces, reversed_order = (case.type.load(learner.dump()) for _ in range(2))
+    assert isinstance(in_pieces, Learner)
+    assert isinstance(reversed_order, Learner)
+    learner.learn(matrix, labels)
+    reversed_order.learn(matrix[::-1], labels[::-1])
+    for start, end in ((0, 1), (1, 1), (1, 400), (400, 1000)):
+        in_pieces.learn(matrix[start:end], labels[start:end])
+    assert in_pieces.dump() == learner.dump()
+    assert reversed_order.dump() != learner.dump()
+
+
+def test_learning_changes_no_input(learning: tuple[Case, Learner]) -> None:
+    case, learner = learning
+    (matrix, labels), weights = case.data(), np.ones(1000)
+    for array in (matrix, labels, weights):
+        array.flags.writeable = False
+    learner.learn(matrix, labels, weights)
+    assert np.array_equal(matrix, case.data()[0], equal_nan=True)
+    assert np.array_equal(labels, case.data()[1])
+    assert (weights == 1).all()
+
+
+def test_scoring_learns_nothing(learning: tuple[Case, Learner]) -> None:
+    case, learner = learning
+    before = learner.dump()
+    learner.predict(case.data()[0])
+    assert learner.dump() == before
+
+
+def test_no_weights_are_weights_of_one_and_others_count(learning: tuple[Case, Learner]) -> None:
+    case, learner = learning
+    matrix, labels = case.data()
+    same, heavier = (case.type.load(learner.dump()) for _ in range(2))
+    assert isinstance(same, Learner)
+    assert isinstance(heavier, Learner)
+    learner.learn(matrix, labels)
+    same.learn(matrix, labels, np.ones(1000))
+    heavier.learn(matrix, labels, np.full(1000, 2.0))
+    assert same.dump() == learner.dump()
+    assert heavier.dump() != learner.dump()
+
+
+@pytest.mark.parametrize(
+    ("spoil", "sentence"),
+    [
+        (lambda matrix, labels, weights: (matrix[:, :-1], labels, weights), "takes"),
+        (lambda matrix, labels, weights: (matrix, labels[:-1], weights), "labels must be"),
+        (lambda matrix, labels, weights: (matrix, labels + 3, weights), "labels must be"),
+        (lambda matrix, labels, weights: (matrix, labels - 1, weights), "labels must be"),
+        (lambda matrix, labels, weights: (matrix, labels.astype(np.float64), weights), "labels must be"),
+        (lambda matrix, labels, weights: (matrix, labels, weights[:-1]), "weights must be"),
+        (lambda matrix, labels, weights: (matrix, labels, -weights), "weights must be"),
+        (lambda matrix, labels, weights: (matrix, labels, weights * np.nan), "weights must be"),
+    ],
+)
+def test_what_cannot_be_learned_is_refused_and_leaves_no_trace(
+    learning: tuple[Case, Learner], spoil: Callable[..., tuple[Matrix, np.ndarray, np.ndarray]], sentence: str
+) -> None:
+    case, learner = learning
+    before = learner.dump()
+    with pytest.raises(ModelInputInvalid, match=sentence):
+        learner.learn(*spoil(*case.data(), np.ones(1000)))
+    assert learner.dump() == before

@@ -2,6 +2,7 @@
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -240,14 +241,13 @@ def test_a_secrets_file_without_a_secret_is_refused(content: bytes | None, reaso
     if content is not None:
         Path("secret").write_bytes(content)
     (sentence,) = refusal(toml='model_signing_key_file = "secret"')
-    assert sentence == f"model_signing_key_file in penstock.toml names secret, which {reason}".replace(
-        "which cannot", "which cannot"
-    )
+    assert sentence == f"model_signing_key_file in penstock.toml names secret, which {reason}"
 
 
 @pytest.mark.parametrize("secret", SECRETS)
 def test_no_secret_is_ever_shown(secret: str) -> None:
-    assert CANARY not in repr(Settings(**{secret: CANARY}))
+    kept: dict[str, Any] = {secret: CANARY}
+    assert CANARY not in repr(Settings(**kept))
     broken = [
         refusal({f"ML_{secret.upper()}": CANARY, "ML_METRICS_PORT": "x", "ML_KAFKA_SSL_KEY_FILE": "k"}),
         refusal({f"ML_{secret.upper()}": CANARY, "ML_KAFKA_SECURITY_PROTOCOL": "SASL_SSL"}),

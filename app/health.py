@@ -1,0 +1,60 @@
+"""The worker's own pages, on loopback by default: `/metrics` for Prometheus and `/health` for people and probes."""
+
+from collections.abc import Callable
+
+import orjson
+from aiohttp import web
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+
+from schemas.errors import SettingsError
+from stream.metrics import Metrics
+
+Report = dict[str, object]
+
+
+class Pages:
+    """Serves `/metrics`, `/health` (503 until ready) and `/health/live`. `refresh` is called before each reading."""
+
+    def __init__(self, metrics: Metrics, refresh: Callable[[], None], report: Callable[[], Report]) -> None:
+        self._metrics = metrics
+        self._refresh = refresh
+        self._report = report
+        self._runner: web.AppRunner | None = None
+
+    async def start(self, host: str, port: int) -> str:
+        """Listen, and return the address. Raises SettingsError when the port is taken."""
+        application = web.Application()
+        application.router.add_get("/metrics", self._on_metrics)
+        application.router.add_get("/health", self._on_health)
+        application.router.add_get("/health/live", self._on_live)
+        self._runner = web.AppRunner(application, access_log=None)
+        await self._runner.setup()
+        try:
+            await web.TCPSite(self._runner, host, port).start()
+        except OSError as error:
+            await self._runner.cleanup()
+            raise SettingsError(
+                f"metrics_port {port} on {host} cannot be used ({error.strerror}): set ML_METRICS_PORT, 0 takes any free one"
+            ) from error
+        host, port = self._runner.addresses[0][:2]
+        return f"http://{host}:{port}"
+
+    async def stop(self) -> None:
+        """Stop listening."""
+        if self._runner is not None:
+            await self._runner.cleanup()
+
+    async def _on_metrics(self, request: web.Request) -> web.Response:
+        self._refresh()
+        return web.Response(body=generate_latest(self._metrics.registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+    async def _on_health(self, request: web.Request) -> web.Response:
+        report = self._report()
+        return _json(report, 200 if report["ready"] else 503)
+
+    async def _on_live(self, request: web.Request) -> web.Response:
+        return _json({"alive": True}, 200)
+
+
+def _json(document: Report, status: int) -> web.Response:
+    return web.Response(body=orjson.dumps(document), status=status, content_type="application/json")

@@ -1,0 +1,111 @@
+"""Liveness: how late the event loop is, whether it still turns at all, and whether there is progress where there is lag."""
+
+import asyncio
+import faulthandler
+import logging
+import os
+import sys
+import threading
+import time
+from collections.abc import Awaitable, Callable, Iterable
+
+from schemas.errors import FatalError, PenstockError
+from stream import metrics as m
+from stream.metrics import Metrics
+from stream.tasks import PartitionTask
+
+log = logging.getLogger("penstock.watchdog")
+
+LAG_INTERVAL_S = 0.02
+STUCK_EXIT_CODE = 70
+
+
+async def measure_loop_lag(metrics: Metrics) -> None:
+    """Observe for ever how late a timer of LAG_INTERVAL_S fires."""
+    loop = asyncio.get_running_loop()
+    while True:
+        due = loop.time() + LAG_INTERVAL_S
+        await asyncio.sleep(LAG_INTERVAL_S)
+        metrics.observe(m.LOOP_LAG, max(0.0, loop.time() - due))
+
+
+async def watch_progress(
+    tasks: Callable[[], Iterable[PartitionTask]],
+    ask_broker: Callable[[], Awaitable[object]],
+    stall_timeout_s: float,
+    clock: Callable[[], float] = time.monotonic,
+    interval_s: float = 1.0,
+) -> None:
+    """Raise FatalError when a task has lag and commits nothing for `stall_timeout_s` while the broker answers.
+
+    The time during which the broker does not answer is not held against anybody.
+    """
+    patience_from = clock()
+    while True:
+        await asyncio.sleep(interval_s)
+        behind = [task for task in tasks() if task.running and sum(task.lag_events.values()) > 0]
+        late = [task for task in behind if clock() - task.progress_at > interval_s]
+        if not late:
+            patience_from = clock()
+            continue
+        try:
+            await ask_broker()
+        except PenstockError as error:
+            log.warning("the broker does not answer: %s", error)
+            patience_from = clock()
+            continue
+        for task in late:
+            stalled_s = clock() - max(task.progress_at, patience_from)
+            if stalled_s > stall_timeout_s:
+                raise FatalError(
+                    f"{task.name} has {sum(task.lag_events.values())} events waiting and committed nothing for "
+                    f"{stalled_s:.0f} s although the broker answers: the worker is stuck and ends",
+                    exit_code=STUCK_EXIT_CODE,
+                )
+
+
+class LoopGuard:
+    """A thread that ends the process when the event loop does not turn for `timeout_s`: nothing else could.
+
+    It counts its own wake-ups, not the clock, so that a process that was stopped and continued is not blamed.
+    """
+
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, timeout_s: float, end: Callable[[], None] | None = None
+    ) -> None:
+        self._loop = loop
+        self._timeout_s = timeout_s
+        self._end = end or _end_process
+        self._turned = threading.Event()
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="loop-guard", daemon=True)
+
+    def start(self) -> None:
+        """Begin to watch."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the watch."""
+        self._stopped.set()
+
+    def _watch(self) -> None:
+        misses = 0
+        interval_s = min(1.0, self._timeout_s / 5)
+        while not self._stopped.is_set():
+            self._turned.clear()
+            try:
+                self._loop.call_soon_threadsafe(self._turned.set)
+            except RuntimeError:
+                return  # the loop is closed: the worker has ended
+            self._stopped.wait(interval_s)
+            misses = 0 if self._turned.is_set() else misses + 1
+            if misses * interval_s >= self._timeout_s:
+                self._end()
+                return
+
+
+def _end_process() -> None:
+    sys.stderr.write("penstock: the event loop is stuck and the worker ends; this is what every thread does:\n")
+    faulthandler.dump_traceback(all_threads=True)
+    sys.stderr.flush()
+    os._exit(STUCK_EXIT_CODE)
