@@ -19,7 +19,7 @@ STAGE = "control"
 
 
 class Control:
-    """The stage on `<s>.commands`. Its state is the newest deployment, which it reads from its own log when it opens."""
+    """The stage on `<s>.commands`. Its state, the deployments so far, is read from its own log when it opens."""
 
     def __init__(
         self,
@@ -81,8 +81,8 @@ class Control:
             raise PenstockError(f"the command is for stream {command.stream!r}; this is {self._spec.name!r}")
         if command.expected_revision != self._revision:
             raise PenstockError(
-                f"the routing is at revision {self._revision}, not at {command.expected_revision} as the command expects: "
-                "look at it again and send a new command"
+                f"the routing is at revision {self._revision}, not at {command.expected_revision} as the command "
+                "expects: look at it again and send a new command"
             )
         version = find_version(self._models, command.model_id)
         if version is None:

@@ -64,8 +64,8 @@ class ModelShelf:
         model = self._open_model(version)
         if (model.n_features, model.classes) != (len(version.features), len(version.classes) or 1):
             raise ModelUnusable(
-                f"model {version.model_id} takes {model.n_features} features and gives {model.classes} scores; its stream "
-                f"has {len(version.features)} features and {len(version.classes)} classes"
+                f"model {version.model_id} takes {model.n_features} features and gives {model.classes} scores; "
+                f"its stream has {len(version.features)} features and {len(version.classes)} classes"
             )
         model.predict(np.zeros((256, len(version.features)), dtype=np.float32))  # the first call allocates
         return model
@@ -75,8 +75,8 @@ class ModelShelf:
         taken = sum(other.memory_bytes for other in others)
         if taken + version.memory_bytes > self._budget_bytes:
             raise ModelUnusable(
-                f"model {version.model_id} needs {version.memory_bytes:,} bytes of memory; the other streams' champions "
-                f"take {taken:,} of the {self._budget_bytes:,} that model_memory_bytes allows"
+                f"model {version.model_id} needs {version.memory_bytes:,} bytes of memory; the other streams' "
+                f"champions take {taken:,} of the {self._budget_bytes:,} that model_memory_bytes allows"
             )
 
     def _drop_unused(self, keep: str) -> None:

@@ -34,7 +34,8 @@ class Pages:
         except OSError as error:
             await self._runner.cleanup()
             raise SettingsError(
-                f"metrics_port {port} on {host} cannot be used ({error.strerror}): set ML_METRICS_PORT, 0 takes any free one"
+                f"metrics_port {port} on {host} cannot be used ({error.strerror}): set ML_METRICS_PORT; "
+                "0 takes any free one"
             ) from error
         host, port = self._runner.addresses[0][:2]
         return f"http://{host}:{port}"

@@ -190,7 +190,8 @@ def _document(environ: Mapping[str, str], config_path: Path | None) -> Source:
 def _read_secrets(values: dict[str, Any], source: Source) -> list[str]:
     """Replace in `values` each `x_file` by the secret `x` in that file; return one sentence for each that failed.
 
-    A line break at the end of the file is not part of the secret.
+    A line break at the end of the file is not part of the secret. The path is in no sentence: it may be the secret
+    itself, given under the wrong name.
     """
     problems = []
     for secret in _SECRETS:
@@ -203,12 +204,12 @@ def _read_secrets(values: dict[str, Any], source: Source) -> list[str]:
         try:
             values[secret] = Path(path).read_text(encoding="utf-8").rstrip("\r\n")
         except OSError as error:
-            problems.append(f"{setting} names {path}, which cannot be read: {error.strerror}")
-        except UnicodeError:
-            problems.append(f"{setting} names {path}, which is not UTF-8 text")
+            problems.append(f"{setting} names a file that cannot be read: {error.strerror}")
+        except ValueError:
+            problems.append(f"{setting} names a file that is not UTF-8 text")
         else:
             if not values[secret]:
-                problems.append(f"{setting} names {path}, which is empty")
+                problems.append(f"{setting} names a file that is empty")
     return problems
 
 

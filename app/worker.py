@@ -81,7 +81,7 @@ class StreamStages:
         """Return the stages of `role` for this stream."""
         if role == "score":
             return [StageSpec(self.spec.name, score.STAGE, (self._topics.features,), self._score)]
-        return [StageSpec(self.spec.name, control.STAGE, (self._topics.commands,), self._control)]
+        return [StageSpec(self.spec.name, control.STAGE, (self._topics.commands,), self._control, single=True)]
 
     def _score(self, partition: int, partitions: int) -> Stage:
         intake = FeatureIntake(
@@ -140,8 +140,9 @@ class Worker:
         closing.callback(guard.stop)
         closing.push_async_callback(self._stop_background)
         await self._start_streams(cluster.embedded, closing)
-        for role in self._role_names:
-            await self._start_role(role, cluster.embedded, closing)
+        async with asyncio.TaskGroup() as starting:
+            for role in self._role_names:
+                starting.create_task(self._start_role(role, cluster.embedded, closing))
         self._spawn(measure_loop_lag(self.metrics))
         self._spawn(watch_progress(self.tasks, self._connection.reachable, self._settings.stall_timeout_ms / 1000))
         log.info("the worker runs %s; metrics and health are at %s", ", ".join(self._role_names), address)

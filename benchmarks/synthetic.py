@@ -64,13 +64,16 @@ def documents(values: NDArray[np.float64], first: int = 0) -> Iterator[tuple[byt
     encode = msgspec.json.Encoder().encode
     for number, row in enumerate(values.tolist(), start=first):
         entity = entity_id(number)
-        yield entity.encode(), encode(
-            {
-                "event_id": event_id(number),
-                "entity_id": entity,
-                "event_time_ms": _FIRST_EVENT_TIME_MS + number,
-                "features": dict(zip(FEATURES, row, strict=True)),  # NaN becomes null
-            }
+        yield (
+            entity.encode(),
+            encode(
+                {
+                    "event_id": event_id(number),
+                    "entity_id": entity,
+                    "event_time_ms": _FIRST_EVENT_TIME_MS + number,
+                    "features": dict(zip(FEATURES, row, strict=True)),  # NaN becomes null
+                }
+            ),
         )
 
 

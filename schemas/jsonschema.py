@@ -29,10 +29,9 @@ def schema_of(event_type: type[Event]) -> dict[str, Any]:
     """Return the JSON Schema of what is written and read as `event_type`."""
     name = event_type.__name__
     _, parts = msgspec.json.schema_components([event_type], ref_template="#/$defs/{name}")
-    schema = {"$schema": _DIALECT, "title": name, **parts.pop(name)}
-    if description := schema.get("description"):
-        schema["description"] = inspect.cleandoc(description)
-    return schema | ({"$defs": parts} if parts else {})
+    head = {"$schema": _DIALECT, "title": name, "description": inspect.getdoc(event_type)}
+    body = {key: value for key, value in parts.pop(name).items() if key not in head}
+    return head | body | ({"$defs": parts} if parts else {})
 
 
 def text_of(schema: dict[str, Any]) -> str:

@@ -170,14 +170,14 @@ def load_or_create_key(path: str | Path) -> bytes:
 
     The key is the file's text without white space around it, so the same text in `ML_MODEL_SIGNING_KEY` is the same
     key. Of several processes that start at once, one makes the key and all return it.
-    Raises SettingsError when the file is empty, cannot be read or written, or others may read it.
+    Raises SettingsError when the file is empty, cannot be read or written, or other users may open it.
     """
     path = Path(path)
     try:
         if not path.exists():
             _create_key(path)
         if os.name == "posix" and path.stat().st_mode & 0o077:
-            raise SettingsError(f"the signing key {path} can be read by other users; run: chmod 600 {path}")
+            raise SettingsError(f"the signing key {path} is open to other users; run: chmod 600 {path}")
         key = path.read_bytes().strip()
     except OSError as error:
         raise SettingsError(f"the signing key {path} cannot be read or made: {error}") from error

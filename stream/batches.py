@@ -4,12 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
-
-class TopicPartition(NamedTuple):
-    """One partition of one topic. Equals and hashes like aiokafka's and Faust's own."""
-
-    topic: str
-    partition: int
+from aiokafka.structs import TopicPartition as TopicPartition  # the same type everywhere
 
 
 class Record(Protocol):

@@ -41,6 +41,8 @@ class FeatureIntake:
     def read(self, batch: Batch) -> Intake:
         """Sort the records of `batch`. Raises FatalError when the producer uses another partitioner."""
         records: Sequence[Record] = batch.records
+        events: Sequence[FeatureEvent]
+        rows: Sequence[tuple[float | None, ...]]
         events, bad = self._reader.read([self._fitting(record.value) for record in records])
         refused = [(records[i], self._too_large(records[i]) or error) for i, error in bad.items()]
         records = _without(records, bad)

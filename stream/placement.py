@@ -50,8 +50,8 @@ class Placement:
         self._misplaced += misplaced
         if self._misplaced >= ENOUGH and self._misplaced > TOO_MANY * self._seen:
             raise FatalError(
-                f"{self._misplaced} of {self._seen} keys in {self._topic} are not on the partition where murmur2 puts them: "
-                "set partitioner=murmur2_random in the producer (librdkafka's default, CRC32, differs from Java's)."
+                f"{self._misplaced} of {self._seen} keys in {self._topic} are not on the partition where murmur2 puts "
+                "them: set partitioner=murmur2_random in the producer (librdkafka's default, CRC32, differs from Java's)."
             )
 
 

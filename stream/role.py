@@ -30,13 +30,15 @@ TRANSACTION_MS = 60_000
 class StageSpec:
     """One stage of one stream: `topics` are its inputs, co-partitioned; `make` builds it for a partition.
 
-    `make` takes the partition number and how many partitions the inputs have.
+    `make` takes the partition number and how many partitions the inputs have. A stage that needs one order
+    has a `single` partition: others, which only the embedded broker can have, are left alone.
     """
 
     stream: str
     name: str
     topics: tuple[str, ...]
     make: Callable[[int, int], Stage]
+    single: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +103,8 @@ class Role:
         """Open a task for every stage and partition that this worker owns with all its inputs."""
         self.assigned_once = True
         for stage in self._stages:
-            for partition in sorted({tp.partition for tp in partitions if tp.topic in stage.topics}):
+            owned = {tp.partition for tp in partitions if tp.topic in stage.topics}
+            for partition in sorted(owned & {0} if stage.single else owned):
                 inputs = tuple(TopicPartition(topic, partition) for topic in stage.topics)
                 if partitions.issuperset(inputs):
                     self._open(stage, inputs)
@@ -178,7 +181,7 @@ class Role:
             session_timeout_ms=self._settings.session_timeout_ms,
             heartbeat_interval_ms=self._settings.session_timeout_ms // 5,
             rebalance_timeout_ms=int(REBALANCE_S * 1000),
-            max_poll_interval_ms=int(REBALANCE_S * 1000),
+            max_poll_interval_ms=2**31 - 1,  # held partitions are not polled; the watchdog judges progress
             fetch_max_wait_ms=self._settings.fetch_max_wait_ms,
             **self._settings.connection.client_options(),
         )

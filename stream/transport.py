@@ -133,10 +133,9 @@ class Consumer(FaustConsumer):  # type: ignore[misc]
 
     def end(self, source: TopicPartition) -> int:
         """Return the offset up to which records can be read, as the broker last said; 0 before it has."""
-        tp = aiokafka.TopicPartition(*source)
-        if tp not in self.aiokafka.assignment():
+        if source not in self.aiokafka.assignment():
             return 0
-        return self.aiokafka.last_stable_offset(tp) or self.aiokafka.highwater(tp) or 0
+        return self.aiokafka.last_stable_offset(source) or self.aiokafka.highwater(source) or 0
 
     async def resume_offset(self, source: TopicPartition) -> int:
         """Return where the group goes on reading `source`: what it committed, or the oldest record.
@@ -144,16 +143,15 @@ class Consumer(FaustConsumer):  # type: ignore[misc]
         Raises FatalError when the topic is shorter than what was committed: it was deleted and made again.
         Records that retention removed before they were read are counted, logged and skipped.
         """
-        tp = aiokafka.TopicPartition(*source)
-        committed = await self.aiokafka.committed(tp)
-        oldest = (await self.aiokafka.beginning_offsets([tp]))[tp]
+        committed: int | None = await self.aiokafka.committed(source)
+        oldest: int = (await self.aiokafka.beginning_offsets([source]))[source]
         if committed is None:
             return oldest
-        newest = (await self.aiokafka.end_offsets([tp]))[tp]
+        newest = (await self.aiokafka.end_offsets([source]))[source]
         if committed > newest:
             raise FatalError(
                 f"{source.topic}/{source.partition} ends at offset {newest}, but group {self.app.conf.id} has read up to "
-                f"{committed}: the topic was deleted and made again. Reset the group's offsets to read it from the start."
+                f"{committed}: the topic was deleted and made again. Reset the group's offsets to read it anew."
             )
         if committed < oldest:
             self.app.on_expired(source, oldest - committed)
@@ -161,7 +159,7 @@ class Consumer(FaustConsumer):  # type: ignore[misc]
 
     async def commit_offsets(self, offsets: Mapping[TopicPartition, int]) -> None:
         """Commit the group's offsets, for delivery without transactions. Raises when a rebalance came between."""
-        await self.aiokafka.commit({aiokafka.TopicPartition(*tp): offset for tp, offset in offsets.items()})
+        await self.aiokafka.commit(dict(offsets))
 
     # What Faust calls
 
@@ -192,9 +190,8 @@ class Consumer(FaustConsumer):  # type: ignore[misc]
 
     def _carry_out_seeks(self) -> None:
         for source, (epoch, offset) in self._seeks.items():
-            tp = aiokafka.TopicPartition(*source)
-            if tp in self.aiokafka.assignment():
-                self.aiokafka.seek(tp, offset)
+            if source in self.aiokafka.assignment():
+                self.aiokafka.seek(source, offset)
                 self._epochs[source] = epoch
         self._seeks.clear()
 
@@ -203,7 +200,7 @@ class Consumer(FaustConsumer):  # type: ignore[misc]
         if not self._open:
             await self._wake.wait()
             return {}
-        targets = [aiokafka.TopicPartition(*tp) for tp in self._open]
+        targets = tuple(self._open)
         ready: Mapping[Any, list[Any]] = await self.aiokafka.getmany(*targets, timeout_ms=0)
         if ready:
             return ready

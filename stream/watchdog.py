@@ -1,4 +1,4 @@
-"""Liveness: how late the event loop is, whether it still turns at all, and whether there is progress where there is lag."""
+"""Liveness: how late the event loop is, whether it turns at all, and whether there is progress where there is lag."""
 
 import asyncio
 import faulthandler

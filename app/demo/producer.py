@@ -18,7 +18,6 @@ import argparse
 import json
 import os
 import sys
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -27,51 +26,18 @@ from typing import Any, Final, TextIO
 import confluent_kafka
 
 from app.demo.flights import STREAM, Flights, Moment, load_flights, replay, replay_start
+from app.demo.pace import Pace, Readers
 from app.demo.records import encode, feature_event, label_event, spoils, spoilt
 from app.settings import load_settings
-from schemas.errors import FatalError, PenstockError
+from schemas.errors import FatalError, PenstockError, SettingsError
 from stream.connection import KafkaConnection
 from topics import StreamTopics
 
 MAX_BEHIND_BYTES: Final = 3_000_000
 DEFAULT_RATE: Final = 3_000.0
 _TICK_S: Final = 0.005
-_BURST_S: Final = 0.02  # after a pause at most this much is caught up at once: bursts would be latency
 _REPORT_S: Final = 0.25
 _FLUSH_S: Final = 30.0
-
-
-class Pace:
-    """How many features may leave now: `rate` per second, in small steps, never more than `_BURST_S` at once."""
-
-    def __init__(self, rate: float, clock: Callable[[], float]) -> None:
-        self._rate = rate
-        self._clock = clock
-        self._last_s = clock()
-        self._allowed = 0.0
-
-    def due(self) -> int:
-        """Return how many features are due, and count them as sent."""
-        now_s = self._clock()
-        self._allowed = min(self._allowed + (now_s - self._last_s) * self._rate, max(1.0, _BURST_S * self._rate))
-        self._last_s = now_s
-        due = int(self._allowed)
-        self._allowed -= due
-        return due
-
-
-class Readers:
-    """How far the readers have come, in records, as told by the lines of `source`; read by a thread of its own."""
-
-    def __init__(self, source: TextIO) -> None:
-        self.records = 0
-        self.gone = False
-        threading.Thread(target=self._follow, args=(source,), name="readers", daemon=True).start()
-
-    def _follow(self, source: TextIO) -> None:
-        for line in source:
-            self.records = int(line)
-        self.gone = True
 
 
 class FlightSender:
@@ -85,8 +51,7 @@ class FlightSender:
         self.features = 0
         self.labels = 0
         self.bad = 0
-        self.bytes = 0
-        self.event_time_ms = 0
+        self.largest_bytes = 0
         self.acknowledged: dict[str, Counter[int]] = {topics.features: Counter(), topics.labels: Counter()}
         self.failure: str | None = None
 
@@ -98,15 +63,13 @@ class FlightSender:
         else:
             topic, value = self._topics.features, self._feature_value(moment.row)
             self.features += 1
-            self.event_time_ms = int(self._flights.event_time_ms[moment.row])
-        self.bytes += len(value)
+        self.largest_bytes = max(self.largest_bytes, len(value))
         key = self._flights.entity_ids[moment.row].encode()
         self._producer.produce(topic, key=key, value=value, on_delivery=self._delivered)
 
-    def behind_bytes(self, read_records: int) -> float:
-        """Return about how many bytes have been sent but not come out, when `read_records` have."""
-        sent = self.features + self.labels
-        return (sent - read_records) * self.bytes / max(sent, 1)
+    def behind_bytes(self, records_out: int) -> int:
+        """Return at most how many bytes have been sent but not come out, when `records_out` records have."""
+        return (self.features + self.labels - records_out) * self.largest_bytes
 
     def check(self) -> None:
         """Raise FatalError if the broker has refused a record."""
@@ -119,8 +82,6 @@ class FlightSender:
             "features": self.features,
             "labels": self.labels,
             "bad": self.bad,
-            "bytes": self.bytes,
-            "event_time_ms": self.event_time_ms,
             "acknowledged": {topic: dict(sorted(counts.items())) for topic, counts in self.acknowledged.items()},
         }
 
@@ -207,6 +168,8 @@ def main() -> None:
     """Replay the flights as the command line says; exit code 1 with a sentence when a record was not taken."""
     options = _arguments()
     connection = load_settings(os.environ).kafka_connection(options.bootstrap)
+    if not connection.bootstrap:
+        raise SettingsError("no Kafka is named: give --bootstrap or ML_KAFKA_BOOTSTRAP")
     flights = load_flights()
     start = flights.first_at(replay_start())
     client = confluent_kafka.Producer(client_config(connection))

@@ -18,8 +18,6 @@ from schemas.streams import StreamSpec
 _COMMAND_TIMEOUT_S: Final = 60.0
 _READY_TIMEOUT_S: Final = 60.0
 _READY_POLL_S: Final = 0.1
-# The embedded broker answers a fetch only when the longest wait is over.
-_EMBEDDED_FETCH_MAX_WAIT_MS: Final = 5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,7 +89,6 @@ def set_stage(
     }
     if settings.embedded:
         chosen |= {
-            "kafka_fetch_max_wait_ms": str(_EMBEDDED_FETCH_MAX_WAIT_MS),
             "model_storage_dir": str(folder / "artifacts"),
             "model_signing_key": secrets.token_hex(32),
         }

@@ -86,7 +86,7 @@ class KafkaServer:
         assert self._process is None, "this Kafka runs already"
         if not (self.folder / "data").exists():
             self._format()
-        with (self.folder / "server.log").open("ab") as log, _on_cpus(self._cpus):
+        with (self.folder / "server.log").open("ab") as log, on_cpus(self._cpus):
             command = [*self._command, "kafka.Kafka", str(self._properties)]
             self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         self._wait_until_ready(time.monotonic() + _START_TIMEOUT_S)
@@ -193,7 +193,7 @@ def _is_free(port: int) -> bool:
 
 
 @contextmanager
-def _on_cpus(cpus: Collection[int]) -> Iterator[None]:
+def on_cpus(cpus: Collection[int]) -> Iterator[None]:
     """Pin this thread for the moment, because a child process inherits where it may run."""
     if not cpus:
         yield

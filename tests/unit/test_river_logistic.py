@@ -129,7 +129,7 @@ def _payload(state: object) -> bytes:
 
 
 def test_a_hostile_pickle_behind_the_right_header_and_checksum_is_refused() -> None:
-    with pytest.raises(ModelPayloadInvalid, match="wants builtins.eval, which is not on the list"):
+    with pytest.raises(ModelPayloadInvalid, match=r"wants builtins\.eval, which is not on the list"):
         RiverLogisticModel.load(_payload((1, 1, preprocessing.StandardScaler(), eval)))
 
 

@@ -241,7 +241,7 @@ def test_a_secrets_file_without_a_secret_is_refused(content: bytes | None, reaso
     if content is not None:
         Path("secret").write_bytes(content)
     (sentence,) = refusal(toml='model_signing_key_file = "secret"')
-    assert sentence == f"model_signing_key_file in penstock.toml names secret, which {reason}"
+    assert sentence == f"model_signing_key_file in penstock.toml names a file that {reason}"
 
 
 @pytest.mark.parametrize("secret", SECRETS)
@@ -252,6 +252,7 @@ def test_no_secret_is_ever_shown(secret: str) -> None:
         refusal({f"ML_{secret.upper()}": CANARY, "ML_METRICS_PORT": "x", "ML_KAFKA_SSL_KEY_FILE": "k"}),
         refusal({f"ML_{secret.upper()}": CANARY, "ML_KAFKA_SECURITY_PROTOCOL": "SASL_SSL"}),
         refusal({f"ML_{secret.upper()}X": CANARY}),
+        refusal({f"ML_{secret.upper()}_FILE": CANARY}),
         refusal(toml=f'{secret} = ["{CANARY}"]'),
         refusal(toml=f'{secret}x = "{CANARY}"'),
         refusal(toml=f"{secret} = {CANARY}"),

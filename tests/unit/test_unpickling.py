@@ -29,8 +29,9 @@ class _Calls:
 
 
 def test_what_is_listed_comes_back() -> None:
-    counts = defaultdict(float, {"a": Counter("abba"), "b": [1.5, None, True, "text", b"bytes", {1, 2}]})
-    assert unpickling.loads(pickle.dumps(counts), ALLOWED) == counts
+    means = defaultdict(float, {"a": 1.5})
+    listed = [means, Counter("abba"), [None, True, "text", b"bytes", {1, 2}]]
+    assert unpickling.loads(pickle.dumps(listed), ALLOWED) == listed
 
 
 @pytest.mark.parametrize(
@@ -44,7 +45,7 @@ def test_what_is_listed_comes_back() -> None:
         (builtins.open, "io.open"),
         (functools.partial, "functools.partial"),
         (operator.attrgetter, "operator.attrgetter"),
-        (copyreg._reconstructor, "copyreg._reconstructor"),
+        (copyreg.pickle, "copyreg.pickle"),
         (OrderedDict, "collections.OrderedDict"),
         (unpickling.loads, "ml.models.unpickling.loads"),
     ],
@@ -59,7 +60,10 @@ def test_what_is_not_listed_is_refused_by_name(function: Any, name: str, protoco
 
 def test_a_refused_call_is_never_made(tmp_path: Path) -> None:
     ran = tmp_path / "ran"
-    for gadget in (_Calls(os.system, f"touch {ran}"), _Calls(builtins.exec, f"open({str(ran)!r}, 'w')")):
+    for gadget in (
+        _Calls(os.system, f"touch {ran}"),
+        _Calls(builtins.exec, f"import pathlib; pathlib.Path({str(ran)!r}).touch()"),
+    ):
         pickle.loads(pickle.dumps(gadget))
         assert ran.exists(), "the gadget is harmless, so this test shows nothing"
         ran.unlink()
@@ -76,7 +80,7 @@ def test_a_listed_class_opens_no_way_to_what_hangs_on_it(name: str) -> None:
 
 
 def test_old_names_of_python_2_are_not_translated_into_listed_ones() -> None:
-    with pytest.raises(ModelPayloadInvalid, match="wants __builtin__.float"):
+    with pytest.raises(ModelPayloadInvalid, match=r"wants __builtin__\.float"):
         unpickling.loads(b"c__builtin__\nfloat\n.", ALLOWED)
 
 

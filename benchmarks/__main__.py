@@ -1,0 +1,21 @@
+"""`make bench ARGS="score --json bench.json"`, or `python -m benchmarks score`."""
+
+import argparse
+import signal
+import sys
+
+from benchmarks import score
+
+
+def main() -> int:
+    """Run the benchmark that the command line names; return the exit code."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that processes of ours end with us
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    commands = parser.add_subparsers(required=True, metavar="BENCHMARK")
+    score.add_command(commands)
+    arguments = parser.parse_args()
+    return int(arguments.run(arguments))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
