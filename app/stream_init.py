@@ -19,7 +19,7 @@ from schemas.streams import StreamSpec
 ROWS: Final = 10_000
 _MOST_CLASSES: Final = 20
 _MOST_VALUES_SHOWN: Final = 5
-_LABEL_WORDS: Final = frozenset(["label", "target", "class", "outcome", "y", "fraud", "churn", "churned", "default"])
+_LABEL_WORDS: Final = frozenset(["label", "target", "class", "outcome", "fraud", "churn", "churned", "default"])
 _EVENT_WORDS: Final = frozenset(["event", "transaction", "order", "request", "uuid", "row"])
 _ENTITY_WORDS: Final = frozenset(["entity", "user", "customer", "account", "card", "device", "machine", "tailnum"])
 _TIME_WORDS: Final = frozenset(["time", "timestamp", "ts", "date", "datetime", "at"])

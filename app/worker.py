@@ -16,7 +16,7 @@ from agents.shelf import ModelShelf
 from app.health import Pages, Report
 from app.registry import model_opener
 from app.settings import Settings
-from schemas.errors import FatalError, SettingsError
+from schemas.errors import SettingsError
 from schemas.events import Alert, Deployment, ModelVersion
 from schemas.features import FeatureReader
 from schemas.streams import StreamSpec
@@ -258,8 +258,3 @@ async def run_worker(settings: Settings, connection: KafkaConnection, roles: Ite
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, worker.end)
     await worker.run()
-
-
-def exit_code(error: BaseException) -> int:
-    """Return what a process that ends with `error` reports to its supervisor."""
-    return error.exit_code if isinstance(error, FatalError) else 1

@@ -61,7 +61,7 @@ class Scorer:
     def score(self, records: Sequence[Any]) -> list[tuple[bytes, bytes]]:
         """Return key and value of one prediction per record, in order."""
         events = [self._decode(record.value) for record in records]
-        rows = [msgspec.structs.astuple(event.features) for event in events]  # type: ignore[type-var]
+        rows = [msgspec.structs.astuple(event.features) for event in events]
         scores = self._booster.inplace_predict(np.array(rows, dtype=np.float32), validate_features=False).tolist()
         now_ms = time.time_ns() // 1_000_000
         return [
@@ -112,10 +112,8 @@ class Loop:
         await settling
 
     async def _send(self, partition: TopicPartition, records: Sequence[Any]) -> list[asyncio.Future[Any]]:
-        futures = []
-        for batch in self._batches(self._scorer.score(records)):
-            futures.append(await self._producer.send_batch(batch, self._target, partition=partition.partition))
-        return futures
+        batches = self._batches(self._scorer.score(records))
+        return [await self._producer.send_batch(b, self._target, partition=partition.partition) for b in batches]
 
     def _batches(self, outputs: Sequence[tuple[bytes, bytes]]) -> Iterator[Any]:
         batch = self._producer.create_batch()

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import urllib.error
 import urllib.request
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
@@ -89,7 +89,7 @@ class Penstock:
             control.end()
         return model_id
 
-    def _environment(self, settings: Mapping[str, object]) -> dict[str, str]:
+    def _environment(self, settings: dict[str, object]) -> dict[str, str]:
         """Return the environment without the caller's own settings of Penstock."""
         own = {f"ML_{name.upper()}": str(value) for name, value in (self._settings | settings).items()}
         return {name: value for name, value in os.environ.items() if not name.startswith("ML_")} | own
@@ -125,8 +125,11 @@ class Worker:
     def check(self) -> None:
         """Raise with the log's end when the process has ended."""
         if self.exit_code is not None:
-            end = self.log.read_text(encoding="utf-8", errors="replace")[-4000:]
-            raise RuntimeError(f"{self.name} ended with {self.exit_code}:\n{end}")
+            raise RuntimeError(f"{self.name} ended with {self.exit_code}:\n{self.log_end()}")
+
+    def log_end(self) -> str:
+        """Return the end of its log."""
+        return self.log.read_text(encoding="utf-8", errors="replace")[-4000:]
 
     def metric(self, name: str, **labels: str) -> float:
         """Return the sum of a metric over all its label sets that have `labels`; 0 when it cannot be had."""

@@ -162,6 +162,7 @@ class Role:
             "client_id": str(name),
             "max_batch_size": BATCH_BYTES,
             "max_request_size": REQUEST_BYTES,
+            "retry_backoff_ms": 20,  # the next transaction waits this long for the last one's markers
         }
         if self._settings.exactly_once:
             producer = AIOKafkaProducer(

@@ -1,7 +1,7 @@
 """How fast the demo's producer sends, and how it knows how far the readers are."""
 
-import threading
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Final, TextIO
 
 _BURST_S: Final = 0.02  # after a pause at most this much is caught up at once: bursts would be latency
@@ -26,15 +26,15 @@ class Pace:
         return due
 
 
+@dataclass(slots=True)
 class Readers:
-    """How far the readers have come, in records, as told by the lines of `source`; read by a thread of its own."""
+    """How many of the producer's records have come out, and whether whoever tells so has gone."""
 
-    def __init__(self, source: TextIO) -> None:
-        self.records = 0
-        self.gone = False
-        threading.Thread(target=self._follow, args=(source,), name="readers", daemon=True).start()
+    records: int = 0
+    gone: bool = False
 
-    def _follow(self, source: TextIO) -> None:
+    def follow(self, source: TextIO) -> None:
+        """Take the number in each line of `source`, until it ends; meant for a thread of its own."""
         for line in source:
             self.records = int(line)
         self.gone = True

@@ -56,7 +56,7 @@ class Child:
         """Wait for the end and return stdout. Raises FatalError when the process failed or took too long."""
         try:
             async with asyncio.timeout(timeout_s):
-                out, _ = await self.process.communicate()
+                out, _ = await self.process.communicate(b"")
         except TimeoutError:
             raise FatalError(f"{self.name} took more than {timeout_s:g} s") from None
         finally:

@@ -18,6 +18,7 @@ import argparse
 import json
 import os
 import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -181,7 +182,9 @@ def main() -> None:
         client.poll(0)
         reporter.report(sender)
 
-    readers = Readers(sys.stdin) if options.follow_stdin else None
+    readers = Readers() if options.follow_stdin else None
+    if readers:
+        threading.Thread(target=readers.follow, args=(sys.stdin,), daemon=True).start()
     moments = replay(flights, start, min(start + options.events, len(flights)))
     send_all(moments, sender, Pace(options.rate, time.monotonic), readers, tick)
     if left := client.flush(_FLUSH_S):

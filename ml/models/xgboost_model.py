@@ -32,7 +32,7 @@ class XGBoostModel:
 
     @classmethod
     def load(cls, payload: bytes, *, threads: int = 1) -> Self:
-        """Return the model in a UBJ file. Raises ModelPayloadInvalid, and never ends the process as XGBoost would."""
+        """Return the model in a UBJ file. A damaged one is refused here: XGBoost might end the process on it."""
         return cls(payload, threads=threads)
 
     @classmethod

@@ -48,8 +48,8 @@ def loaded(folder: Path, *rows: list[str]) -> Flights:
     return load_flights(path)
 
 
-def utc_ms(*when: int) -> int:
-    return int(datetime(*when, tzinfo=UTC).timestamp() * 1000)  # type: ignore[arg-type]
+def utc_ms(year: int, month: int, day: int, hour: int, minute: int) -> int:
+    return int(datetime(year, month, day, hour, minute, tzinfo=UTC).timestamp() * 1000)
 
 
 def test_the_file_holds_every_departure_from_newark_once_and_in_order(flights: Flights) -> None:

@@ -122,6 +122,12 @@ def test_bytes_that_only_begin_like_a_model_are_refused(payload: bytes, tail: by
         inspect(payload[:40] + tail)
 
 
+@pytest.mark.parametrize("array", [b"[#L", b"[$l#L"])
+def test_a_negative_length_is_refused(array: bytes) -> None:
+    with pytest.raises(ModelPayloadInvalid, match=r"no length|promises -4 bytes"):
+        inspect(array + b"\xff" * 8)
+
+
 def test_deep_nesting_is_refused() -> None:
     with pytest.raises(ModelPayloadInvalid, match="recursion"):
         inspect(b"[#L\0\0\0\0\0\0\0\1" * 100_000)

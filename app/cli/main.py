@@ -1,0 +1,50 @@
+"""The command group, and the translation of errors into sentences and exit codes."""
+
+import sys
+from pathlib import Path
+
+import click
+
+from app.cli import models, topics, worker
+from app.cli.context import Context
+from schemas.errors import FatalError, PenstockError, RetryableError
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.option(
+    "--config",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="The settings file; default: ML_CONFIG, else penstock.toml where you are.",
+)
+@click.version_option(package_name="penstock")
+@click.pass_context
+def cli(context: click.Context, config: Path | None) -> None:
+    """Keep machine-learning models alive inside Kafka."""
+    context.obj = Context(config)
+
+
+for command in (worker.dev, worker.worker, topics.topics, models.models):
+    cli.add_command(command)
+
+
+def main() -> None:
+    """Run the command line; never show a traceback for what a person can mend."""
+    try:
+        cli(standalone_mode=False)
+    except click.exceptions.Exit as done:
+        sys.exit(done.exit_code)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        sys.exit(130)
+    except PenstockError as error:
+        click.echo(f"penstock: {error}", err=True)
+        sys.exit(exit_code(error))
+
+
+def exit_code(error: PenstockError) -> int:
+    """Return 2 for what the user must set right or start first, 1 for a refusal, or what the error says."""
+    if isinstance(error, FatalError):
+        return error.exit_code
+    return 2 if isinstance(error, RetryableError) else 1

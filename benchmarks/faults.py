@@ -1,0 +1,110 @@
+"""What can happen to a stream's workers and its broker, and the two workers it happens to."""
+
+import random
+import signal
+import time
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from benchmarks.plain import until
+from benchmarks.recovery import RecoveryWatch
+from benchmarks.workers import Penstock, Worker
+from tests.kafka.server import KafkaServer
+
+SESSION_TIMEOUT_S: Final = 6.0
+_FREEZE_S: Final = SESSION_TIMEOUT_S + 4
+_PATIENCE_S: Final = 120.0
+_LONGEST_PAUSE_S: Final = 6.0
+
+
+class Scene:
+    """A broker, two workers, and what is done to them, by a random generator of one's own.
+
+    A fault waits until its worker has scored something since its last start. A worker that ends by itself, or not with
+    exit code 0 when told to end, raises RuntimeError with the end of its log.
+    """
+
+    def __init__(
+        self,
+        server: KafkaServer,
+        penstock: Penstock,
+        watch: RecoveryWatch,
+        rng: random.Random,
+        tell: Callable[[str], None],
+    ) -> None:
+        self._server = server
+        self._penstock = penstock
+        self._watch = watch
+        self._random = rng
+        self._tell = tell
+        self._workers: dict[str, Worker] = {}
+
+    def start(self) -> None:
+        """Start both workers and wait until they are ready."""
+        for name in ("worker-a", "worker-b"):
+            self._start(name)
+        for worker in self._workers.values():
+            worker.wait_until_ready()
+
+    def play(self, kills: int, others: Sequence[Callable[[], None]]) -> None:
+        """Kill `kills` times, with the `others` spread evenly in between."""
+        for number in range(kills):
+            first, last = (len(others) * n // kills for n in (number, number + 1))
+            for fault in others[first:last]:
+                fault()
+            self._tell(f"kill {number + 1} of {kills}: {self.kill()}")
+            time.sleep(self._random.uniform(0, _LONGEST_PAUSE_S))
+        until(self._watch.recovered, "every partition to advance after the last kill", _PATIENCE_S)
+
+    def kill(self) -> str:
+        """Kill a worker (SIGKILL), start it again and return its name."""
+        worker = self._pick()
+        worker.kill()
+        self._watch.blow()
+        self._start(worker.name)
+        return worker.name
+
+    def freeze(self) -> None:
+        """Stop a worker past its session time-out (SIGSTOP): the group goes on without it, and then it wakes up."""
+        worker = self._pick()
+        self._tell(f"freeze {worker.name} for {_FREEZE_S:.0f} s")
+        worker.send(signal.SIGSTOP)
+        time.sleep(_FREEZE_S)
+        worker.send(signal.SIGCONT)
+
+    def end(self) -> None:
+        """Ask a worker to end (SIGTERM), as a deployment does, and start it again."""
+        worker = self._pick()
+        self._tell(f"end {worker.name}")
+        _require_clean_end(worker)
+        self._start(worker.name)
+
+    def restart_broker(self) -> None:
+        """Restart Kafka under everybody's feet."""
+        self._tell("restart the broker")
+        self._server.restart()
+
+    def stop(self) -> None:
+        """Ask both workers to end."""
+        for worker in self._workers.values():
+            _require_clean_end(worker)
+
+    def _start(self, name: str) -> None:
+        self._workers[name] = self._penstock.worker(name)
+
+    def _pick(self) -> Worker:
+        """Choose a worker and wait until it has scored since its start."""
+        worker = self._workers[self._random.choice(sorted(self._workers))]
+
+        def has_scored() -> bool:
+            for each in self._workers.values():
+                each.check()
+            return worker.metric("ml_predictions_total") > 0
+
+        until(has_scored, f"{worker.name} to score something", _PATIENCE_S, 0.2)
+        return worker
+
+
+def _require_clean_end(worker: Worker) -> None:
+    if exit_code := worker.end():
+        raise RuntimeError(f"{worker.name} ended with {exit_code} when told to end:\n{worker.log_end()}")

@@ -1,0 +1,218 @@
+"""The demo's producer: its pace, its patience with readers, its spoilt events, and where its keys go."""
+
+import io
+import itertools
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import confluent_kafka
+import pytest
+
+from app.demo.flights import Flights, Moment, flights_stream, load_flights, replay
+from app.demo.pace import Pace, Readers
+from app.demo.producer import MAX_BEHIND_BYTES, FlightSender, client_config, send_all
+from app.demo.records import encode, feature_event, spoils, spoilt
+from app.embedded import EmbeddedBroker
+from schemas.errors import FatalError
+from schemas.features import FeatureReader
+from stream.connection import KafkaConnection
+from stream.partitioner import partitions_of
+from topics import StreamTopics
+
+TOPICS = StreamTopics("flights")
+
+
+@pytest.fixture(scope="module")
+def flights() -> Flights:
+    return load_flights()
+
+
+class Clock:
+    """A clock that a test moves by hand."""
+
+    def __init__(self) -> None:
+        self.now_s = 100.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+class Broker:
+    """Takes what a confluent_kafka.Producer would."""
+
+    def __init__(self) -> None:
+        self.records: list[tuple[str, bytes, bytes]] = []
+
+    def produce(self, topic: str, *, key: bytes, value: bytes, on_delivery: Callable[[Any, Any], None]) -> None:
+        self.records.append((topic, key, value))
+
+
+def test_the_pace_is_kept_over_many_small_steps() -> None:
+    clock = Clock()
+    pace = Pace(3_000, clock)
+    sent = 0
+    for _ in range(1_000):
+        clock.now_s += 0.0037
+        sent += pace.due()
+    assert sent == pytest.approx(3_000 * 3.7, abs=1)
+
+
+def test_a_long_pause_is_not_caught_up_at_once() -> None:
+    clock = Clock()
+    pace = Pace(3_000, clock)
+    clock.now_s += 10
+    assert pace.due() == 60
+    assert pace.due() == 0
+
+
+def test_a_slow_pace_still_sends() -> None:
+    clock = Clock()
+    pace = Pace(2, clock)
+    clock.now_s += 0.6
+    assert pace.due() == 1
+
+
+def test_records_leave_in_the_order_of_the_replay_keyed_by_entity(flights: Flights) -> None:
+    broker, clock = Broker(), Clock()
+    moments = list(replay(flights, 0, 200))
+
+    def tick() -> None:
+        clock.now_s += 0.005
+
+    send_all(moments, FlightSender(flights, TOPICS, broker, 0), Pace(1_000, clock), None, tick)
+    assert [(topic, key, json.loads(value)["event_id"]) for topic, key, value in broker.records] == [
+        (
+            TOPICS.labels if moment.is_label else TOPICS.features,
+            flights.entity_ids[moment.row].encode(),
+            flights.event_ids[moment.row],
+        )
+        for moment in moments
+    ]
+
+
+def test_nothing_is_sent_while_a_reader_is_3_mb_behind(flights: Flights) -> None:
+    clock = Clock()
+    sender = FlightSender(flights, TOPICS, Broker(), 0)
+    readers = Readers()
+    held: list[int] = []
+
+    def tick() -> None:
+        clock.now_s += 0.01
+        if held and held[-1] == sender.features:  # it holds: now the readers catch up
+            readers.records = sender.features
+        held.append(sender.features)
+
+    send_all((Moment(row, False) for row in range(30_000)), sender, Pace(100_000, clock), readers, tick)
+    stops = [now for now, after in itertools.pairwise(held) if now == after]
+    most = MAX_BEHIND_BYTES // sender.largest_bytes
+    assert sender.features == 30_000
+    assert len(stops) >= 2
+    assert stops[0] == pytest.approx(most, abs=2_000)
+    assert stops[1] - stops[0] == pytest.approx(most, abs=2_000)
+
+
+def test_readers_are_as_far_as_the_last_line_says_and_gone_at_its_end() -> None:
+    readers = Readers()
+    readers.follow(io.StringIO("7\n42\n"))
+    assert (readers.records, readers.gone) == (42, True)
+
+
+def test_the_producer_ends_when_whoever_follows_it_has_gone(flights: Flights) -> None:
+    sender = FlightSender(flights, TOPICS, Broker(), 0)
+    with pytest.raises(FatalError, match="has gone"):
+        send_all([Moment(0, False)], sender, Pace(1, Clock()), Readers(gone=True), lambda: None)
+
+
+def test_a_refused_record_ends_the_producer_with_a_sentence(flights: Flights) -> None:
+    class Message:
+        def topic(self) -> str:
+            return TOPICS.features
+
+    class Refusing(Broker):
+        def produce(self, topic: str, *, key: bytes, value: bytes, on_delivery: Callable[[Any, Any], None]) -> None:
+            on_delivery("message too large", Message())
+
+    clock = Clock()
+
+    def tick() -> None:
+        clock.now_s += 1
+
+    sender = FlightSender(flights, TOPICS, Refusing(), 0)
+    with pytest.raises(FatalError, match=r"flights\.features was not taken: message too large"):
+        send_all([Moment(0, False), Moment(1, False)], sender, Pace(1, clock), None, tick)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.002, 0.01, 0.25, 1.0])
+def test_spoilt_events_are_spread_evenly(share: float) -> None:
+    kinds = [kind for position in range(1_000) if (kind := spoils(position, share)) is not None]
+    assert kinds == list(range(int(1_000 * share)))
+
+
+def test_every_kind_of_spoilt_event_is_refused_and_the_good_one_is_not(flights: Flights) -> None:
+    reader = FeatureReader(flights_stream())
+    event = feature_event(flights, 5)
+    reasons = []
+    for kind in range(5):
+        events, bad = reader.read([spoilt(event, kind)])
+        bad |= reader.overflows(reader.matrix(reader.rows(events)))
+        reasons.append(bad[0].reason)
+    assert reasons == ["malformed_json", "invalid_field", "invalid_field", "out_of_range", "empty"]
+    (good,), bad = reader.read([encode(event)])
+    assert bad == {}
+    assert reader.rows([good]) == [tuple(flights.features[5].tolist())]
+
+
+def test_tls_and_login_reach_the_client() -> None:
+    config = client_config(
+        KafkaConnection(
+            bootstrap="kafka:9093",
+            security_protocol="SASL_SSL",
+            sasl_mechanism="SCRAM-SHA-512",
+            sasl_username="ann",
+            sasl_password="secret",
+            ssl_ca_file="ca.pem",
+            ssl_cert_file="both.pem",
+        )
+    )
+    assert config["security.protocol"] == "SASL_SSL"
+    assert (config["sasl.mechanism"], config["sasl.username"], config["sasl.password"]) == (
+        "SCRAM-SHA-512",
+        "ann",
+        "secret",
+    )
+    assert (config["ssl.ca.location"], config["ssl.key.location"]) == ("ca.pem", "both.pem")
+
+
+def test_a_client_without_login_is_not_given_one() -> None:
+    config = client_config(KafkaConnection(bootstrap="kafka:9092"))
+    assert not [name for name in config if name.startswith(("sasl", "ssl"))]
+    confluent_kafka.Producer(config)  # librdkafka knows every name
+
+
+def test_the_process_sends_to_the_partitions_of_murmur2_and_says_how_many(embedded: EmbeddedBroker) -> None:
+    command = [sys.executable, "-m", "app.demo.producer", f"--bootstrap={embedded.bootstrap}", "--events=400"]
+    ran = subprocess.run([*command, "--rate=20000", "--bad-share=0.05"], capture_output=True, text=True, timeout=60)
+    assert ran.returncode == 0, ran.stderr
+    report = json.loads(ran.stdout.splitlines()[-1])
+    assert (report["done"], report["features"], report["bad"]) == (True, 400, 20)
+    records = list(read_all(embedded.bootstrap, [TOPICS.features, TOPICS.labels], 400 + report["labels"]))
+    keys = [key for _, _, key in records]
+    assert [partition for _, partition, _ in records] == partitions_of(keys, 4).tolist()
+    for topic, counts in report["acknowledged"].items():
+        assert counts == {str(place): sum((topic, place) == record[:2] for record in records) for place in range(4)}
+
+
+def read_all(bootstrap: str, topics: list[str], count: int) -> Iterator[tuple[str, int, bytes]]:
+    consumer = confluent_kafka.Consumer({"bootstrap.servers": bootstrap, "group.id": "test"})
+    consumer.assign([confluent_kafka.TopicPartition(name, place, 0) for name in topics for place in range(4)])
+    try:
+        for _ in range(count):
+            message = consumer.poll(10)
+            assert message is not None
+            assert message.error() is None
+            yield message.topic(), message.partition(), message.key()
+    finally:
+        consumer.close()

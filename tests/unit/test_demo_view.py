@@ -1,0 +1,118 @@
+"""What the demo shows."""
+
+import io
+
+import pytest
+from rich.console import Console
+
+from app.demo.follow import SCORE_BINS, Tally
+from app.demo.view import LiveView, Meter, PlainView, Snapshot, chart, line, page
+from topics import StreamTopics
+
+TOPICS = StreamTopics("flights")
+SNAPSHOT = Snapshot(
+    events=110_942,
+    sent=30_000,
+    answered=29_800,
+    labels=29_111,
+    duplicates=0,
+    in_eps=3_001.2,
+    out_eps=2_998.0,
+    latency_ms={"p50": 8.14, "p99": 22.4},
+    scores=(0, 7, *[1] * (SCORE_BINS - 3), 3),
+    dead_letters={"invalid_field": 20, "malformed_json": 11, "empty": 10, "out_of_range": 10, "wrong_key": 2},
+    last_dead_letter="Expected `float | null`, got `str` - at `$.features.distance_miles` " * 4,
+    model_id="flights-20250101T101010-" + "a" * 40,
+    event_time_ms=1_364_913_660_000,
+)
+NOTHING_YET = Snapshot(
+    events=10,
+    sent=0,
+    answered=0,
+    labels=0,
+    duplicates=0,
+    in_eps=0,
+    out_eps=0,
+    latency_ms={},
+    scores=(0,) * SCORE_BINS,
+    dead_letters={},
+    last_dead_letter="",
+    model_id="",
+    event_time_ms=0,
+)
+
+
+class Clock:
+    """A clock that a test moves by hand."""
+
+    def __init__(self) -> None:
+        self.now_s = 100.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+def drawn(snapshot: Snapshot) -> str:
+    console = Console(width=80, height=24, file=io.StringIO(), color_system=None)
+    with console.capture() as capture:
+        console.print(page(snapshot))
+    return capture.get()
+
+
+@pytest.mark.parametrize("snapshot", [SNAPSHOT, NOTHING_YET])
+def test_the_page_fits_80_columns_and_24_lines(snapshot: Snapshot) -> None:
+    lines = drawn(snapshot).splitlines()
+    assert max(map(len, lines)) <= 80
+    assert len(lines) < 24
+
+
+def test_the_page_shows_rates_latency_labels_dead_letters_and_the_date() -> None:
+    text = drawn(SNAPSHOT)
+    for shown in ("3,001 events/s", "2,998 events/s", "p50 8.1 ms, p99 22.4 ms", "29,111", "20 invalid_field"):
+        assert shown in text
+    assert "02 Apr 2013" in text
+    assert "29,800 / 110,942" in text
+
+
+def test_the_line_shows_the_same_without_a_terminal() -> None:
+    assert line(SNAPSHOT) == (
+        "29,800 of 110,942 events | 02 Apr 2013 | 2,998/s | latency p50 8.1 ms, p99 22.4 ms"
+        " | 53 dead letters | 29,111 labels"
+    )
+
+
+def test_the_tallest_bar_fills_the_chart_and_the_smallest_can_be_seen() -> None:
+    assert chart((0, 1, 800, 400), lines=2).splitlines() == ["    ██  ", "  ▁▁████", "0      1"]
+
+
+def test_rates_and_latency_are_of_the_last_five_seconds() -> None:
+    clock = Clock()
+    tally = Tally(TOPICS, {})
+    meter = Meter(tally, 1_000, clock)
+    clock.now_s += 60  # nothing is sent yet, and this time does not count
+    assert meter.snapshot(0).in_eps == 0
+    for second in range(10):
+        clock.now_s += 1
+        tally.latencies_ms.append(float(second))
+        snapshot = meter.snapshot(100 * (second + 1) if second < 5 else 500 + 20 * (second - 4))
+    assert snapshot.in_eps == pytest.approx(20)
+    assert snapshot.latency_ms["p50"] == 7.0
+
+
+def test_plain_lines_come_every_two_seconds_and_sentences_at_once() -> None:
+    clock, lines = Clock(), list[str]()
+    with PlainView(lines.append, clock) as view:
+        for _ in range(17):
+            view.show(SNAPSHOT)
+            clock.now_s += 0.25
+        view.say("done")
+    assert lines == [line(SNAPSHOT)] * 3 + ["done"]
+
+
+def test_the_live_page_appears_with_the_first_snapshot_below_what_was_said() -> None:
+    out = io.StringIO()
+    with LiveView(Console(width=80, height=24, file=out, force_terminal=True, color_system=None)) as view:
+        view.say("starting")
+        assert "penstock" not in out.getvalue()
+        view.show(SNAPSHOT)
+    assert out.getvalue().index("starting") < out.getvalue().index("penstock · flights")

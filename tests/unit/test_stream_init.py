@@ -1,0 +1,174 @@
+"""What `penstock stream init` proposes from a CSV file."""
+
+import gzip
+import tomllib
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from app.csv_columns import read_columns
+from app.demo.flights import DATA_FILE, flights_stream
+from app.settings import load_settings
+from app.stream_init import propose_stream, stream_toml
+from schemas.errors import SettingsError
+from schemas.streams import StreamSpec
+
+CARDS = """transaction_id,cardId,created_at,amount,hour,country,bank,status_id,is_fraud
+t1,c1,2024-05-01T10:00:00Z,12.5,10,DE,1,5,no
+t2,c2,2024-05-01T11:00:00Z,,11,FR,1,6,no
+t3,c1,2024-05-01T12:00:00Z,NA,12,FR,1,5,yes
+t4,c1,2024-05-01T13:00:00Z,1e3,13,DE,1,6,no
+"""
+
+
+@pytest.fixture
+def cards(tmp_path: Path) -> Path:
+    return written(tmp_path, CARDS)
+
+
+def written(folder: Path, text: str, name: str = "Card payments.2024.csv") -> Path:
+    path = folder / name
+    path.write_text(text)
+    return path
+
+
+def accepted(folder: Path, toml: str) -> StreamSpec:
+    """Return the stream as the worker would read it."""
+    config = folder / "penstock.toml"
+    config.write_text(toml)
+    (stream,) = load_settings({}, config).streams
+    return stream
+
+
+def test_the_proposal_is_a_stream_that_the_settings_accept(tmp_path: Path, cards: Path) -> None:
+    assert accepted(tmp_path, propose_stream(cards)) == StreamSpec(
+        name="card-payments", task="binary", features=("amount", "hour")
+    )
+
+
+def test_ids_times_and_labels_are_named_and_are_no_features(cards: Path) -> None:
+    proposal = propose_stream(cards)
+    assert '# event_id       "transaction_id"' in proposal
+    assert '# entity_id      "cardId"' in proposal
+    assert '# event_time_ms  "created_at"' in proposal
+    assert '# label          "is_fraud": "no" 75.0%, "yes" 25.0%' in proposal
+    assert "send 1 for what is to be predicted" in proposal
+
+
+def test_what_is_left_out_is_told_with_the_reason(cards: Path) -> None:
+    proposal = propose_stream(cards)
+    assert '#   "country" is text with 2 different values' in proposal
+    assert '#   "bank" is always "1" in these rows' in proposal
+    assert '#   "status_id" is another id' in proposal
+
+
+def test_missing_values_are_told_beside_their_feature(cards: Path) -> None:
+    assert '  "amount",  # 50.0% missing\n  "hour",\n' in propose_stream(cards)
+
+
+def test_a_label_with_more_than_two_values_makes_a_multiclass_stream(tmp_path: Path) -> None:
+    path = written(tmp_path, "x,class\n1,10\n2,9\n3,10\n4,11\n")
+    stream = accepted(tmp_path, propose_stream(path, name="sizes"))
+    assert (stream.name, stream.task, stream.classes) == ("sizes", "multiclass", ("9", "10", "11"))
+
+
+def test_a_last_column_of_two_values_is_taken_for_the_label(tmp_path: Path) -> None:
+    proposal = propose_stream(written(tmp_path, "x,late\n1,0\n2,1\n3,0\n4,0\n"))
+    assert '# label          "late": "0" 75.0%, "1" 25.0%' in proposal
+    assert "send 1" not in proposal
+
+
+def test_a_file_without_id_entity_time_and_label_is_told_so(tmp_path: Path) -> None:
+    proposal = propose_stream(written(tmp_path, "x,b\n1,5\n2,6\n3,7\n"))
+    for sentence in ("no column is an id", "no column repeats", "no column is a time", "no column is a label"):
+        assert sentence in proposal
+
+
+def test_large_numbers_are_times_only_if_they_are_called_so(tmp_path: Path) -> None:
+    path = written(tmp_path, "revenue,timestamp\n1700000000,1700000000\n1700000001,1700000001\n1700000002,1700000002\n")
+    proposal = propose_stream(path)
+    assert '# event_time_ms  "timestamp"' in proposal
+    assert accepted(tmp_path, proposal).features == ("revenue",)
+
+
+def test_the_demos_own_file_can_be_proposed(tmp_path: Path) -> None:
+    proposal = propose_stream(DATA_FILE)
+    assert accepted(tmp_path, proposal).name == "flights_ewr_2013"
+    assert '# entity_id      "tailnum"' in proposal
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])
+def test_the_separator_is_found(tmp_path: Path, delimiter: str) -> None:
+    path = written(tmp_path, "a,b\n1,2\n3,4\n5,6\n".replace(",", delimiter))
+    assert [column.name for column in read_columns(path, 10)] == ["a", "b"]
+
+
+def test_only_the_head_is_read(tmp_path: Path) -> None:
+    path = written(tmp_path, "a,b\n1,2\n3,4\nbroken\n")
+    assert [column.rows for column in read_columns(path, 2)] == [2, 2]
+
+
+def test_a_byte_order_mark_is_no_part_of_the_first_name(tmp_path: Path) -> None:
+    assert read_columns(written(tmp_path, "\ufeffa,b\n1,2\n"), 10)[0].name == "a"
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        (b"", "is empty"),
+        (b"a,b\n", "has a header, but no rows"),
+        (b"1,2\n3,4\n", "has no header: its first line has the number 1"),
+        (b"a,a\n1,2\n", "has 'a' as the name of more than one column"),
+        (b"a,b\n1,2\n3\n", "row 2 has 1 fields, but the header has 2"),
+        (b"\xff\xfe\x00", "is not text in UTF-8"),
+        (b"a,b\nx,y\nz,w\nu,v\n", 'no column that can be a feature: "a" is text with 3 different values'),
+        (b"a," + b"b" * 200_000 + b"\n1,2\n", "is not a CSV file: field larger than field limit"),
+    ],
+)
+def test_a_file_that_cannot_be_used_is_one_sentence(tmp_path: Path, content: bytes, sentence: str) -> None:
+    path = tmp_path / "bad.csv"
+    path.write_bytes(content)
+    with pytest.raises(SettingsError) as raised:
+        propose_stream(path)
+    assert sentence in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("name", ["missing.csv", ".", "no.gz"])
+def test_a_path_that_cannot_be_read_is_one_sentence(tmp_path: Path, name: str) -> None:
+    written(tmp_path, "a,b\n1,2\n", "no.gz")
+    with pytest.raises(SettingsError, match="cannot be read"):
+        propose_stream(tmp_path / name)
+
+
+def test_a_file_cut_off_in_the_middle_of_gzip_is_one_sentence(tmp_path: Path) -> None:
+    path = tmp_path / "cut.csv.gz"
+    path.write_bytes(gzip.compress(b"a,b\n" + b"1,2\n" * 100)[:-12])
+    with pytest.raises(SettingsError, match="cannot be read"):
+        propose_stream(path)
+
+
+def test_a_file_name_without_letters_still_names_a_stream(tmp_path: Path) -> None:
+    path = written(tmp_path, "x,b\n1,5\n2,6\n3,7\n", "2013-Q1.csv")
+    assert accepted(tmp_path, propose_stream(path)).name == "stream-2013-q1"
+
+
+def test_a_bad_name_is_one_sentence(cards: Path) -> None:
+    with pytest.raises(SettingsError, match="stream name 'Bad Name'"):
+        propose_stream(cards, name="Bad Name")
+
+
+NAMES = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=20)
+
+
+@given(st.lists(NAMES, min_size=1, max_size=5, unique=True))
+def test_any_feature_name_survives_toml(names: list[str]) -> None:
+    spec = StreamSpec(name="s", features=tuple(names), threshold=0.25, partitions=7)
+    table = tomllib.loads(stream_toml(spec))["streams"]["s"]
+    assert table == {"features": names, "task": "binary", "threshold": 0.25, "partitions": 7}
+
+
+def test_the_demos_stream_is_accepted(tmp_path: Path) -> None:
+    assert accepted(tmp_path, stream_toml(flights_stream())) == flights_stream()
