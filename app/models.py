@@ -15,14 +15,15 @@ from agents.serving import find_version
 from agents.shelf import require_match
 from ml.errors import ModelError
 from ml.models.registry import model_type
-from schemas.errors import PenstockError
+from schemas.errors import PenstockError, SettingsError
 from schemas.events import AuditEvent, Command, Deployment, ModelVersion
 from schemas.streams import StreamSpec
 from schemas.wire import decode, encode
 from stores.artifacts import ArtifactStore, Signer
+from stream import admin
 from stream.connection import KafkaConnection
 from stream.views import LogView, ViewFollower
-from topics.specs import StreamTopics
+from topics import StreamTopics, topics_of
 
 Parameters = Mapping[str, str | int | float | bool | None]
 
@@ -97,9 +98,15 @@ def describe_model(
 
 
 async def register(
-    connection: KafkaConnection, store: ArtifactStore, signer: Signer, version: ModelVersion, payload: bytes
+    connection: KafkaConnection,
+    spec: StreamSpec,
+    store: ArtifactStore,
+    signer: Signer,
+    version: ModelVersion,
+    payload: bytes,
 ) -> ModelVersion:
     """Store the bytes, sign the version and append it to `<s>.models`; return it as written."""
+    await require_topics(connection, spec)
     await asyncio.to_thread(store.put, payload)
     signed = msgspec.structs.replace(version, signature=signer.sign(version))
     async with _producer(connection) as producer:
@@ -108,8 +115,15 @@ async def register(
     return signed
 
 
+async def require_topics(connection: KafkaConnection, spec: StreamSpec) -> None:
+    """Raise SettingsError unless the stream's topics are as declared: clients wait long for one that is missing."""
+    if problems := await admin.check(connection, topics_of(spec)):
+        raise SettingsError("\n".join(problems))
+
+
 async def read_registry(connection: KafkaConnection, spec: StreamSpec) -> RegistryView:
     """Read the stream's models and deployments to the end of their logs."""
+    await require_topics(connection, spec)
     models = LogView(StreamTopics(spec.name).models, ModelVersion)
     deployments = LogView(StreamTopics(spec.name).deployments, Deployment)
     views: ViewFollower = ViewFollower(_reader(connection), [models, deployments])  # type: ignore[list-item]

@@ -87,8 +87,7 @@ def whoami() -> str:
 def set_up_logging(level: str) -> None:
     """Log to standard error. Faust's and aiokafka's chatter is kept to warnings unless debugging."""
     logging.basicConfig(level=level, format="%(asctime)s %(levelname)-7s %(name)s  %(message)s")
-    if level != "DEBUG":
-        for noisy in ("faust", "mode", "aiokafka", "stream.transport"):
-            logging.getLogger(noisy).setLevel(logging.WARNING)
+    for noisy in ("faust", "mode", "aiokafka", "stream.transport"):
+        logging.getLogger(noisy).setLevel(logging.DEBUG if level == "DEBUG" else logging.WARNING)
     # At DEBUG this logger prints login requests, with the password in them.
     logging.getLogger("aiokafka.conn").setLevel(logging.INFO)

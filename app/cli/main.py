@@ -1,9 +1,11 @@
 """The command group, and the translation of errors into sentences and exit codes."""
 
+import logging
 import sys
 from pathlib import Path
 
 import click
+from aiokafka.errors import KafkaError
 
 from app.cli import models, topics, worker
 from app.cli.context import Context
@@ -21,6 +23,7 @@ from schemas.errors import FatalError, PenstockError, RetryableError
 def cli(context: click.Context, config: Path | None) -> None:
     """Keep machine-learning models alive inside Kafka."""
     context.obj = Context(config)
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # a command says itself what went wrong
 
 
 for command in (worker.dev, worker.worker, topics.topics, models.models):
@@ -41,6 +44,9 @@ def main() -> None:
     except PenstockError as error:
         click.echo(f"penstock: {error}", err=True)
         sys.exit(exit_code(error))
+    except KafkaError as error:
+        click.echo(f"penstock: Kafka refused or did not answer: {error}", err=True)
+        sys.exit(2)
 
 
 def exit_code(error: PenstockError) -> int:

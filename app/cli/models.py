@@ -32,7 +32,7 @@ def register_command(context: Context, stream_name: str | None, path: Path, algo
     connection = context.connection(settings)
     payload = path.read_bytes()
     version = describe_model(spec, payload, algorithm, whoami(), now_ms())
-    version = run(register(connection, artifact_store(settings), signer(settings), version, payload))
+    version = run(register(connection, spec, artifact_store(settings), signer(settings), version, payload))
     context.write(
         msgspec.to_builtins(version),
         lambda: f"{version.model_id}\nIt serves after: penstock models promote {version.model_id} --stream {spec.name}",
