@@ -77,6 +77,12 @@ def describe_model(
             f"the model takes {model.n_features} features and gives {model.classes} scores; stream {spec.name} "
             f"declares {len(spec.features)} features and {len(spec.classes)} classes"
         )
+    names = tuple(getattr(model, "feature_names", None) or spec.features)
+    if names != spec.features:
+        raise PenstockError(
+            f"the model was trained on the columns {', '.join(names)}; stream {spec.name} declares "
+            f"{', '.join(spec.features)}: the order matters"
+        )
     sha256 = hashlib.sha256(payload).hexdigest()
     created = datetime.fromtimestamp(now_ms / 1000, UTC)
     return ModelVersion(

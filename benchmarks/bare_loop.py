@@ -22,6 +22,7 @@ _FEATURES: Final = [f"f{i}" for i in range(10)]
 _BATCH_BYTES: Final = 768 * 1024
 _ROUND_RECORDS: Final = 8_192
 _THRESHOLD: Final = 0.5
+_MODEL_ID: Final = "bench-20250101T000000-0123abcd"  # as long as Penstock's
 
 _Features = msgspec.defstruct("_Features", [(name, float | None) for name in _FEATURES], frozen=True, gc=False)
 
@@ -73,7 +74,7 @@ class Scorer:
                         event.entity_id,
                         event.event_time_ms,
                         now_ms,
-                        "bare",
+                        _MODEL_ID,
                         "champion",
                         1,
                         score,

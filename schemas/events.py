@@ -57,8 +57,9 @@ class Prediction(Event, frozen=True, kw_only=True, gc=False):
 class ModelVersion(Event, frozen=True, kw_only=True, gc=False):
     """One registered model: a record of `<s>.models`, which is the registry.
 
-    The artifact is found by `sha256` alone and is opened only after its hash and `signature` were
-    checked. `memory_bytes` estimates what the loaded model occupies. `metrics` and `parameters` are what the trainer chose to say.
+    The artifact is found by `sha256` alone and is opened only after its hash and `signature` were checked.
+    `memory_bytes` estimates what the loaded model occupies. `metrics` and `parameters` are what the trainer
+    chose to say.
     """
 
     model_id: Id

@@ -130,7 +130,7 @@ class Signer:
     """Signs what a model's bytes may be used as, so that nobody can swap them or pass them off as something else.
 
     The signature is HMAC-SHA256 (RFC 2104), in hex, over a JSON array of the fields in `sign`: JSON, because
-    it shows where each field ends. `model_id` is not among them: it says nothing on how the bytes are opened.
+    it shows where each field ends.
     """
 
     def __init__(self, key: bytes) -> None:
@@ -149,6 +149,8 @@ class Signer:
             version.classes,
             version.sha256,
             version.size_bytes,
+            version.memory_bytes,
+            version.model_id,
         )
         return hmac.new(self._key, json.dumps(signed).encode(), hashlib.sha256).hexdigest()
 

@@ -51,7 +51,7 @@ class Placement:
         if self._misplaced >= ENOUGH and self._misplaced > TOO_MANY * self._seen:
             raise FatalError(
                 f"{self._misplaced} of {self._seen} keys in {self._topic} are not on the partition where murmur2 puts "
-                "them: set partitioner=murmur2_random in the producer (librdkafka's default, CRC32, differs from Java's)."
+                "them: set partitioner=murmur2_random in the producer (librdkafka's default is CRC32)."
             )
 
 

@@ -150,8 +150,8 @@ class Consumer(FaustConsumer):  # type: ignore[misc]
         newest = (await self.aiokafka.end_offsets([source]))[source]
         if committed > newest:
             raise FatalError(
-                f"{source.topic}/{source.partition} ends at offset {newest}, but group {self.app.conf.id} has read up to "
-                f"{committed}: the topic was deleted and made again. Reset the group's offsets to read it anew."
+                f"{source.topic}/{source.partition} ends at offset {newest}, but group {self.app.conf.id} has read "
+                f"up to {committed}: the topic was deleted and made again. Reset the group's offsets to read it anew."
             )
         if committed < oldest:
             self.app.on_expired(source, oldest - committed)
