@@ -93,7 +93,8 @@ def run(arguments: argparse.Namespace) -> int:
         "kills": arguments.kills,
         **found.as_dict(),
         "replayed_events": replayed,
-        "recovery_s": watch.percentiles_s(),
+        "recovery_s": watch.percentiles_s("kill"),
+        "recoveries_s": {kind: [round(s, 1) for s in taken] for kind, taken in watch.recoveries_s.items()},
         "seconds": round(time.monotonic() - began),
     }
     print(json.dumps(result, indent=2))

@@ -47,20 +47,25 @@ class Scene:
             worker.wait_until_ready()
 
     def play(self, kills: int, others: Sequence[Callable[[], None]]) -> None:
-        """Kill `kills` times, with the `others` spread evenly in between."""
+        """Kill `kills` times, with the `others` spread evenly in between.
+
+        A kill may come before the last one is over; each of the others begins and ends with a stream that flows.
+        """
         for number in range(kills):
             first, last = (len(others) * n // kills for n in (number, number + 1))
             for fault in others[first:last]:
+                self._wait_until_it_flows()
                 fault()
+                self._wait_until_it_flows()
             self._tell(f"kill {number + 1} of {kills}: {self.kill()}")
             time.sleep(self._random.uniform(0, _LONGEST_PAUSE_S))
-        until(self._watch.recovered, "every partition to advance after the last kill", _PATIENCE_S)
+        self._wait_until_it_flows()
 
     def kill(self) -> str:
         """Kill a worker (SIGKILL), start it again and return its name."""
         worker = self._pick()
         worker.kill()
-        self._watch.blow()
+        self._watch.blow("kill")
         self._start(worker.name)
         return worker.name
 
@@ -69,6 +74,7 @@ class Scene:
         worker = self._pick()
         self._tell(f"freeze {worker.name} for {_FREEZE_S:.0f} s")
         worker.send(signal.SIGSTOP)
+        self._watch.blow("freeze")
         time.sleep(_FREEZE_S)
         worker.send(signal.SIGCONT)
 
@@ -76,18 +82,23 @@ class Scene:
         """Ask a worker to end (SIGTERM), as a deployment does, and start it again."""
         worker = self._pick()
         self._tell(f"end {worker.name}")
+        self._watch.blow("end")
         _require_clean_end(worker)
         self._start(worker.name)
 
     def restart_broker(self) -> None:
         """Restart Kafka under everybody's feet."""
         self._tell("restart the broker")
+        self._watch.blow("broker_restart")
         self._server.restart()
 
     def stop(self) -> None:
         """Ask both workers to end."""
         for worker in self._workers.values():
             _require_clean_end(worker)
+
+    def _wait_until_it_flows(self) -> None:
+        until(self._watch.recovered, "every partition to show predictions again", _PATIENCE_S)
 
     def _start(self, name: str) -> None:
         self._workers[name] = self._penstock.worker(name)

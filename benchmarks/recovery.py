@@ -3,12 +3,17 @@
 import threading
 import time
 from types import TracebackType
-from typing import Self
+from typing import NamedTuple, Self
 
 import msgspec
 import numpy as np
 
 from benchmarks.plain import Follower
+
+
+class _Blow(NamedTuple):
+    kind: str
+    time_ms: int
 
 
 class _Prediction(msgspec.Struct):
@@ -24,26 +29,26 @@ class RecoveryWatch:
     def __init__(self, bootstrap: str, topic: str, partitions: int) -> None:
         self._follower = Follower(bootstrap, topic)
         self._newest_ms = dict.fromkeys(range(partitions), 0)
-        self._blows_ms: list[int] = []
+        self._blows: list[_Blow] = []
         self._lock = threading.Lock()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._follow, daemon=True)
-        self.recoveries_s: list[float] = []
+        self.recoveries_s: dict[str, list[float]] = {}
 
-    def blow(self) -> None:
-        """Start to measure: something was killed just now."""
+    def blow(self, kind: str) -> None:
+        """Start to measure: a blow of this kind fell just now."""
         with self._lock:
-            self._blows_ms.append(_now_ms())
+            self._blows.append(_Blow(kind, _now_ms()))
 
     def recovered(self) -> bool:
         """Whether every blow is over."""
-        return not self._blows_ms
+        return not self._blows
 
-    def percentiles_s(self) -> dict[str, float | None]:
-        """Return the median and the 95th percentile of the recoveries, in seconds."""
-        if not self.recoveries_s:
+    def percentiles_s(self, kind: str) -> dict[str, float | None]:
+        """Return the median and the 95th percentile of the recoveries from one kind of blow, in seconds."""
+        if not self.recoveries_s.get(kind):
             return {"p50": None, "p95": None}
-        return {f"p{p}": round(float(np.percentile(self.recoveries_s, p)), 2) for p in (50, 95)}
+        return {f"p{p}": round(float(np.percentile(self.recoveries_s[kind], p)), 2) for p in (50, 95)}
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -66,9 +71,10 @@ class RecoveryWatch:
 
     def _settle(self, all_scored_after_ms: int) -> None:
         with self._lock:
-            over = [blow_ms for blow_ms in self._blows_ms if blow_ms < all_scored_after_ms]
-            self._blows_ms = [blow_ms for blow_ms in self._blows_ms if blow_ms >= all_scored_after_ms]
-        self.recoveries_s += [(_now_ms() - blow_ms) / 1000 for blow_ms in over]
+            over = [blow for blow in self._blows if blow.time_ms < all_scored_after_ms]
+            self._blows = [blow for blow in self._blows if blow.time_ms >= all_scored_after_ms]
+        for blow in over:
+            self.recoveries_s.setdefault(blow.kind, []).append((_now_ms() - blow.time_ms) / 1000)
 
 
 def _now_ms() -> int:

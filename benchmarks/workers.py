@@ -119,7 +119,10 @@ class Worker:
 
     def wait_until_ready(self) -> None:
         """Wait for /health; raise with the log's end when the process ends instead or takes over 90 s."""
-        until(lambda: self.exit_code is not None or self.ready(), f"{self.name} to be ready", _READY_TIMEOUT_S)
+        try:
+            until(lambda: self.exit_code is not None or self.ready(), f"{self.name} to be ready", _READY_TIMEOUT_S)
+        except TimeoutError as late:
+            raise RuntimeError(f"{late}:\n{self.log_end()}") from late
         self.check()
 
     def check(self) -> None:

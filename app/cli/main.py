@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 from aiokafka.errors import KafkaError
 
-from app.cli import models, topics, worker
+from app.cli import demo, models, topics, worker
 from app.cli.context import Context
 from schemas.errors import FatalError, PenstockError, RetryableError
 
@@ -26,7 +26,7 @@ def cli(context: click.Context, config: Path | None) -> None:
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # a command says itself what went wrong
 
 
-for command in (worker.dev, worker.worker, topics.topics, models.models):
+for command in (worker.dev, demo.demo, worker.worker, topics.topics, models.models):
     cli.add_command(command)
 
 

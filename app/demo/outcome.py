@@ -43,9 +43,11 @@ class Outcome:
         }
 
     def problems(self) -> list[str]:
-        """Return one sentence for each promise that was not kept."""
+        """Return one sentence for each promise that was not kept; of a replay that was cut off, why it was."""
+        if self.failure:
+            return [self.failure]
         dead = sum(self.dead_letters.values())
-        found = [self.failure] if self.failure else []
+        found = []
         if self.predictions + dead != self.events:
             found.append(f"{self.events} events, but {self.predictions} predictions and {dead} dead letters")
         if self.duplicates:

@@ -117,11 +117,13 @@ async def run_demo(settings: Settings, options: DemoOptions, console: Console) -
             outcome = await _perform(stack, stage, settings, options, flights, view)
     if options.json_path:
         options.json_path.write_text(json.dumps(outcome.document(), indent=2) + "\n")
+    print(outcome.summary())
     for problem in outcome.problems():
         print(f"demo: {problem}", file=sys.stderr)
-    print(outcome.summary())
+    if outcome.problems():
+        return 1
     print(NEXT_STEPS)
-    return 1 if outcome.problems() else 0
+    return 0
 
 
 async def _perform(

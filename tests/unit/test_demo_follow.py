@@ -204,7 +204,7 @@ def test_a_kept_promise_is_no_problem_and_is_written_down() -> None:
         (replace(KEPT, duplicates=1), "1 events were answered more than once"),
         (replace(KEPT, predictions=10, dead_letters={}), "1 events were bad, but 0 became dead letters"),
         (replace(KEPT, labels=7), "8 labels were sent, but 7 came out"),
-        (replace(KEPT, failure="nothing has come out for 30 s"), "nothing has come out for 30 s"),
+        (replace(KEPT, failure="nothing has come out for 30 s", predictions=3), "nothing has come out for 30 s"),
     ],
 )
 def test_a_broken_promise_is_a_sentence(broken: Outcome, sentence: str) -> None:

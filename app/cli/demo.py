@@ -1,0 +1,36 @@
+"""`penstock demo`."""
+
+from pathlib import Path
+
+import click
+
+from app.cli.context import Context, pass_context
+from app.demo.run import BAD_SHARE, DEFAULT_RATE, DemoOptions, run
+
+
+@click.command()
+@click.option("--events", type=click.IntRange(min=1), help="How many flights to replay; default: all after January.")
+@click.option(
+    "--rate", type=click.FloatRange(min=1), default=DEFAULT_RATE, show_default=True, help="Events per second."
+)
+@click.option(
+    "--bad-share",
+    type=click.FloatRange(0, 0.04),
+    default=BAD_SHARE,
+    show_default=True,
+    help="Share of events that are broken on purpose, to show dead letters.",
+)
+@click.option("--headless", is_flag=True, help="Print plain lines instead of the live view.")
+@click.option("--json", "json_path", type=click.Path(dir_okay=False, path_type=Path), help="Write the result here.")
+@pass_context
+def demo(
+    context: Context, events: int | None, rate: float, bad_share: float, headless: bool, json_path: Path | None
+) -> None:
+    """Replay a year of real flights: a champion is trained on January and scores the rest, live.
+
+    Needs nothing but this program: without ML_KAFKA_BOOTSTRAP the embedded broker is used. Exit code 0 means that
+    every event became exactly one prediction or one dead letter.
+    """
+    settings = context.settings()
+    options = DemoOptions(events=events, rate=rate, bad_share=bad_share, headless=headless, json_path=json_path)
+    raise click.exceptions.Exit(run(settings, options))
