@@ -1,0 +1,215 @@
+"""Dead letters: which of them still wait, and what is in them.
+
+A dead-letter topic is a ledger. A letter *waits* until a later record of its partition says that its original was
+sent again; that record is a DeadLetter, too, of the stage REPLAY. So what was replayed is known for as long as the
+letters are kept, and nowhere else.
+"""
+
+import base64
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Collection, Iterable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any, Final, Literal
+
+import msgspec
+from aiokafka import AIOKafkaConsumer, TopicPartition
+
+from schemas.errors import InvalidEvent
+from schemas.events import DeadLetter
+from schemas.wire import decode, decoder
+from stream.connection import KafkaConnection
+from topics import StreamTopics
+
+REPLAY: Final = "replay"
+_FETCH_MAX_WAIT_MS: Final = 20
+_POLL_MS: Final = 200
+
+TopicName = Literal["features", "commands"]
+TOPIC_NAMES: Final[tuple[TopicName, ...]] = ("features", "commands")
+Place = tuple[int, int]  # partition and offset of the original, in the topic where it was refused
+
+
+@dataclass(frozen=True, slots=True)
+class Lane:
+    """A topic of the stream and where its dead letters go."""
+
+    name: TopicName
+    topic: str
+    dead: str
+
+    @classmethod
+    def of(cls, stream: str, name: TopicName) -> "Lane":
+        """Return the lane called `name` of a stream."""
+        topics = StreamTopics(stream)
+        if name == "features":
+            return cls(name, topics.features, topics.features_dead)
+        return cls(name, topics.commands, topics.commands_dead)
+
+
+class Slip(msgspec.Struct, frozen=True, gc=False):
+    """The fields of a DeadLetter that choosing needs."""
+
+    partition: int
+    offset: int
+    stage: str
+    reason: str
+    dead_time_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """One letter that waits: its slip and where it lies in the dead-letter topic. About 300 bytes."""
+
+    slip: Slip
+    source: TopicPartition
+    offset: int
+
+
+@dataclass(frozen=True, slots=True)
+class Letter:
+    """A dead letter in full, with its original's key."""
+
+    key: bytes | None
+    event: DeadLetter
+
+    @property
+    def original(self) -> bytes:
+        """The original's value, or its first 64 KiB."""
+        return base64.b64decode(self.event.original_base64)
+
+    @property
+    def complete(self) -> bool:
+        """Whether all of the original was kept."""
+        return len(self.original) == self.event.size_bytes
+
+
+@dataclass(slots=True)
+class ReasonCount:
+    """How many letters of one reason wait and were replayed, and when the waiting ones were written."""
+
+    reason: str
+    waiting: int = 0
+    replayed: int = 0
+    oldest_ms: int | None = None
+    newest_ms: int | None = None
+
+    def add(self, slip: Slip) -> None:
+        """Count one that waits."""
+        self.waiting += 1
+        self.oldest_ms = slip.dead_time_ms if self.oldest_ms is None else min(self.oldest_ms, slip.dead_time_ms)
+        self.newest_ms = slip.dead_time_ms if self.newest_ms is None else max(self.newest_ms, slip.dead_time_ms)
+
+
+@dataclass(slots=True)
+class Ledger:
+    """What a dead-letter topic says, folded in the order of each partition."""
+
+    waiting: dict[Place, Waiting] = field(default_factory=dict)
+    replayed: Counter[str] = field(default_factory=Counter)
+    unreadable: int = 0
+
+    def fold(self, source: TopicPartition, record: Any) -> None:
+        """Take one record. A letter written twice, as delivery without transactions may do, waits once."""
+        try:
+            slip = decode(Slip, record.value)
+        except InvalidEvent:
+            self.unreadable += 1
+            return
+        place = (slip.partition, slip.offset)
+        if slip.stage != REPLAY:
+            self.waiting[place] = Waiting(slip, source, record.offset)
+        elif (answered := self.waiting.pop(place, None)) is not None:
+            self.replayed[answered.slip.reason] += 1
+
+    def select(self, reasons: Collection[str] = (), places: Collection[Place] = ()) -> list[Waiting]:
+        """Return what waits with one of `reasons` at one of `places`, oldest first; empty means any."""
+        chosen = [
+            letter
+            for place, letter in self.waiting.items()
+            if (not reasons or letter.slip.reason in reasons) and (not places or place in places)
+        ]
+        return sorted(chosen, key=lambda letter: (letter.slip.dead_time_ms, letter.source.partition, letter.offset))
+
+    def counts(self) -> list[ReasonCount]:
+        """Return one count per reason, the most frequent first."""
+        counts: dict[str, ReasonCount] = {}
+        for letter in self.waiting.values():
+            counts.setdefault(letter.slip.reason, ReasonCount(letter.slip.reason)).add(letter.slip)
+        for reason, replayed in self.replayed.items():
+            counts.setdefault(reason, ReasonCount(reason)).replayed = replayed
+        return sorted(counts.values(), key=lambda count: (-count.waiting, count.reason))
+
+
+class DeadLetterReader:
+    """Reads one dead-letter topic, from its start to where it ends when asked."""
+
+    def __init__(self, consumer: AIOKafkaConsumer) -> None:
+        self._consumer = consumer
+
+    async def ledger(self) -> Ledger:
+        """Fold the topic. Costs one pass over it and about 300 bytes per letter that waits."""
+        ledger = Ledger()
+        sources = list(self._consumer.assignment())
+        starts = await self._consumer.beginning_offsets(sources)
+        ends = await self._consumer.end_offsets(sources)
+        await self._read(starts, ends, ledger.fold)
+        return ledger
+
+    async def letters(self, chosen: Iterable[Waiting], chunk: int = 200) -> AsyncIterator[list[Letter]]:
+        """Yield the letters in full, at most `chunk` at a time, in the order of each partition.
+
+        One that retention has removed since is left out.
+        """
+        wanted = {(letter.source, letter.offset) for letter in chosen}
+        while wanted:
+            part = sorted(wanted, key=lambda at: (at[0].partition, at[1]))[:chunk]
+            wanted.difference_update(part)
+            yield await self._fetch(set(part))
+
+    async def _fetch(self, wanted: set[tuple[TopicPartition, int]]) -> list[Letter]:
+        letters: list[Letter] = []
+
+        def take(source: TopicPartition, record: Any) -> None:
+            if (source, record.offset) in wanted:
+                letters.append(Letter(record.key, decoder(DeadLetter).decode(record.value)))
+
+        starts = {source: min(offset for at, offset in wanted if at == source) for source, _ in wanted}
+        ends = {source: max(offset for at, offset in wanted if at == source) + 1 for source, _ in wanted}
+        await self._read(starts, ends, take)
+        return letters
+
+    async def _read(
+        self,
+        starts: dict[TopicPartition, int],
+        ends: dict[TopicPartition, int],
+        take: Callable[[TopicPartition, Any], None],
+    ) -> None:
+        for source, start in starts.items():
+            self._consumer.seek(source, start)
+        left = {source for source in starts if starts[source] < ends[source]}
+        while left:
+            batches = await self._consumer.getmany(*left, timeout_ms=_POLL_MS)
+            for source, records in batches.items():
+                for record in records:
+                    if record.offset < ends[source]:
+                        take(source, record)
+            left = {source for source in left if await self._consumer.position(source) < ends[source]}
+
+
+@asynccontextmanager
+async def dead_letter_reader(connection: KafkaConnection, lane: Lane) -> AsyncIterator[DeadLetterReader]:
+    """Open a reader of the lane's dead letters; only committed ones. The topic must exist."""
+    consumer = AIOKafkaConsumer(
+        lane.dead,
+        auto_offset_reset="earliest",
+        enable_auto_commit=False,
+        isolation_level="read_committed",
+        fetch_max_wait_ms=_FETCH_MAX_WAIT_MS,
+        **connection.client_options(),
+    )
+    try:
+        await consumer.start()
+        yield DeadLetterReader(consumer)
+    finally:
+        await consumer.stop()
