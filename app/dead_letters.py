@@ -78,11 +78,6 @@ class Letter:
         """The original's value, or its first 64 KiB."""
         return base64.b64decode(self.event.original_base64)
 
-    @property
-    def complete(self) -> bool:
-        """Whether all of the original was kept."""
-        return len(self.original) == self.event.size_bytes
-
 
 @dataclass(slots=True)
 class ReasonCount:
@@ -146,6 +141,11 @@ class DeadLetterReader:
 
     def __init__(self, consumer: AIOKafkaConsumer) -> None:
         self._consumer = consumer
+
+    @property
+    def partitions(self) -> int:
+        """How many partitions the topic has, which is how many the originals' has."""
+        return len(self._consumer.assignment())
 
     async def ledger(self) -> Ledger:
         """Fold the topic. Costs one pass over it and about 300 bytes per letter that waits."""

@@ -5,21 +5,25 @@ same topic and reads the ledger only then; so two at once, or one after a crash,
 are no transactions, a crash between the two may send some originals again.
 """
 
-from collections.abc import AsyncIterator, Callable, Collection, Sequence
-from contextlib import asynccontextmanager
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
+from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass, field
-from typing import Any, Final
+from functools import partial
+from typing import Final, NamedTuple
 
+import msgspec
 from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.errors import ProducerFenced
 
-from app.dead_letters import REPLAY, DeadLetterReader, Lane, Letter, Place, dead_letter_reader
+from app.dead_letters import REPLAY, Lane, Letter, Place, dead_letter_reader
 from schemas.errors import InvalidEvent, PenstockError
 from schemas.events import Command, DeadLetter
 from schemas.features import FeatureReader
 from schemas.streams import StreamSpec
 from schemas.wire import decode, encode
-from stream.batches import Batch, Outgoing
+from stream.batches import Batch
 from stream.connection import KafkaConnection
 from stream.intake import FeatureIntake
 from stream.partitioner import partitions_of
@@ -28,19 +32,9 @@ from stream.placement import Placement
 _TRANSACTION_MS: Final = 60_000
 
 
-@dataclass(frozen=True, slots=True)
-class Original:
-    """An original as its stage would read it again."""
-
-    offset: int
-    timestamp: int
-    key: bytes | None
-    value: bytes
-
-
 @dataclass(slots=True)
 class Kept:
-    """Letters that were not sent for one reason, with one of them as an example."""
+    """Letters that were not sent for one reason, with the first of them as an example."""
 
     reason: str
     example: str
@@ -50,24 +44,31 @@ class Kept:
 
 @dataclass(slots=True)
 class Outcome:
-    """What a replay did, or would do: how many letters it sent by their reason, and what it kept and why."""
+    """What a replay did, or would do: how many letters it sent, by their reason, and which it kept, by why."""
 
-    sent: dict[str, int] = field(default_factory=dict)
+    sent: Counter[str] = field(default_factory=Counter)
     kept: dict[str, Kept] = field(default_factory=dict)
 
-    def note(self, event: DeadLetter, obstacle: InvalidEvent | None) -> None:
-        """Count one letter."""
-        if obstacle is None:
-            self.sent[event.reason] = self.sent.get(event.reason, 0) + 1
-            return
-        kept = Kept(obstacle.reason, str(obstacle), (event.partition, event.offset))
-        self.kept.setdefault(obstacle.reason, kept).count += 1
+    def keep(self, event: DeadLetter, obstacle: InvalidEvent) -> None:
+        """Count a letter that is not sent."""
+        first = Kept(obstacle.reason, str(obstacle), (event.partition, event.offset))
+        self.kept.setdefault(obstacle.reason, first).count += 1
+
+
+class Original(NamedTuple):
+    """A record as it was refused, but on `partition`, where it belongs: not always where it came from."""
+
+    partition: int
+    offset: int
+    timestamp: int
+    key: bytes | None
+    value: bytes
 
 
 class Examiner:
-    """Finds out whether an original would be accepted now, by the very check that refused it.
+    """Finds out whether an original would be accepted now, by the very checks that refused it.
 
-    What only a model can refuse (`no_score`) is not found out.
+    What only a model refuses (`no_score`) passes.
     """
 
     def __init__(self, spec: StreamSpec, lane: Lane, partitions: int, max_event_bytes: int) -> None:
@@ -76,42 +77,44 @@ class Examiner:
         self._max_event_bytes = max_event_bytes
         self._reader = FeatureReader(spec)
 
-    def home(self, letter: Letter) -> int:
-        """Return the partition that the original belongs on: not always the one that it came from."""
+    def original(self, letter: Letter) -> Original:
+        """Return the original, to be sent. Raises InvalidEvent with why it cannot be, or would come back at once."""
+        event, value = letter.event, letter.original
+        if len(value) != event.size_bytes:
+            raise InvalidEvent(
+                "incomplete",
+                f"only the first {len(value):,} of its {event.size_bytes:,} bytes were kept: "
+                "its producer has to send it again",
+            )
+        original = Original(self._home(letter), event.offset, event.dead_time_ms, letter.key, value)
+        if self._lane.name == "commands":
+            decode(Command, value)
+        elif refused := self._intake(original.partition).read(self._batch(original)).refused:
+            raise refused[0][1]
+        return original
+
+    def _home(self, letter: Letter) -> int:
         if self._lane.name == "commands" or letter.key is None:
             return letter.event.partition
         return int(partitions_of([letter.key], self._partitions)[0])
 
-    def obstacle(self, letter: Letter) -> InvalidEvent | None:
-        """Return why the original cannot be sent, or would come back at once; None when it would be accepted."""
-        if not letter.complete:
-            return InvalidEvent(
-                "incomplete",
-                f"only the first 64 KiB of its {letter.event.size_bytes:,} bytes were kept; "
-                "its producer has to send it again",
-            )
-        if self._lane.name == "features":
-            return self._feature_obstacle(letter)
-        try:
-            decode(Command, letter.original)
-        except InvalidEvent as error:
-            return error
-        return None
+    def _intake(self, partition: int) -> FeatureIntake:
+        """Return a new one: a placement judges the producer by all records that it has seen."""
+        placement = Placement(self._lane.topic, partition, self._partitions)
+        return FeatureIntake(self._reader, placement, self._max_event_bytes)
 
-    def _feature_obstacle(self, letter: Letter) -> InvalidEvent | None:
-        home = self.home(letter)
-        placement = Placement(self._lane.topic, home, self._partitions)  # a new one: it judges many records together
-        intake = FeatureIntake(self._reader, placement, self._max_event_bytes)
-        original = Original(letter.event.offset, letter.event.dead_time_ms, letter.key, letter.original)
-        refused = intake.read(Batch(TopicPartition(self._lane.topic, home), [original])).refused
-        return refused[0][1] if refused else None
+    def _batch(self, original: Original) -> Batch:
+        return Batch(TopicPartition(self._lane.topic, original.partition), [original])
+
+
+Send = Callable[[Sequence[tuple[Letter, Original]]], Awaitable[None]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Replay:
     """One replay of one lane's dead letters, up to where they end when it starts.
 
-    `reasons` and `places` choose among those that wait; empty means any. `by` is who is said to have sent them.
+    `reasons` and `places` choose among the letters that wait; empty means any. `by` says who sends them again.
     Without a `transactional_id` there is no transaction.
     """
 
@@ -126,10 +129,10 @@ class Replay:
     places: Collection[Place] = ()
 
     async def run(self) -> Outcome:
-        """Send what would be accepted; about 2,000 letters per second.
+        """Send what would be accepted.
 
-        Raises PenstockError when another replay takes over, KafkaError when the broker fails. What had been sent by
-        then stays sent and is known to be.
+        Raises PenstockError when another replay takes over, KafkaError when the broker fails. What was sent by then
+        stays sent, and is known to be.
         """
         async with _producer(self.connection, self.transactional_id) as producer:
             try:
@@ -140,40 +143,75 @@ class Replay:
     async def rehearse(self) -> Outcome:
         """Return what `run` would do; send nothing."""
 
-        async def send_nothing(letters: Sequence[Letter], partitions: int) -> None:
+        async def send_nothing(_: Sequence[tuple[Letter, Original]]) -> None:
             pass
 
         return await self._carry_out(send_nothing)
 
-    async def _carry_out(self, send: Callable[[Sequence[Letter], int], Awaitable[None]]) -> Outcome:
+    async def _carry_out(self, send: Send) -> Outcome:
         outcome = Outcome()
         async with dead_letter_reader(self.connection, self.lane) as reader:
             examiner = Examiner(self.spec, self.lane, reader.partitions, self.max_event_bytes)
             waiting = (await reader.ledger()).select(self.reasons, self.places)
             async for letters in reader.letters(waiting):
-                judged = [(letter, examiner.obstacle(letter)) for letter in letters]
-                await send([letter for letter, obstacle in judged if obstacle is None], reader.partitions)
-                for letter, obstacle in judged:
-                    outcome.note(letter.event, obstacle)
+                accepted, refused = _sort(examiner, letters)
+                if accepted:
+                    await send(accepted)
+                outcome.sent.update(letter.event.reason for letter, _ in accepted)
+                for letter, obstacle in refused:
+                    outcome.keep(letter.event, obstacle)
         return outcome
 
-    async def _send(self, producer: AIOKafkaProducer, letters: Sequence[Letter], partitions: int) -> None:
+    async def _send(self, producer: AIOKafkaProducer, accepted: Sequence[tuple[Letter, Original]]) -> None:
         """Write the originals and, once those are acknowledged, the records that say so."""
         async with producer.transaction() if self.transactional_id else nullcontext():
-            for batch in (
-                [(self.lane.topic, home(self.lane, letter, partitions), letter.key, letter.original) for letter in letters],
-                [(self.lane.dead, letter.event.partition, letter.key, self._receipt(letter)) for letter in letters],
-            ):
-                await asyncio.gather(
-                    *[await producer.send(topic, value, key, partition) for topic, partition, key, value in batch]
-                )
+            originals = [
+                await producer.send(self.lane.topic, original.value, original.key, original.partition)
+                for _, original in accepted
+            ]
+            await asyncio.gather(*originals)
+            receipts = [
+                await producer.send(self.lane.dead, self._receipt(letter), letter.key, letter.event.partition)
+                for letter, _ in accepted
+            ]
+            await asyncio.gather(*receipts)
 
     def _receipt(self, letter: Letter) -> bytes:
-        message = f"sent again to {self.lane.topic} by {self.by}"
-        now_ms = self.clock_ms()
-        event = letter.event
-        return encode(
-            msgspec.structs.replace(
-                event, stage=REPLAY, reason="replayed", message=message, dead_time_ms=now_ms, original_base64=""
-            )
+        """Return the value of the record after which the letter waits no more."""
+        receipt = msgspec.structs.replace(
+            letter.event,
+            stage=REPLAY,
+            reason="replayed",
+            message=f"sent again to {self.lane.topic} by {self.by}",
+            dead_time_ms=self.clock_ms(),
+            original_base64="",
         )
+        return encode(receipt)
+
+
+def _sort(
+    examiner: Examiner, letters: Sequence[Letter]
+) -> tuple[list[tuple[Letter, Original]], list[tuple[Letter, InvalidEvent]]]:
+    accepted, refused = [], []
+    for letter in letters:
+        try:
+            accepted.append((letter, examiner.original(letter)))
+        except InvalidEvent as obstacle:
+            refused.append((letter, obstacle))
+    return accepted, refused
+
+
+@asynccontextmanager
+async def _producer(connection: KafkaConnection, transactional_id: str | None) -> AsyncIterator[AIOKafkaProducer]:
+    transactional = {"transactional_id": transactional_id, "transaction_timeout_ms": _TRANSACTION_MS}
+    producer = AIOKafkaProducer(
+        acks="all",
+        enable_idempotence=True,
+        **(transactional if transactional_id else {}),
+        **connection.client_options(),
+    )
+    try:
+        await producer.start()
+        yield producer
+    finally:
+        await producer.stop()

@@ -176,6 +176,7 @@ class Worker:
             stream.attach(views)
         closing.push_async_callback(views.stop)
         await views.start()
+        self._spawn(views.followed())
         for stream in self._streams:
             self._spawn(stream.serving.follow())
 

@@ -15,6 +15,8 @@ SESSION_TIMEOUT_S: Final = 6.0
 _FREEZE_S: Final = SESSION_TIMEOUT_S + 4
 _PATIENCE_S: Final = 120.0
 _LONGEST_PAUSE_S: Final = 6.0
+_OVERLAP_SHARE: Final = 0.25
+_WAKING_S: Final = 3.0
 
 
 class Scene:
@@ -49,7 +51,7 @@ class Scene:
     def play(self, kills: int, others: Sequence[Callable[[], None]]) -> None:
         """Kill `kills` times, with the `others` spread evenly in between.
 
-        A kill may come before the last one is over; each of the others begins and ends with a stream that flows.
+        Some kills come before the last one is over; the others, and the other faults, find a stream that flows.
         """
         for number in range(kills):
             first, last = (len(others) * n // kills for n in (number, number + 1))
@@ -57,8 +59,10 @@ class Scene:
                 self._wait_until_it_flows()
                 fault()
                 self._wait_until_it_flows()
-            self._tell(f"kill {number + 1} of {kills}: {self.kill()}")
+            if self._random.random() >= _OVERLAP_SHARE:
+                self._wait_until_it_flows()
             time.sleep(self._random.uniform(0, _LONGEST_PAUSE_S))
+            self._tell(f"kill {number + 1} of {kills}: {self.kill()}")
         self._wait_until_it_flows()
 
     def kill(self) -> str:
@@ -77,6 +81,7 @@ class Scene:
         self._watch.blow("freeze")
         time.sleep(_FREEZE_S)
         worker.send(signal.SIGCONT)
+        time.sleep(_WAKING_S)  # time for what it still had in hand to do harm, if anything lets it
 
     def end(self) -> None:
         """Ask a worker to end (SIGTERM), as a deployment does, and start it again."""

@@ -65,6 +65,7 @@ class Role:
     ) -> None:
         self.tasks: dict[TaskName, PartitionTask] = {}
         self.assigned_once = False
+        self._stopping = False
         self._settings = settings
         self._stages = stages
         self._metrics = metrics
@@ -89,6 +90,7 @@ class Role:
 
     async def stop(self) -> None:
         """Finish and commit the work at hand, then leave the group."""
+        self._stopping = True
         await self._close(list(self.tasks.values()))
         await self._app.stop()
 
@@ -102,6 +104,8 @@ class Role:
     def assigned(self, partitions: set[TopicPartition]) -> None:
         """Open a task for every stage and partition that this worker owns with all its inputs."""
         self.assigned_once = True
+        if self._stopping:
+            return
         for stage in self._stages:
             owned = {tp.partition for tp in partitions if tp.topic in stage.topics}
             for partition in sorted(owned & {0} if stage.single else owned):

@@ -45,6 +45,7 @@ class Source(Protocol):
     def resume(self, source: TopicPartition) -> None: ...
     def hold(self, source: TopicPartition) -> None: ...
     def end(self, source: TopicPartition) -> int: ...
+    def unread(self, source: TopicPartition) -> int: ...
     async def resume_offset(self, source: TopicPartition) -> int: ...
 
 
@@ -129,7 +130,11 @@ class PartitionTask:
     @property
     def lag_events(self) -> dict[TopicPartition, int]:
         """Records between what is committed and the end of each input, as last heard from the broker."""
-        return {source: max(0, self._source.end(source) - offset) for source, offset in self.committed.items()}
+        idle = not (self._lane or self._uncommitted or self._commit)
+        return {
+            source: 0 if idle and not self._source.unread(source) else max(0, self._source.end(source) - offset)
+            for source, offset in self.committed.items()
+        }
 
     def start(self) -> None:
         """Begin to open and run in the background."""
@@ -251,7 +256,7 @@ class PartitionTask:
 
     def _drained(self) -> bool:
         """Whether everything the broker has told us of is processed."""
-        return all(offset >= self._source.end(source) for source, offset in self._uncommitted.items())
+        return not any(self._source.unread(source) for source in self._uncommitted)
 
     def _begin_commit(self, delivery: Delivery) -> None:
         """Commit in the background: the next step may be computed, but not sent, before it is done."""

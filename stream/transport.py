@@ -137,6 +137,17 @@ class Consumer(FaustConsumer):  # type: ignore[misc]
             return 0
         return self.aiokafka.last_stable_offset(source) or self.aiokafka.highwater(source) or 0
 
+    def unread(self, source: TopicPartition) -> int:
+        """Return how many offsets lie between what was handed out of `source` and its end; 0 when not assigned.
+
+        Not the same as the distance from the last record: behind that there can be commit markers, which have
+        offsets too.
+        """
+        if source not in self.aiokafka.assignment():
+            return 0
+        position = self.aiokafka._subscription.subscription.assignment.state_value(source)._position
+        return max(0, self.end(source) - position) if position is not None else self.end(source)
+
     async def resume_offset(self, source: TopicPartition) -> int:
         """Return where the group goes on reading `source`: what it committed, or the oldest record.
 

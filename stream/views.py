@@ -13,7 +13,7 @@ import msgspec
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 
-from schemas.errors import InvalidEvent
+from schemas.errors import InvalidEvent, RetryableError
 from schemas.wire import decode
 
 log = logging.getLogger("penstock.views")
@@ -53,6 +53,7 @@ class ViewFollower:
         self._views = {TopicPartition(view.topic, 0): view for view in views}
         self._positions = dict.fromkeys(self._views, 0)
         self._moved = asyncio.Condition()
+        self._ended = False
         self._runner: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -65,15 +66,18 @@ class ViewFollower:
 
     async def caught_up(self) -> None:
         """Wait until all that is in the logs at this moment has been folded."""
-        if not self._views:
-            return
         ends = await self._consumer.end_offsets(list(self._views))
         async with self._moved:
-            while not all(self._positions[tp] >= end for tp, end in ends.items()):
-                if self._runner is not None and self._runner.done():
-                    self._runner.result()
-                    return
-                await self._moved.wait()
+            await self._moved.wait_for(
+                lambda: self._ended or all(self._positions[tp] >= end for tp, end in ends.items())
+            )
+        if self._ended:
+            raise RetryableError("the views have stopped following their logs")
+
+    async def followed(self) -> None:
+        """Wait for ever; raises when following fails."""
+        assert self._runner is not None
+        await asyncio.shield(self._runner)
 
     async def stop(self) -> None:
         """Stop following."""
@@ -83,17 +87,24 @@ class ViewFollower:
         await self._consumer.stop()
 
     async def _follow(self) -> None:
-        while True:
-            try:
-                batches = await self._consumer.getmany(timeout_ms=200)
-            except KafkaError as error:
-                log.warning("the views wait for the broker: %s", error)
-                await asyncio.sleep(1)
-                continue
-            for tp, records in batches.items():
-                self._views[tp].fold(record.value for record in records)
+        try:
+            while True:
+                try:
+                    await self._fold_next()
+                except KafkaError as error:
+                    log.warning("the views wait for the broker: %s", error)
+                    await asyncio.sleep(1)
+        finally:
+            self._ended = True
             async with self._moved:
-                for tp in self._views:
-                    # Past the last record there may be commit markers, so the position is asked for.
-                    self._positions[tp] = await self._consumer.position(tp)
                 self._moved.notify_all()
+
+    async def _fold_next(self) -> None:
+        batches = await self._consumer.getmany(timeout_ms=200)
+        for tp, records in batches.items():
+            self._views[tp].fold(record.value for record in records)
+        async with self._moved:
+            for tp in self._views:
+                # Past the last record there may be commit markers, so the position is asked for.
+                self._positions[tp] = await self._consumer.position(tp)
+            self._moved.notify_all()

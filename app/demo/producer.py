@@ -1,6 +1,6 @@
 """The demo's producer: an ordinary Kafka client in a process of its own, which replays the flights.
 
-    python -m app.demo.producer --bootstrap HOST:PORT --events 20000 --rate 2000 [--follow-stdin]
+    python -m app.demo.producer --bootstrap HOST:PORT --events 20000 --rate 1000 [--follow-stdin]
 
 It reaches Kafka with the settings of the environment (TLS, SASL) and sends features and labels in the order in
 which they happened, with time compressed so that `--rate` features leave per second.
@@ -35,7 +35,7 @@ from stream.connection import KafkaConnection
 from topics import StreamTopics
 
 MAX_BEHIND_BYTES: Final = 3_000_000
-DEFAULT_RATE: Final = 2_000.0
+DEFAULT_RATE: Final = 1_000.0  # leaves half of a two-core machine to others, and latency shows it
 _TICK_S: Final = 0.005
 _REPORT_S: Final = 0.25
 _FLUSH_S: Final = 30.0
