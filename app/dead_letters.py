@@ -14,8 +14,9 @@ from typing import Any, Final, Literal
 
 import msgspec
 from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient
 
-from schemas.errors import InvalidEvent
+from schemas.errors import InvalidEvent, SettingsError
 from schemas.events import DeadLetter
 from schemas.wire import decode, decoder
 from stream.connection import KafkaConnection
@@ -199,9 +200,9 @@ class DeadLetterReader:
 
 @asynccontextmanager
 async def dead_letter_reader(connection: KafkaConnection, lane: Lane) -> AsyncIterator[DeadLetterReader]:
-    """Open a reader of the lane's dead letters; only committed ones. The topic must exist."""
+    """Open a reader of the lane's committed dead letters. Raises SettingsError when their topic does not exist."""
+    partitions = await _partitions(connection, lane.dead)
     consumer = AIOKafkaConsumer(
-        lane.dead,
         auto_offset_reset="earliest",
         enable_auto_commit=False,
         isolation_level="read_committed",
@@ -210,6 +211,47 @@ async def dead_letter_reader(connection: KafkaConnection, lane: Lane) -> AsyncIt
     )
     try:
         await consumer.start()
+        consumer.assign([TopicPartition(lane.dead, partition) for partition in range(partitions)])
         yield DeadLetterReader(consumer)
     finally:
         await consumer.stop()
+
+
+async def _partitions(connection: KafkaConnection, topic: str) -> int:
+    """Return how many partitions a topic has. A consumer would wait long for one that does not exist."""
+    cluster = await connection.reachable()
+    admin = AIOKafkaAdminClient(**connection.client_options())
+    try:
+        await admin.start()
+        counts = {found["topic"]: len(found["partitions"]) for found in await admin.describe_topics()}
+    finally:
+        await admin.close()
+    if topic not in counts and not cluster.embedded:
+        raise SettingsError(f"topic {topic} does not exist: run `penstock topics apply`")
+    return counts.get(topic, 0)  # the embedded broker makes a topic when it is first used: nobody has yet
+
+
+@dataclass(frozen=True, slots=True)
+class Overview:
+    """What there is in a lane: counts by reason, and the newest letters that wait, oldest first."""
+
+    lane: Lane
+    counts: list[ReasonCount]
+    newest: list[Letter]
+    unreadable: int
+
+
+async def look(
+    connection: KafkaConnection,
+    lane: Lane,
+    reasons: Collection[str] = (),
+    places: Collection[Place] = (),
+    limit: int = 20,
+) -> Overview:
+    """Read the lane's dead letters up to their end. `reasons` and `places` choose among `newest` only."""
+    async with dead_letter_reader(connection, lane) as reader:
+        ledger = await reader.ledger()
+        waiting = ledger.select(reasons, places)
+        newest = [letter async for letters in reader.letters(waiting[len(waiting) - limit :]) for letter in letters]
+    newest.sort(key=lambda letter: letter.event.dead_time_ms)
+    return Overview(lane, ledger.counts(), newest, ledger.unreadable)

@@ -23,7 +23,9 @@ REQUEST_BYTES = 8 * 1024 * 1024
 
 
 class Delivery(Protocol):
-    """One task's way out."""
+    """One task's way out. `hides_until_commit` tells whether readers wait for `commit`, so that it should come early."""
+
+    hides_until_commit: bool
 
     async def start(self) -> None:
         """Take over from whoever had the task before. Only after this are committed offsets final."""
@@ -43,6 +45,8 @@ class ExactlyOnce:
 
     The `transactional_id` is the task's name: starting a second producer with it fences the first.
     """
+
+    hides_until_commit = True
 
     def __init__(self, producer: AIOKafkaProducer, group: str) -> None:
         self._producer = producer
@@ -81,6 +85,8 @@ class ExactlyOnce:
 
 class AtLeastOnce:
     """An idempotent producer: await every acknowledgement, then commit the group's offsets."""
+
+    hides_until_commit = False
 
     def __init__(self, producer: AIOKafkaProducer, commit_offsets: Callable[[Offsets], Awaitable[None]]) -> None:
         self._producer = producer

@@ -6,8 +6,10 @@ agents pass them here, and each goes to the task of its partition.
 
 import asyncio
 import logging
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 
@@ -199,6 +201,7 @@ class Role:
             topic_allow_declare=False,
             topic_disable_leader=True,
             autodiscover=False,
+            datadir=Path(tempfile.gettempdir(), "penstock-faust"),  # Faust makes folders for tables; we have none
             store="memory://",
             reply_create_topic=False,
         )

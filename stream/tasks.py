@@ -238,7 +238,8 @@ class PartitionTask:
                 if len(self._lane) < LANE_BATCHES:
                     self._source.resume(batch.source)
                 return batch
-            if self._uncommitted and self._commit is None and (self._drained() or self._clock() >= self._commit_due):
+            early = delivery.hides_until_commit and self._drained()
+            if self._uncommitted and self._commit is None and (early or self._clock() >= self._commit_due):
                 self._begin_commit(delivery)
             self._wake.clear()
             patience = max(0.0, self._commit_due - self._clock()) if self._uncommitted and not self._commit else None

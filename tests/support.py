@@ -1,0 +1,212 @@
+"""What several tests share: time that leaps, and a Kafka in memory with a consumer and a producer on it.
+
+`MemoryKafka` knows what makes delivery exactly once: outputs and offsets become visible together, the newest producer
+of a name fences the older ones, and a consumer hands over batches late and of any size.
+"""
+
+import asyncio
+import itertools
+import selectors
+from collections import defaultdict, deque
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from aiokafka.errors import ProducerFenced
+
+from stream.batches import Batch, Outbox, TopicPartition
+
+T = TypeVar("T")
+Pass = Callable[[str], Awaitable[None]]
+"""Called at each point where a real client would wait for the broker, with the point's name; it may wait or raise."""
+
+
+class _Leap(selectors.DefaultSelector):
+    """Waits for nothing: the time of the next timer has come when nothing else is left to do."""
+
+    now = 0.0
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        if timeout is None:
+            raise RuntimeError("every task waits and no timer is set: nothing will ever happen again")
+        self.now += max(timeout, 0.0)
+        return super().select(0)
+
+
+class LeapingLoop(asyncio.SelectorEventLoop):
+    """An event loop on which an hour of sleep is over at once, and in which a deadlock is an error. No threads."""
+
+    def __init__(self) -> None:
+        self._leap = _Leap()
+        super().__init__(self._leap)
+
+    def time(self) -> float:
+        return self._leap.now
+
+
+def leap_through(main: Coroutine[Any, Any, T]) -> T:
+    """Run `main` on a LeapingLoop that starts at 0 s."""
+    with asyncio.Runner(loop_factory=LeapingLoop) as runner:
+        return runner.run(main)
+
+
+def now() -> float:
+    """Return the running loop's time in seconds: the clock to give to whatever takes one."""
+    return asyncio.get_running_loop().time()
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A record as it is consumed."""
+
+    offset: int
+    value: bytes | None = b""
+    key: bytes | None = None
+    timestamp: int = 0
+
+
+def batch(source: TopicPartition, entries: Sequence[Entry], epoch: int = 0) -> Batch:
+    """Return a fetched batch."""
+    return Batch(source, entries, epoch)
+
+
+class MemoryKafka:
+    """Logs to read, what was written, and committed offsets. `written` is what a `read_committed` reader sees."""
+
+    def __init__(self) -> None:
+        self.logs: dict[TopicPartition, list[Entry]] = defaultdict(list)
+        self.ends: dict[TopicPartition, int] = defaultdict(int)
+        self.written: dict[TopicPartition, list[bytes]] = defaultdict(list)
+        self.offsets: dict[TopicPartition, int] = {}
+        self.changed = asyncio.Event()
+        self._newest: dict[str, int] = defaultdict(int)
+        self._watchers: list[Callable[[], None]] = []
+
+    def append(self, source: TopicPartition, values: Iterable[bytes], gap: int = 0) -> None:
+        """Add records to an input; each is followed by `gap` offsets without one, as commit markers leave them."""
+        for value in values:
+            self.logs[source].append(Entry(self.ends[source], value))
+            self.ends[source] += 1 + gap
+        self._tell()
+
+    def watch(self, watcher: Callable[[], None]) -> None:
+        """Call `watcher` after every change."""
+        self._watchers.append(watcher)
+
+    def fence(self, name: str) -> int:
+        """Make the caller the newest producer called `name`; return its epoch."""
+        self._newest[name] += 1
+        return self._newest[name]
+
+    def commit(self, name: str, epoch: int, outputs: Iterable[tuple[TopicPartition, bytes]], offsets: Offsets) -> None:
+        """Make outputs and offsets visible, both or neither."""
+        if epoch != self._newest[name]:
+            raise ProducerFenced
+        for target, value in outputs:
+            self.written[target].append(value)
+        self.offsets.update(offsets)
+        self._tell()
+
+    def _tell(self) -> None:
+        self.changed.set()
+        for watcher in self._watchers:
+            watcher()
+
+
+Offsets = Mapping[TopicPartition, int]
+
+
+async def _at_once(_: str) -> None:
+    await asyncio.sleep(0)
+
+
+class MemoryDelivery:
+    """A transactional producer on a MemoryKafka."""
+
+    def __init__(self, kafka: MemoryKafka, name: str, wait: Pass = _at_once) -> None:
+        self.kafka = kafka
+        self.name = name
+        self.epoch = 0
+        self.unsent: list[tuple[TopicPartition, bytes]] = []
+        self.wait = wait
+
+    async def start(self) -> None:
+        await self.wait("start")
+        self.epoch = self.kafka.fence(self.name)
+        await self.wait("started")
+
+    async def send(self, outbox: Outbox) -> None:
+        await self.wait("send")
+        for target, records in outbox.targets.items():
+            self.unsent += [(target, record.value) for record in records]
+        await self.wait("sent")
+
+    async def commit(self, offsets: Offsets) -> None:
+        await self.wait("commit")
+        outputs, self.unsent = self.unsent, []
+        self.kafka.commit(self.name, self.epoch, outputs, offsets)
+        await self.wait("committed")
+
+    async def stop(self) -> None:
+        self.unsent.clear()
+
+
+class MemorySource:
+    """A consumer on a MemoryKafka. As in the real one, `poll` carries out the seeks, and batches arrive later."""
+
+    def __init__(self, kafka: MemoryKafka, wait: Pass = _at_once) -> None:
+        self.kafka = kafka
+        self.open_now: set[TopicPartition] = set()
+        self._wait = wait
+        self._seeks: dict[TopicPartition, tuple[int, int]] = {}
+        self._epochs: dict[TopicPartition, int] = {}
+        self._positions: dict[TopicPartition, int] = {}
+        self._next_epoch = itertools.count(1)
+        self._wake = asyncio.Event()
+        kafka.watch(self._wake.set)
+
+    def open(self, source: TopicPartition, offset: int) -> int:
+        epoch = next(self._next_epoch)
+        self._seeks[source] = (epoch, offset)
+        self.resume(source)
+        return epoch
+
+    def resume(self, source: TopicPartition) -> None:
+        self.open_now.add(source)
+        self._wake.set()
+
+    def hold(self, source: TopicPartition) -> None:
+        self.open_now.discard(source)
+
+    def end(self, source: TopicPartition) -> int:
+        return self.kafka.ends[source]
+
+    async def resume_offset(self, source: TopicPartition) -> int:
+        await self._wait("resume_offset")
+        return self.kafka.offsets.get(source, 0)
+
+    def poll(self, records: int) -> list[Batch]:
+        """Return the next batch of each open partition that has one, of at most `records` each."""
+        for source, (self._epochs[source], self._positions[source]) in self._seeks.items():
+            pass
+        self._seeks.clear()
+        return [found for source in sorted(self.open_now) if (found := self._next(source, records))]
+
+    def _next(self, source: TopicPartition, records: int) -> Batch | None:
+        unread = [entry for entry in self.kafka.logs[source] if entry.offset >= self._positions[source]][:records]
+        if not unread:
+            return None
+        self._positions[source] = unread[-1].offset + 1
+        return batch(source, unread, self._epochs[source])
+
+    async def run(self, deliver: Callable[[Batch], None], sizes: Iterator[int], delays_s: Iterator[float]) -> None:
+        """Poll for ever; each batch of the next size reaches `deliver` after the next delay, in order."""
+        on_their_way: deque[Batch] = deque()
+        while True:
+            self._wake.clear()
+            on_their_way += self.poll(next(sizes))
+            if not on_their_way:
+                await self._wake.wait()
+                continue
+            await asyncio.sleep(next(delays_s))
+            deliver(on_their_way.popleft())
