@@ -14,8 +14,8 @@ from typing import Any, Final, Literal
 
 import msgspec
 from aiokafka import AIOKafkaConsumer, TopicPartition
-from aiokafka.admin import AIOKafkaAdminClient
 
+from app.partitions import partition_count
 from schemas.errors import InvalidEvent, SettingsError
 from schemas.events import DeadLetter
 from schemas.wire import decode, decoder
@@ -119,13 +119,13 @@ class Ledger:
             self.replayed[answered.slip.reason] += 1
 
     def select(self, reasons: Collection[str] = (), places: Collection[Place] = ()) -> list[Waiting]:
-        """Return what waits with one of `reasons` at one of `places`, oldest first; empty means any."""
+        """Return what waits with one of `reasons` at one of `places`, newest first; empty means any."""
         chosen = [
             letter
             for place, letter in self.waiting.items()
             if (not reasons or letter.slip.reason in reasons) and (not places or place in places)
         ]
-        return sorted(chosen, key=lambda letter: (letter.slip.dead_time_ms, letter.source.partition, letter.offset))
+        return sorted(chosen, key=lambda letter: letter.slip.dead_time_ms, reverse=True)
 
     def counts(self) -> list[ReasonCount]:
         """Return one count per reason, the most frequent first."""
@@ -178,7 +178,7 @@ class DeadLetterReader:
         starts = {source: min(offset for at, offset in wanted if at == source) for source, _ in wanted}
         ends = {source: max(offset for at, offset in wanted if at == source) + 1 for source, _ in wanted}
         await self._read(starts, ends, take)
-        return letters
+        return sorted(letters, key=lambda letter: (letter.event.partition, letter.event.offset))
 
     async def _read(
         self,
@@ -218,17 +218,11 @@ async def dead_letter_reader(connection: KafkaConnection, lane: Lane) -> AsyncIt
 
 
 async def _partitions(connection: KafkaConnection, topic: str) -> int:
-    """Return how many partitions a topic has. A consumer would wait long for one that does not exist."""
     cluster = await connection.reachable()
-    admin = AIOKafkaAdminClient(**connection.client_options())
-    try:
-        await admin.start()
-        counts = {found["topic"]: len(found["partitions"]) for found in await admin.describe_topics()}
-    finally:
-        await admin.close()
-    if topic not in counts and not cluster.embedded:
+    count = await partition_count(connection, topic)
+    if count == 0 and not cluster.embedded:  # the embedded broker makes a topic when it is first used
         raise SettingsError(f"topic {topic} does not exist: run `penstock topics apply`")
-    return counts.get(topic, 0)  # the embedded broker makes a topic when it is first used: nobody has yet
+    return count
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,7 +245,7 @@ async def look(
     """Read the lane's dead letters up to their end. `reasons` and `places` choose among `newest` only."""
     async with dead_letter_reader(connection, lane) as reader:
         ledger = await reader.ledger()
-        waiting = ledger.select(reasons, places)
-        newest = [letter async for letters in reader.letters(waiting[len(waiting) - limit :]) for letter in letters]
+        chosen = ledger.select(reasons, places)[:limit]
+        newest = [letter async for letters in reader.letters(chosen) for letter in letters]
     newest.sort(key=lambda letter: letter.event.dead_time_ms)
     return Overview(lane, ledger.counts(), newest, ledger.unreadable)

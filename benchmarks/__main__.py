@@ -4,7 +4,7 @@ import argparse
 import signal
 import sys
 
-from benchmarks import score
+from benchmarks import score, swap
 
 
 def main() -> int:
@@ -12,7 +12,8 @@ def main() -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that processes of ours end with us
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="BENCHMARK")
-    score.add_command(commands)
+    for benchmark in (score, swap):
+        benchmark.add_command(commands)
     arguments = parser.parse_args()
     return int(arguments.run(arguments))
 

@@ -1,7 +1,7 @@
 """Does every event get exactly one outcome, whatever happens to the workers and the broker?
 
 Two workers score a stream with 1% bad events on Apache Kafka. Again and again one of them is killed (kill -9), but only
-after it has scored something since its last start, and is started again. In between, one worker is frozen for longer
+after it has produced since its last start, and is started again. In between, one worker is frozen for longer
 than the session time-out, one is told to end, and the broker is restarted. Then the stream drains, and a plain
 `read_committed` reader counts. The exit code is 1 unless every good event has exactly one prediction and every bad one
 exactly one dead letter.

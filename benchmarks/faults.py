@@ -22,7 +22,7 @@ _WAKING_S: Final = 3.0
 class Scene:
     """A broker, two workers, and what is done to them, by a random generator of one's own.
 
-    A fault waits until its worker has scored something since its last start. A worker that ends by itself, or not with
+    A fault waits until its worker has committed outputs since its last start. A worker that ends by itself, or not with
     exit code 0 when told to end, raises RuntimeError with the end of its log.
     """
 
@@ -87,15 +87,16 @@ class Scene:
         """Ask a worker to end (SIGTERM), as a deployment does, and start it again."""
         worker = self._pick()
         self._tell(f"end {worker.name}")
-        self._watch.blow("end")
         _require_clean_end(worker)
+        self._watch.blow("end")
         self._start(worker.name)
 
     def restart_broker(self) -> None:
         """Restart Kafka under everybody's feet."""
         self._tell("restart the broker")
+        self._server.stop()
         self._watch.blow("broker_restart")
-        self._server.restart()
+        self._server.start()
 
     def stop(self) -> None:
         """Ask both workers to end."""
@@ -109,15 +110,15 @@ class Scene:
         self._workers[name] = self._penstock.worker(name)
 
     def _pick(self) -> Worker:
-        """Choose a worker and wait until it has scored since its start."""
+        """Choose a worker and wait until it has committed outputs since its start."""
         worker = self._workers[self._random.choice(sorted(self._workers))]
 
-        def has_scored() -> bool:
+        def has_produced() -> bool:
             for each in self._workers.values():
                 each.check()
-            return worker.metric("ml_predictions_total") > 0
+            return worker.metric("ml_commit_seconds_count", stage="score") > 0
 
-        until(has_scored, f"{worker.name} to score something", _PATIENCE_S, 0.2)
+        until(has_produced, f"{worker.name} to produce something", _PATIENCE_S, 0.2)
         return worker
 
 

@@ -136,14 +136,22 @@ class Worker:
 
     def metric(self, name: str, **labels: str) -> float:
         """Return the sum of a metric over all its label sets that have `labels`; 0 when it cannot be had."""
+        wanted = [f'{label}="{value}"' for label, value in labels.items()]
+        return sum(value for found, value in self._samples(name) if all(label in found for label in wanted))
+
+    def buckets(self, name: str) -> dict[float, int]:
+        """Return how many observations of a histogram without labels were at most so many seconds, by bound."""
+        return {float(labels.split('"')[1]): int(value) for labels, value in self._samples(f"{name}_bucket")}
+
+    def _samples(self, name: str) -> list[tuple[str, float]]:
+        """Return labels and value of each line of /metrics about `name`; none when the page cannot be had."""
         try:
             with urllib.request.urlopen(f"{self._pages}/metrics", timeout=5) as answer:
                 text: str = answer.read().decode()
         except (urllib.error.URLError, TimeoutError, ConnectionError):
-            return 0.0
+            return []
         lines = re.findall(rf"^{re.escape(name)}(\{{.*\}})? (\S+)$", text, re.MULTILINE)
-        wanted = [f'{label}="{value}"' for label, value in labels.items()]
-        return sum(float(value) for found, value in lines if all(label in found for label in wanted))
+        return [(labels, float(value)) for labels, value in lines]
 
     def send(self, which: signal.Signals) -> None:
         """Send a signal."""

@@ -17,6 +17,7 @@ from aiokafka.errors import ProducerFenced
 from stream.batches import Batch, Outbox, TopicPartition
 
 T = TypeVar("T")
+Offsets = Mapping[TopicPartition, int]
 Pass = Callable[[str], Awaitable[None]]
 """Called at each point where a real client would wait for the broker, with the point's name; it may wait or raise."""
 
@@ -78,7 +79,6 @@ class MemoryKafka:
         self.ends: dict[TopicPartition, int] = defaultdict(int)
         self.written: dict[TopicPartition, list[bytes]] = defaultdict(list)
         self.offsets: dict[TopicPartition, int] = {}
-        self.changed = asyncio.Event()
         self._newest: dict[str, int] = defaultdict(int)
         self._watchers: list[Callable[[], None]] = []
 
@@ -108,12 +108,8 @@ class MemoryKafka:
         self._tell()
 
     def _tell(self) -> None:
-        self.changed.set()
         for watcher in self._watchers:
             watcher()
-
-
-Offsets = Mapping[TopicPartition, int]
 
 
 async def _at_once(_: str) -> None:
@@ -122,6 +118,8 @@ async def _at_once(_: str) -> None:
 
 class MemoryDelivery:
     """A transactional producer on a MemoryKafka."""
+
+    hides_until_commit = True
 
     def __init__(self, kafka: MemoryKafka, name: str, wait: Pass = _at_once) -> None:
         self.kafka = kafka
@@ -181,6 +179,9 @@ class MemorySource:
     def end(self, source: TopicPartition) -> int:
         return self.kafka.ends[source]
 
+    def unread(self, source: TopicPartition) -> int:
+        return self.kafka.ends[source] - self._positions.get(source, 0)
+
     async def resume_offset(self, source: TopicPartition) -> int:
         await self._wait("resume_offset")
         return self.kafka.offsets.get(source, 0)
@@ -193,11 +194,9 @@ class MemorySource:
         return [found for source in sorted(self.open_now) if (found := self._next(source, records))]
 
     def _next(self, source: TopicPartition, records: int) -> Batch | None:
-        unread = [entry for entry in self.kafka.logs[source] if entry.offset >= self._positions[source]][:records]
-        if not unread:
-            return None
-        self._positions[source] = unread[-1].offset + 1
-        return batch(source, unread, self._epochs[source])
+        unread = [entry for entry in self.kafka.logs[source] if entry.offset >= self._positions[source]]
+        self._positions[source] = unread[records].offset if len(unread) > records else self.kafka.ends[source]
+        return batch(source, unread[:records], self._epochs[source]) if unread else None
 
     async def run(self, deliver: Callable[[Batch], None], sizes: Iterator[int], delays_s: Iterator[float]) -> None:
         """Poll for ever; each batch of the next size reaches `deliver` after the next delay, in order."""

@@ -1,46 +1,41 @@
 """`penstock dead-letters list|replay`."""
 
-import base64
 import re
-from collections.abc import Callable, Iterable
-from datetime import UTC, datetime
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterator
+from typing import Any, Final, TypeVar
 
 import click
 import msgspec
 
 from app.cli.context import Context, json_option, pass_context, run, stream_option, whoami
-from app.dead_letters import TOPIC_NAMES, Lane, Letter, Place, ReasonCount, TopicName, dead_letter_reader
-from app.models import require_topics
+from app.dead_letters import TOPIC_NAMES, Lane, Letter, Overview, Place, TopicName, look
 from app.replay import Outcome, Replay
-from app.settings import Settings
 from app.worker import now_ms
-from schemas.streams import StreamSpec
-from stream.connection import KafkaConnection
 
-_HEAD_BYTES = 160
-_PLACE = re.compile(r"(\d{1,9}):(\d{1,18})")
+_HEAD_BYTES: Final = 100
+_PLACE: Final = re.compile(r"(\d{1,9}):(\d{1,18})")
+_UNITS: Final = (("d", 86_400_000), ("h", 3_600_000), ("min", 60_000), ("s", 1_000))
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-class _PlaceType(click.ParamType[Place]):
+class PlaceType(click.ParamType):
     """An original's partition and offset, as `list` prints them."""
 
     name = "P:O"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Place:
+        """Return `3:1204` as (3, 1204)."""
         match = _PLACE.fullmatch(value)
         if match is None:
             self.fail(f"{value!r} is not the partition and offset of an original, such as 3:1204", param, ctx)
         return int(match[1]), int(match[2])
 
 
-def _selection(command: F) -> F:
+def selection(command: F) -> F:
     """Add the options that choose letters."""
-    command = click.option(
-        "--offset", "places", multiple=True, type=_PlaceType(), help="Only the one of this original; repeatable."
-    )(command)
-    return click.option("--reason", "reasons", multiple=True, help="Only those with this reason; repeatable.")(command)
+    place = click.option("--offset", "places", multiple=True, type=PlaceType(), help="Only this original; repeatable.")
+    reason = click.option("--reason", "reasons", multiple=True, help="Only those with this reason; repeatable.")
+    return reason(place(command))
 
 
 @click.group("dead-letters")
@@ -50,9 +45,9 @@ def dead_letters() -> None:
 
 @dead_letters.command("list")
 @stream_option
-@click.option("--topic", type=click.Choice(TOPIC_NAMES), help="Only those of this topic; default: all.")
-@_selection
-@click.option("--limit", default=20, show_default=True, type=click.IntRange(min=0), help="How many to show in full.")
+@click.option("--topic", type=click.Choice(TOPIC_NAMES), help="Only those of this topic; default: of all.")
+@selection
+@click.option("--limit", default=20, show_default=True, type=click.IntRange(min=0), help="How many to show.")
 @json_option
 @pass_context
 def list_command(
@@ -63,20 +58,144 @@ def list_command(
     places: tuple[Place, ...],
     limit: int,
 ) -> None:
-    """Count the dead letters by reason and show the newest ones that wait.
+    """Show the newest dead letters that wait, and count all of them by reason.
 
-    Each is shown with its original's partition:offset (which --offset takes), reason, age, size and key, what is
-    wrong, and how the original begins. With --json it is the whole letter.
+    Each is named by the partition:offset of its original, which --offset takes. --json has all that was kept of it.
     """
     settings = context.settings()
     spec = context.stream(settings, stream_name)
+    connection = context.connection(settings)
     lanes = [Lane.of(spec.name, name) for name in ([topic] if topic else TOPIC_NAMES)]
-    found = run(_look(context.connection(settings), spec, lanes, reasons, places, limit))
-    counts = [{"topic": lane.topic, **_count_row(count)} for lane, counts, _ in found for count in counts]
-    newest = sorted(
-        (letter for _, _, letters in found for letter in letters), key=lambda letter: letter.event.dead_time_ms
-    )[-limit or len(counts) * limit :]
-    context.write(
-        {"counts": counts, "letters": [_letter_row(letter) for letter in newest]},
-        lambda: "\n".join(_list_lines(found, newest)),
+    found = [run(look(connection, lane, reasons, places, limit)) for lane in lanes]
+    context.write([_document(overview) for overview in found], lambda: "\n".join(_list_lines(found, now_ms())))
+
+
+@dead_letters.command("replay")
+@stream_option
+@click.option("--topic", type=click.Choice(TOPIC_NAMES), default="features", show_default=True)
+@selection
+@click.option("--dry-run", is_flag=True, help="Only say what would be sent.")
+@json_option
+@pass_context
+def replay_command(
+    context: Context,
+    stream_name: str | None,
+    topic: TopicName,
+    reasons: tuple[str, ...],
+    places: tuple[Place, ...],
+    dry_run: bool,
+) -> None:
+    """Send the originals of dead letters back to their topic, each once, if they would be accepted now.
+
+    An event goes to the partition where its key belongs. What was kept only in part, or would come straight back,
+    stays and is told. Without transactions (ML_DELIVERY=at_least_once), one that is cut short may send some twice.
+    """
+    settings = context.settings()
+    spec = context.stream(settings, stream_name)
+    connection = context.connection(settings)
+    lane = Lane.of(spec.name, topic)
+    transactions = settings.delivery == "exactly_once"
+    replay = Replay(
+        connection=connection,
+        lane=lane,
+        spec=spec,
+        max_event_bytes=settings.max_event_bytes,
+        by=whoami(),
+        clock_ms=now_ms,
+        transactional_id=f"{settings.kafka_group_prefix}-replay.{lane.dead}" if transactions else None,
+        reasons=reasons,
+        places=places,
     )
+    outcome = run(replay.rehearse() if dry_run else replay.run())
+    document = {
+        "topic": lane.topic,
+        "dry_run": dry_run,
+        "sent": outcome.sent,
+        "kept": [
+            {"offset": _place(kept.place), "count": kept.count, "reason": kept.reason, "message": kept.example}
+            for kept in outcome.kept.values()
+        ],
+    }
+    context.write(document, lambda: "\n".join(_replay_lines(outcome, lane, dry_run)))
+
+
+def _document(overview: Overview) -> dict[str, Any]:
+    return {
+        "topic": overview.lane.topic,
+        "unreadable": overview.unreadable,
+        "reasons": [
+            {
+                "reason": count.reason,
+                "waiting": count.waiting,
+                "replayed": count.replayed,
+                "oldest_time_ms": count.oldest_ms,
+                "newest_time_ms": count.newest_ms,
+            }
+            for count in overview.counts
+        ],
+        "newest": [{"key": _key(letter), **msgspec.to_builtins(letter.event)} for letter in overview.newest],
+    }
+
+
+def _list_lines(found: list[Overview], now: int) -> Iterator[str]:
+    for overview in found:
+        for letter in overview.newest:
+            yield from _letter_lines(letter, now)
+    if not any(overview.counts for overview in found):
+        yield "There is no dead letter."
+        return
+    yield f"{'topic':<24} {'reason':<18} {'waiting':>9} {'replayed':>9}  {'oldest':>12} {'newest':>12}"
+    for overview in found:
+        for c in overview.counts:
+            times = [f"{ago(now - t) if t is not None else '':>12}" for t in (c.oldest_ms, c.newest_ms)]
+            line = f"{overview.lane.topic:<24} {printable(c.reason):<18} {c.waiting:>9,} {c.replayed:>9,}  "
+            yield line + " ".join(times)
+        if overview.unreadable:
+            yield f"{overview.lane.dead} has {overview.unreadable:,} records that are no dead letters."
+
+
+def _letter_lines(letter: Letter, now: int) -> Iterator[str]:
+    event, head = letter.event, letter.original[:_HEAD_BYTES]
+    more = "…" if event.size_bytes > len(head) else ""
+    yield (
+        f"{event.topic} {_place((event.partition, event.offset))}  {ago(now - event.dead_time_ms)}  {event.reason}  "
+        f"{event.size_bytes:,} B  key {printable(_key(letter) or '(none)')}"
+    )
+    yield f"    {printable(event.message)}"
+    yield f"    {printable(head.decode(errors='replace'))}{more}"
+    yield ""
+
+
+def _replay_lines(outcome: Outcome, lane: Lane, dry_run: bool) -> Iterator[str]:
+    if not (outcome.sent or outcome.kept):
+        yield "No dead letter waits."
+    for reason, count in outcome.sent.items():
+        yield f"{'would be sent' if dry_run else 'sent':<14} {count:>9,}  {printable(reason)}"
+    for kept in outcome.kept.values():
+        yield (
+            f"{'kept':<14} {kept.count:>9,}  {printable(kept.reason)}, such as {_place(kept.place)}: "
+            f"{printable(kept.example)}"
+        )
+    if outcome.sent and not dry_run:
+        yield f"Those that the model refuses come back as new dead letters of {lane.topic}."
+
+
+def _key(letter: Letter) -> str | None:
+    return None if letter.key is None else letter.key.decode(errors="replace")
+
+
+def _place(place: Place) -> str:
+    return f"{place[0]}:{place[1]}"
+
+
+def ago(age_ms: int) -> str:
+    """Return an age in words, in its largest whole unit."""
+    for unit, size_ms in _UNITS:
+        if age_ms >= size_ms:
+            return f"{age_ms // size_ms} {unit} ago"
+    return "just now"
+
+
+def printable(text: str) -> str:
+    """Return `text` on one line, with what a terminal would obey written out: dead letters hold anything."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 from aiokafka.errors import KafkaError
 
-from app.cli import demo, models, topics, worker
+from app.cli import dead_letters, demo, models, topics, worker
 from app.cli.context import Context
 from schemas.errors import FatalError, PenstockError, RetryableError
 
@@ -26,16 +26,14 @@ def cli(context: click.Context, config: Path | None) -> None:
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # a command says itself what went wrong
 
 
-for command in (worker.dev, demo.demo, worker.worker, topics.topics, models.models):
+for command in (worker.dev, demo.demo, worker.worker, topics.topics, models.models, dead_letters.dead_letters):
     cli.add_command(command)
 
 
 def main() -> None:
     """Run the command line; never show a traceback for what a person can mend."""
     try:
-        cli(standalone_mode=False)
-    except click.exceptions.Exit as done:
-        sys.exit(done.exit_code)
+        sys.exit(cli(standalone_mode=False))  # click returns the code of an Exit, and otherwise None
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)

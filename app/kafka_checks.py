@@ -1,0 +1,178 @@
+"""What the doctor asks Kafka: brokers, topics, transactions, models and champions, and how far the workers are."""
+
+import asyncio
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Final
+
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+
+from agents.shelf import ModelShelf
+from app.findings import Finding, ok, problem, skipped, warning
+from app.models import RegistryView, read_registry
+from app.partitions import admin_client, partition_count
+from app.settings import Settings
+from app.worker import RoleName
+from schemas.errors import PenstockError
+from schemas.events import ModelVersion
+from schemas.streams import StreamSpec
+from stores.artifacts import ArtifactUntrusted, Signer
+from stream import admin
+from stream.connection import Cluster, KafkaConnection
+from topics import StreamTopics, topics_of
+
+INPUTS: Final[Mapping[RoleName, Callable[[StreamTopics], str]]] = {
+    "score": lambda topics: topics.features,
+    "learn": lambda topics: topics.commands,
+}
+_BROKER_TIMEOUT_S: Final = 5.0
+_SAFE_REPLICATION: Final = 3
+
+
+async def check_broker(connection: KafkaConnection, cluster: Cluster) -> list[Finding]:
+    """Say what answers at kafka_bootstrap, and which brokers of the cluster cannot be reached from here."""
+    if cluster.embedded:
+        sentence = f"{connection.bootstrap} is an embedded broker: it forgets everything when it ends"
+        return [warning("broker", sentence, "right for a first look; for more, run Apache Kafka")]
+    found = [
+        ok("broker", f"Kafka answers at {connection.bootstrap} ({connection.security_protocol}), {cluster.brokers} up")
+    ]
+    for host, port in cluster.addresses:
+        bootstrap = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        try:
+            await replace(connection, bootstrap=bootstrap).reachable(_BROKER_TIMEOUT_S)
+        except PenstockError as error:
+            found.append(problem("broker", f"one of the cluster's brokers is out of reach: {error}"))
+    return found
+
+
+async def check_topics(connection: KafkaConnection, spec: StreamSpec, cluster: Cluster) -> list[Finding]:
+    """Say what of the stream's topics is not as declared."""
+    subject = f"topics of {spec.name}"
+    if cluster.embedded:
+        return [skipped(subject, "the embedded broker makes topics on first use")]
+    wanted = topics_of(spec)
+    if differences := await admin.check(connection, wanted):
+        return [problem(subject, difference) for difference in differences]
+    found = [ok(subject, f"all {len(wanted)} are as declared")]
+    if cluster.brokers >= _SAFE_REPLICATION > spec.replication:
+        sentence = f"keep {spec.replication} replica(s) although there are {cluster.brokers} brokers"
+        found.append(warning(subject, sentence, "set replication = 3 and min_insync_replicas = 2"))
+    return found
+
+
+async def check_transactions(settings: Settings, connection: KafkaConnection, cluster: Cluster) -> list[Finding]:
+    """Begin a transaction as a worker would. Raises KafkaError when that is refused."""
+    if cluster.embedded:
+        return [skipped("transactions", "on the embedded broker delivery is at least once")]
+    if settings.delivery == "at_least_once":
+        remedy = "unset ML_DELIVERY for exactly once"
+        return [warning("transactions", "are not used: after a crash, some predictions come twice", remedy)]
+    transactional_id = f"{settings.kafka_group_prefix}-doctor"
+    producer = AIOKafkaProducer(transactional_id=transactional_id, **connection.client_options())
+    try:
+        await producer.start()
+        async with producer.transaction():
+            pass
+    finally:
+        await producer.stop()
+    return [ok("transactions", "can be used: delivery is exactly once")]
+
+
+async def check_models(
+    connection: KafkaConnection, spec: StreamSpec, signer: Signer | None, shelf: ModelShelf
+) -> list[Finding]:
+    """Say whether the registered models can be trusted, and load the champion as a worker would."""
+    registry = await read_registry(connection, spec)
+    return [_signatures(spec, registry, signer), await _champion(spec, registry, signer, shelf)]
+
+
+def _signatures(spec: StreamSpec, registry: RegistryView, signer: Signer | None) -> Finding:
+    subject = f"models of {spec.name}"
+    if not registry.models:
+        remedy = f"`penstock models register --stream {spec.name} --file FILE`"
+        return warning(subject, "none is registered", remedy)
+    bad = [version.model_id for version in registry.models if not _is_trusted(version, signer)]
+    if not bad:
+        return ok(subject, f"{len(registry.models)} registered, all signed with this key")
+    sentence = f"{len(bad)} of {len(registry.models)} are not signed with the key of this machine: {_some(bad)}"
+    return warning(subject, sentence, "use the key that they were registered with, or register them again")
+
+
+def _is_trusted(version: ModelVersion, signer: Signer | None) -> bool:
+    try:
+        return signer is not None and signer.verify(version) is None
+    except ArtifactUntrusted:
+        return False
+
+
+async def _champion(
+    spec: StreamSpec, registry: RegistryView, signer: Signer | None, shelf: ModelShelf
+) -> Finding:
+    subject = f"champion of {spec.name}"
+    if registry.champion is None:
+        remedy = f"`penstock models promote MODEL_ID --stream {spec.name}`, with a worker running"
+        return warning(subject, "there is none: events wait until a model is promoted", remedy)
+    if signer is None:
+        remedy = "set ML_MODEL_SIGNING_KEY to the key that the models were registered with"
+        return problem(subject, f"{registry.champion} cannot be verified: this machine has no signing key", remedy)
+    try:
+        version = registry.find(registry.champion)
+        await shelf.get(spec, version)
+    except PenstockError as error:
+        remedy = "mend that, or promote another model; until then the workers serve the one before, or nothing"
+        return problem(subject, f"cannot serve: {error}", remedy)
+    shelf.route(version)
+    return ok(subject, f"{version.model_id} (revision {registry.revision}) is verified, opens and fits")
+
+
+async def check_progress(
+    settings: Settings, connection: KafkaConnection, role: RoleName, spec: StreamSpec, cluster: Cluster
+) -> list[Finding]:
+    """Say whether workers run the role, and how much of the stream waits for them."""
+    subject, group = f"{role} of {spec.name}", f"{settings.kafka_group_prefix}-{role}"
+    topic = INPUTS[role](StreamTopics(spec.name))
+    waiting, expired = await _lag(connection, group, topic)
+    if expired:
+        sentence = f"retention removed {expired:,} records of {topic} before {group} read them: they are lost to it"
+        return [problem(subject, sentence, "keep enough workers running, or raise the stream's retention_hours")]
+    queue = f"at most {waiting:,} records of {topic} wait" if waiting else f"nothing of {topic} waits"
+    if cluster.embedded:  # it does not tell who is in a group
+        return [ok(subject, queue)]
+    if not (members := await _members(connection, group)):
+        return [warning(subject, f"no worker runs this role; {queue}", f"`penstock worker --role {role}`")]
+    return [ok(subject, f"{members} worker(s); {queue}")]
+
+
+async def _lag(connection: KafkaConnection, group: str, topic: str) -> tuple[int, int]:
+    """Return how many records at most are there for the group to read (some may be transactions' ends), and how
+    many it will never read because they are gone.
+    """
+    partitions = await partition_count(connection, topic)
+    consumer = AIOKafkaConsumer(group_id=group, enable_auto_commit=False, **connection.client_options())
+    try:
+        await consumer.start()
+        sources = [TopicPartition(topic, partition) for partition in range(partitions)]
+        consumer.assign(sources)
+        starts = await consumer.beginning_offsets(sources)
+        ends = await consumer.end_offsets(sources)
+        committed = await asyncio.gather(*[consumer.committed(source) for source in sources])
+    finally:
+        await consumer.stop()
+    waiting = expired = 0
+    for source, offset in zip(sources, committed, strict=True):
+        position = starts[source] if offset is None else offset
+        waiting += ends[source] - max(position, starts[source])
+        expired += max(0, starts[source] - position)
+    return waiting, expired
+
+
+async def _members(connection: KafkaConnection, group: str) -> int:
+    async with admin_client(connection) as client:
+        [answer] = await client.describe_consumer_groups([group])
+    [(_, _, _, _, _, members)] = answer.groups
+    return len(members)
+
+
+def _some(names: list[str], most: int = 5) -> str:
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
