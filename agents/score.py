@@ -12,7 +12,7 @@ from schemas.events import Prediction
 from schemas.streams import StreamSpec
 from schemas.wire import encode_many
 from stream import metrics as m
-from stream.batches import Batch, Outbox, Outgoing, Record
+from stream.batches import Batch, Outbox, Record
 from stream.deadletters import DeadLetterGate, dead_letter
 from stream.intake import FeatureIntake, Intake
 from stream.metrics import Metrics
@@ -68,7 +68,9 @@ class Score:
         now_ms = self._clock_ms()
         predictions = predict_events(self._spec, taken, served, scores, now_ms, batch.source.partition)
         keys = [record.key for record in taken.records]
-        outbox.extend(self._topics.predictions, batch.source.partition, map(Outgoing, keys, encode_many(predictions)))
+        outbox.extend(
+            self._topics.predictions, batch.source.partition, zip(keys, encode_many(predictions), strict=True)
+        )
         for label, count in Counter([prediction.label for prediction in predictions]).items():
             self._metrics.count(m.PREDICTIONS, count, self._spec.name, served.version.model_id, CHAMPION, str(label))
         waits_ms = now_ms - np.array([record.timestamp for record in taken.records])

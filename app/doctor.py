@@ -4,45 +4,52 @@ What fails is a finding, never the end of the examination; what needs something 
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from functools import partial
 from typing import Final
 
-from agents.shelf import ModelShelf
-from app import kafka_checks, local_checks
+from app import kafka_checks as kafka
+from app import local_checks as local
 from app.findings import Finding, problem, skipped
-from app.registry import model_opener
 from app.settings import Settings
 from app.worker import ROLES
-from schemas.errors import PenstockError
+from schemas.errors import PenstockError, SettingsError
 from schemas.streams import StreamSpec
-from stores.artifacts import Signer
 from stream.connection import Cluster, KafkaConnection
 
 CHECK_TIMEOUT_S: Final = 30.0
 
+Check = Callable[[], Awaitable[Iterable[Finding]]]
+
 
 async def examine(settings: Settings) -> AsyncIterator[Finding]:
-    """Yield every finding, as soon as it is there. Raises nothing."""
-    for finding in local_checks.check_settings(settings):
-        yield finding
-    for subject, check in (
-        ("signing key", asyncio.to_thread(local_checks.check_signing_key, settings)),
-        ("artifact store", local_checks.check_store(settings)),
-        ("metrics port", local_checks.check_port(settings)),
-    ):
+    """Yield every finding as soon as it is there. Raises nothing."""
+    for subject, check in _local_checks(settings):
         for finding in await attempt(subject, check):
             yield finding
-    async for finding in _examine_kafka(settings):
-        yield finding
+    connection = settings.kafka_connection()
+    try:
+        if settings.embedded:
+            raise SettingsError("no Kafka is named: set ML_KAFKA_BOOTSTRAP, or start one with `penstock dev`")
+        cluster = await connection.reachable()
+    except PenstockError as error:
+        yield problem("broker", str(error))
+        yield skipped("everything else", "needs a broker")
+        return
+    for subject, check in _broker_checks(settings, connection, cluster):
+        for finding in await attempt(subject, check):
+            yield finding
+    models = kafka.ModelCheck(settings, connection)
+    for spec in settings.streams:
+        async for finding in _examine_stream(settings, connection, cluster, models, spec):
+            yield finding
 
 
-async def attempt(
-    subject: str, check: Awaitable[Iterable[Finding]], timeout_s: float = CHECK_TIMEOUT_S
-) -> list[Finding]:
+async def attempt(subject: str, check: Check, timeout_s: float = CHECK_TIMEOUT_S) -> list[Finding]:
     """Return what `check` finds; a check that fails, or takes longer than `timeout_s`, is a problem of its own."""
     try:
         async with asyncio.timeout(timeout_s):
-            return list(await check)
+            return list(await check())
     except PenstockError as error:
         return [problem(subject, line) for line in str(error).splitlines()]
     except TimeoutError:
@@ -51,23 +58,30 @@ async def attempt(
         return [problem(subject, f"could not be examined: {type(error).__name__}: {error}")]
 
 
-async def _examine_kafka(settings: Settings) -> AsyncIterator[Finding]:
-    if settings.embedded:
-        remedy = "set ML_KAFKA_BOOTSTRAP, or start the embedded broker with `penstock dev`"
-        yield problem("broker", "no Kafka is named", remedy)
-        yield skipped("the rest", "needs a broker")
+def _local_checks(settings: Settings) -> Iterator[tuple[str, Check]]:
+    yield "settings", partial(asyncio.to_thread, local.check_settings, settings)
+    yield "signing key", partial(asyncio.to_thread, local.check_signing_key, settings)
+    yield "artifact store", partial(asyncio.to_thread, local.check_store, settings)
+    yield "metrics port", partial(local.check_port, settings)
+
+
+def _broker_checks(settings: Settings, connection: KafkaConnection, cluster: Cluster) -> Iterator[tuple[str, Check]]:
+    yield "broker", partial(kafka.check_broker, connection, cluster)
+    yield "transactions", partial(kafka.check_transactions, settings, connection, cluster)
+
+
+async def _examine_stream(
+    settings: Settings, connection: KafkaConnection, cluster: Cluster, models: kafka.ModelCheck, spec: StreamSpec
+) -> AsyncIterator[Finding]:
+    topics = await attempt(f"topics of {spec.name}", partial(kafka.check_topics, connection, spec, cluster))
+    for finding in topics:
+        yield finding
+    if any(finding.status == "problem" for finding in topics):
+        yield skipped(f"everything else of {spec.name}", "needs its topics")
         return
-    connection = settings.kafka_connection()
-    try:
-        cluster = await connection.reachable()
-    except PenstockError as error:
-        yield problem("broker", str(error))
-        yield skipped("the rest", "needs a broker")
-        return
-    for subject, check in (
-        ("broker", kafka_checks.check_broker(connection, cluster)),
-        ("transactions", kafka_checks.check_transactions(settings, connection, cluster)),
-    ):
-        for finding in await attempt(subject, check):
+    for finding in await attempt(f"models of {spec.name}", partial(models.check, spec)):
+        yield finding
+    for role in ROLES:
+        check = partial(kafka.check_progress, settings, connection, role, spec, cluster)
+        for finding in await attempt(f"{role} of {spec.name}", check):
             yield finding
-    shelf = ModelShelf(model_opener(settings), settings.model_memory_bytes)

@@ -7,13 +7,16 @@ from typing import Final
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
-from agents.shelf import ModelShelf
+from agents.shelf import ModelShelf, opener
 from app.findings import Finding, ok, problem, skipped, warning
+from app.local_checks import find_signer
 from app.models import RegistryView, read_registry
 from app.partitions import admin_client, partition_count
+from app.registry import artifact_store
 from app.settings import Settings
 from app.worker import RoleName
-from schemas.errors import PenstockError
+from ml.models.protocol import Model
+from schemas.errors import PenstockError, SettingsError
 from schemas.events import ModelVersion
 from schemas.streams import StreamSpec
 from stores.artifacts import ArtifactUntrusted, Signer
@@ -67,7 +70,7 @@ async def check_transactions(settings: Settings, connection: KafkaConnection, cl
         return [skipped("transactions", "on the embedded broker delivery is at least once")]
     if settings.delivery == "at_least_once":
         remedy = "unset ML_DELIVERY for exactly once"
-        return [warning("transactions", "are not used: after a crash, some predictions come twice", remedy)]
+        return [warning("transactions", "not used: after a crash, some predictions come twice", remedy)]
     transactional_id = f"{settings.kafka_group_prefix}-doctor"
     producer = AIOKafkaProducer(transactional_id=transactional_id, **connection.client_options())
     try:
@@ -76,54 +79,69 @@ async def check_transactions(settings: Settings, connection: KafkaConnection, cl
             pass
     finally:
         await producer.stop()
-    return [ok("transactions", "can be used: delivery is exactly once")]
+    return [ok("transactions", "work: delivery is exactly once")]
 
 
-async def check_models(
-    connection: KafkaConnection, spec: StreamSpec, signer: Signer | None, shelf: ModelShelf
-) -> list[Finding]:
-    """Say whether the registered models can be trusted, and load the champion as a worker would."""
-    registry = await read_registry(connection, spec)
-    return [_signatures(spec, registry, signer), await _champion(spec, registry, signer, shelf)]
+class ModelCheck:
+    """Looks at the registered models, and loads each stream's champion just as a worker with these settings would."""
+
+    def __init__(self, settings: Settings, connection: KafkaConnection) -> None:
+        self._settings = settings
+        self._connection = connection
+        self._signer = _usable_signer(settings)
+        self._shelf = ModelShelf(self._open, settings.model_memory_bytes)
+
+    async def check(self, spec: StreamSpec) -> list[Finding]:
+        """Say whether the stream's models can be trusted, and whether its champion can serve."""
+        registry = await read_registry(self._connection, spec)
+        return [self._signatures(spec, registry), await self._champion(spec, registry)]
+
+    def _signatures(self, spec: StreamSpec, registry: RegistryView) -> Finding:
+        subject = f"models of {spec.name}"
+        if not registry.models:
+            return warning(
+                subject, "none is registered", f"`penstock models register --stream {spec.name} --file FILE`"
+            )
+        bad = [version.model_id for version in registry.models if not self._is_signed(version)]
+        if not bad:
+            return ok(subject, f"{len(registry.models)} registered, all signed with this machine's key")
+        sentence = f"{len(bad)} of {len(registry.models)} are not signed with this machine's key: {_some(bad)}"
+        return warning(subject, sentence, "take the key that they were registered with, or register them again")
+
+    async def _champion(self, spec: StreamSpec, registry: RegistryView) -> Finding:
+        subject = f"champion of {spec.name}"
+        if registry.champion is None:
+            remedy = f"`penstock models promote MODEL_ID --stream {spec.name}`, with a worker running"
+            return warning(subject, "there is none: events wait until a model is promoted", remedy)
+        try:
+            version = registry.find(registry.champion)
+            await self._shelf.get(spec, version)
+        except PenstockError as error:
+            remedy = "mend that, or promote another model; until then an earlier champion serves, or none"
+            return problem(subject, f"cannot serve: {error}", remedy)
+        self._shelf.route(version)
+        return ok(subject, f"{version.model_id} (revision {registry.revision}) is verified, opens and fits")
+
+    def _open(self, version: ModelVersion) -> Model:
+        if self._signer is None:
+            raise SettingsError(f"model {version.model_id} cannot be verified: this machine has no signing key")
+        return opener(artifact_store(self._settings), self._signer, self._settings.model_threads)(version)
+
+    def _is_signed(self, version: ModelVersion) -> bool:
+        if self._signer is None:
+            return False
+        try:
+            self._signer.verify(version)
+        except ArtifactUntrusted:
+            return False
+        return True
 
 
-def _signatures(spec: StreamSpec, registry: RegistryView, signer: Signer | None) -> Finding:
-    subject = f"models of {spec.name}"
-    if not registry.models:
-        remedy = f"`penstock models register --stream {spec.name} --file FILE`"
-        return warning(subject, "none is registered", remedy)
-    bad = [version.model_id for version in registry.models if not _is_trusted(version, signer)]
-    if not bad:
-        return ok(subject, f"{len(registry.models)} registered, all signed with this key")
-    sentence = f"{len(bad)} of {len(registry.models)} are not signed with the key of this machine: {_some(bad)}"
-    return warning(subject, sentence, "use the key that they were registered with, or register them again")
-
-
-def _is_trusted(version: ModelVersion, signer: Signer | None) -> bool:
+def _usable_signer(settings: Settings) -> Signer | None:
     try:
-        return signer is not None and signer.verify(version) is None
-    except ArtifactUntrusted:
-        return False
-
-
-async def _champion(
-    spec: StreamSpec, registry: RegistryView, signer: Signer | None, shelf: ModelShelf
-) -> Finding:
-    subject = f"champion of {spec.name}"
-    if registry.champion is None:
-        remedy = f"`penstock models promote MODEL_ID --stream {spec.name}`, with a worker running"
-        return warning(subject, "there is none: events wait until a model is promoted", remedy)
-    if signer is None:
-        remedy = "set ML_MODEL_SIGNING_KEY to the key that the models were registered with"
-        return problem(subject, f"{registry.champion} cannot be verified: this machine has no signing key", remedy)
-    try:
-        version = registry.find(registry.champion)
-        await shelf.get(spec, version)
-    except PenstockError as error:
-        remedy = "mend that, or promote another model; until then the workers serve the one before, or nothing"
-        return problem(subject, f"cannot serve: {error}", remedy)
-    shelf.route(version)
-    return ok(subject, f"{version.model_id} (revision {registry.revision}) is verified, opens and fits")
+        return find_signer(settings)
+    except SettingsError:
+        return None  # why, is a finding of its own
 
 
 async def check_progress(

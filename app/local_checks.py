@@ -21,15 +21,17 @@ def check_settings(settings: Settings) -> list[Finding]:
     names = ", ".join(stream.name for stream in settings.streams)
     found = []
     if names:
-        found.append(ok("settings", f"are valid; streams: {names}"))
+        found.append(ok("settings", f"valid; streams: {names}"))
     else:
         remedy = "write a [streams.<name>] table, or run `penstock stream init --csv FILE`"
-        found.append(problem("settings", "are valid, but declare no stream", remedy))
+        found.append(problem("settings", "valid, but they declare no stream", remedy))
     if settings.kafka_security_protocol == "SASL_PLAINTEXT" and settings.kafka_sasl_mechanism == "PLAIN":
         remedy = "set kafka_security_protocol to SASL_SSL"
-        found.append(warning("settings", "send the Kafka password over the network in the clear", remedy))
+        found.append(warning("settings", "the Kafka password goes over the network in the clear", remedy))
     if not _is_loopback(settings.metrics_host):
-        sentence = f"metrics_host {settings.metrics_host} lets other machines read /metrics and /health, without a login"
+        sentence = (
+            f"metrics_host {settings.metrics_host} lets other machines read /metrics and /health, without a login"
+        )
         found.append(warning("settings", sentence, "see to it that only your network reaches it"))
     return found
 
@@ -50,16 +52,16 @@ def check_signing_key(settings: Settings) -> list[Finding]:
         sentence = f"there is none yet; the first worker or registration here makes {LOCAL_KEY}"
         return [warning("signing key", sentence, "for more than one machine, set ML_MODEL_SIGNING_KEY on all of them")]
     if not settings.model_signing_key:
-        return [ok("signing key", f"is {LOCAL_KEY}, which only its owner can read; other machines need the same")]
+        return [ok("signing key", f"{LOCAL_KEY}, which only its owner can read; other machines need the same")]
     if len(settings.model_signing_key.encode()) < _LEAST_KEY_BYTES:
-        sentence = f"comes from the settings, but has fewer than {_LEAST_KEY_BYTES} bytes and may be guessed"
+        sentence = f"it has fewer than {_LEAST_KEY_BYTES} bytes and may be guessed"
         return [warning("signing key", sentence, "take 32 random bytes, such as `openssl rand -hex 32` prints")]
-    return [ok("signing key", "comes from the settings")]
+    return [ok("signing key", "from the settings")]
 
 
-async def check_store(settings: Settings) -> list[Finding]:
+def check_store(settings: Settings) -> list[Finding]:
     """Write, read and remove a probe. Raises PenstockError when that fails."""
-    await asyncio.to_thread(artifact_store(settings).probe)
+    artifact_store(settings).probe()
     return [ok("artifact store", f"{settings.model_storage_dir} can be written and read")]
 
 

@@ -26,7 +26,7 @@ from benchmarks import chaos_producer, synthetic
 from benchmarks.checker import Place, Scored, Sent, Tally, tally
 from benchmarks.faults import SESSION_TIMEOUT_S, Scene
 from benchmarks.plain import Kafka, until
-from benchmarks.recovery import RecoveryWatch
+from benchmarks.recovery import watch
 from benchmarks.workers import Penstock
 from tests.kafka.server import KafkaServer
 
@@ -75,8 +75,8 @@ def run(arguments: argparse.Namespace) -> int:
         cluster = Kafka(server.bootstrap)
         tell("Apache Kafka runs; deploying a model")
         penstock = stack.enter_context(_deployed(folder, server, arguments.seed))
-        with RecoveryWatch(server.bootstrap, _PREDICTIONS, synthetic.PARTITIONS) as watch:
-            scene = Scene(server, penstock, watch, random.Random(arguments.seed), tell)
+        with watch(server.bootstrap, _PREDICTIONS, synthetic.PARTITIONS) as recoveries:
+            scene = Scene(server, penstock, recoveries, random.Random(arguments.seed), tell)
             scene.start()
             tell("two workers are ready")
             with _producer(cluster, folder / "journal", arguments):
@@ -93,8 +93,8 @@ def run(arguments: argparse.Namespace) -> int:
         "kills": arguments.kills,
         **found.as_dict(),
         "replayed_events": replayed,
-        "recovery_s": watch.percentiles_s("kill"),
-        "recoveries_s": {kind: [round(s, 1) for s in taken] for kind, taken in watch.recoveries_s.items()},
+        "recovery_s": recoveries.percentiles_s("kill"),
+        "recoveries_s": {kind: [round(s, 1) for s in taken] for kind, taken in recoveries.taken_s.items()},
         "seconds": round(time.monotonic() - began),
     }
     print(json.dumps(result, indent=2))

@@ -65,10 +65,6 @@ class JournaledProducer:
         partition = (_home(key) + spoilt.detour) % synthetic.PARTITIONS if spoilt.detour else PARTITION_UA
         self._produce(number, kind, spoilt.key, spoilt.value, partition)
 
-    def serve(self) -> None:
-        """Let the journal hear of what was acknowledged."""
-        self._producer.poll(0)
-
     def settle(self) -> bool:
         """Wait for every acknowledgement; return whether all came."""
         return self._producer.flush(LAST_ACK_S) == 0 and self._failures == 0
@@ -84,6 +80,7 @@ class JournaledProducer:
             self._journal.write(f"{synthetic.event_id(number)} {message.partition()} {message.offset()} {kind}\n")
 
         self._producer.produce(self._topic, value, key, partition, on_delivery=acknowledged)
+        self._producer.poll(0)
 
 
 def _home(key: bytes) -> int:
@@ -93,18 +90,21 @@ def _home(key: bytes) -> int:
 
 
 def keep_pace(
-    send: Callable[[], None], serve: Callable[[], None], per_second: float, stopped: Callable[[], bool]
+    send: Callable[[], None],
+    per_second: float,
+    stopped: Callable[[], bool],
+    clock: Callable[[], float] = time.monotonic,
+    sleep: Callable[[float], None] = time.sleep,
 ) -> None:
-    """Send `per_second` events until stopped; after a hold-up the rate is kept from there, not made up for."""
-    due = time.monotonic()
+    """Send `per_second` times a second until stopped; of a hold-up, one second at most is made up for."""
+    due = clock()
     while not stopped():
-        now = time.monotonic()
+        now = clock()
         due = max(due, now - 1.0)
         while due <= now:
             send()
             due += 1 / per_second
-        serve()
-        time.sleep(_TICK_S)
+        sleep(_TICK_S)
 
 
 def main(bootstrap: str, topic: str, journal_file: str, per_second: str, bad_share: str, seed: str) -> int:
@@ -113,7 +113,7 @@ def main(bootstrap: str, topic: str, journal_file: str, per_second: str, bad_sha
     signal.signal(signal.SIGTERM, lambda number, _: stop.append(number))
     with Path(journal_file).open("w", encoding="utf-8") as journal:
         producer = JournaledProducer(bootstrap, topic, journal, float(bad_share), int(seed))
-        keep_pace(producer.send_next, producer.serve, float(per_second), lambda: bool(stop))
+        keep_pace(producer.send_next, float(per_second), lambda: bool(stop))
         return 0 if producer.settle() else 1
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from benchmarks.plain import until
-from benchmarks.recovery import RecoveryWatch
+from benchmarks.recovery import Recoveries
 from benchmarks.workers import Penstock, Worker
 from tests.kafka.server import KafkaServer
 
@@ -30,13 +30,13 @@ class Scene:
         self,
         server: KafkaServer,
         penstock: Penstock,
-        watch: RecoveryWatch,
+        recoveries: Recoveries,
         rng: random.Random,
         tell: Callable[[str], None],
     ) -> None:
         self._server = server
         self._penstock = penstock
-        self._watch = watch
+        self._recoveries = recoveries
         self._random = rng
         self._tell = tell
         self._workers: dict[str, Worker] = {}
@@ -69,7 +69,7 @@ class Scene:
         """Kill a worker (SIGKILL), start it again and return its name."""
         worker = self._pick()
         worker.kill()
-        self._watch.blow("kill")
+        self._recoveries.blow("kill")
         self._start(worker.name)
         return worker.name
 
@@ -78,7 +78,7 @@ class Scene:
         worker = self._pick()
         self._tell(f"freeze {worker.name} for {_FREEZE_S:.0f} s")
         worker.send(signal.SIGSTOP)
-        self._watch.blow("freeze")
+        self._recoveries.blow("freeze")
         time.sleep(_FREEZE_S)
         worker.send(signal.SIGCONT)
         time.sleep(_WAKING_S)  # time for what it still had in hand to do harm, if anything lets it
@@ -88,14 +88,14 @@ class Scene:
         worker = self._pick()
         self._tell(f"end {worker.name}")
         _require_clean_end(worker)
-        self._watch.blow("end")
+        self._recoveries.blow("end")
         self._start(worker.name)
 
     def restart_broker(self) -> None:
         """Restart Kafka under everybody's feet."""
         self._tell("restart the broker")
         self._server.stop()
-        self._watch.blow("broker_restart")
+        self._recoveries.blow("broker_restart")
         self._server.start()
 
     def stop(self) -> None:
@@ -104,7 +104,7 @@ class Scene:
             _require_clean_end(worker)
 
     def _wait_until_it_flows(self) -> None:
-        until(self._watch.recovered, "every partition to show predictions again", _PATIENCE_S)
+        until(self._recoveries.over, "every partition to show predictions again", _PATIENCE_S)
 
     def _start(self, name: str) -> None:
         self._workers[name] = self._penstock.worker(name)

@@ -2,8 +2,8 @@
 
 One worker, alone on a core, scores a steady load on Apache Kafka. Meanwhile two large XGBoost models and the small
 first one are promoted in turn. The worker may keep only one large model in memory, so each time it is read, checked
-and loaded anew. How late the worker's event loop is comes from its own histogram; the rest is counted from the topics by
-a plain `read_committed` reader: every event has exactly one prediction, each score is to the bit what exactly the
+and loaded anew. How late the worker's event loop is comes from its own histogram; the rest is counted from the topics
+by a plain `read_committed` reader: every event has exactly one prediction, each score is to the bit what exactly the
 model named in it gives, and along each partition the deployments follow each other without a step back.
 """
 
@@ -73,14 +73,22 @@ def is_right(result: Mapping[str, Any]) -> bool:
 
 
 def train_large(seed: int, size_bytes: int) -> xgboost.Booster:
-    """Return a classifier whose UBJ file has at least `size_bytes`; 50 MB take about 300 trees and 10 s.
+    """Return a classifier whose UBJ file has at least `size_bytes`; 50 MB take about 400 trees and 20 s.
 
     Its labels are drawn by lot, so that the trees have to learn the rows by heart.
     """
     random = np.random.default_rng(seed)
-    values = synthetic.draw(40_000, seed).astype(np.float32)
+    values = synthetic.draw(24_000, seed).astype(np.float32)
     matrix = xgboost.DMatrix(values, label=random.integers(0, 2, size=len(values)))
-    parameters = {"objective": "binary:logistic", "max_depth": 13, "min_child_weight": 0, "eta": 0.05, "nthread": 1}
+    parameters = {
+        "objective": "binary:logistic",
+        "max_depth": 13,
+        "max_bin": 64,
+        "min_child_weight": 0,
+        "lambda": 0,
+        "eta": 0.05,
+        "nthread": 1,
+    }
     booster = None
     while booster is None or len(booster.save_raw("ubj")) < size_bytes:
         booster = xgboost.train(parameters, matrix, num_boost_round=20, xgb_model=booster)

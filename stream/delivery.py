@@ -11,7 +11,7 @@ from typing import Protocol
 
 from aiokafka import AIOKafkaProducer
 
-from stream.batches import Outbox, Outgoing, TopicPartition
+from stream.batches import Outbox, TopicPartition
 
 log = logging.getLogger("penstock.delivery")
 
@@ -23,7 +23,7 @@ REQUEST_BYTES = 8 * 1024 * 1024
 
 
 class Delivery(Protocol):
-    """One task's way out. `hides_until_commit` tells whether readers wait for `commit`, so that it should come early."""
+    """One task's way out. `hides_until_commit`: readers wait for the commit, so it should come early."""
 
     hides_until_commit: bool
 
@@ -123,7 +123,7 @@ async def send_outbox(producer: AIOKafkaProducer, outbox: Outbox) -> list[asynci
     return futures
 
 
-def _fill(builder: object, records: list[Outgoing], start: int) -> int:
+def _fill(builder: object, records: list[tuple[bytes | None, bytes]], start: int) -> int:
     """Append records from `start` until the batch is full; return how many. The first always fits."""
     append = builder.append  # type: ignore[attr-defined]
     for count, (key, value) in enumerate(records[start:] if start else records):

@@ -43,7 +43,7 @@ class FeatureIntake:
         records: Sequence[Record] = batch.records
         events: Sequence[FeatureEvent]
         rows: Sequence[tuple[float | None, ...]]
-        events, bad = self._reader.read([self._fitting(record.value) for record in records])
+        events, bad = self._reader.read(self._fitting([record.value for record in records]))
         refused = [(records[i], self._too_large(records[i]) or error) for i, error in bad.items()]
         records = _without(records, bad)
         rows = self._reader.rows(events)
@@ -56,9 +56,12 @@ class FeatureIntake:
             records, events, rows = _without(records, bad), _without(events, bad), _without(rows, bad)
         return Intake(records, events, rows, matrix, refused)
 
-    def _fitting(self, value: bytes | None) -> bytes | None:
-        """Pass a value that is small enough to be worth parsing."""
-        return value if value is not None and len(value) <= self._max_event_bytes else None
+    def _fitting(self, values: list[bytes | None]) -> list[bytes | None]:
+        """Put None for each value that is too large to be worth parsing."""
+        limit = self._max_event_bytes
+        if max(map(len, filter(None, values)), default=0) <= limit:
+            return values
+        return [value if value is not None and len(value) <= limit else None for value in values]
 
     def _too_large(self, record: Record) -> InvalidEvent | None:
         size = len(record.value or b"")

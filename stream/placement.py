@@ -22,13 +22,13 @@ class Placement:
         self._seen = 0
         self._misplaced = 0
 
-    def check(self, keys: Sequence[bytes | None], entity_ids: Sequence[str]) -> dict[int, InvalidEvent]:
+    def check(self, keys: list[bytes | None], entity_ids: Sequence[str]) -> dict[int, InvalidEvent]:
         """Return, by position, what is wrong with the record's key. About 0.2 µs per key."""
         bad: dict[int, InvalidEvent] = {}
-        entities = [entity.encode() for entity in entity_ids]
-        for position, (key, entity) in enumerate(zip(keys, entities, strict=True)):
-            if key != entity:
-                bad[position] = _wrong_key(key, entity)
+        entities = list(map(str.encode, entity_ids))
+        if entities != keys:
+            wrong = (i for i, entity in enumerate(entities) if entity != keys[i])
+            bad = {i: _wrong_key(keys[i], entities[i]) for i in wrong}
         homes = partitions_of(entities, self._partitions)
         for position in np.flatnonzero(homes != self._partition).tolist():
             if position not in bad:

@@ -188,8 +188,8 @@ class MemorySource:
 
     def poll(self, records: int) -> list[Batch]:
         """Return the next batch of each open partition that has one, of at most `records` each."""
-        for source, (self._epochs[source], self._positions[source]) in self._seeks.items():
-            pass
+        for source, (epoch, offset) in self._seeks.items():
+            self._epochs[source], self._positions[source] = epoch, offset
         self._seeks.clear()
         return [found for source in sorted(self.open_now) if (found := self._next(source, records))]
 

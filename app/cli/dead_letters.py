@@ -72,7 +72,7 @@ def list_command(
 
 @dead_letters.command("replay")
 @stream_option
-@click.option("--topic", type=click.Choice(TOPIC_NAMES), default="features", show_default=True)
+@click.option("--topic", type=click.Choice(TOPIC_NAMES), default="features", show_default=True, help="Whose.")
 @selection
 @click.option("--dry-run", is_flag=True, help="Only say what would be sent.")
 @json_option

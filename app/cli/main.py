@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 from aiokafka.errors import KafkaError
 
-from app.cli import dead_letters, demo, models, topics, worker
+from app.cli import dead_letters, demo, doctor, models, stream, topics, worker
 from app.cli.context import Context
 from schemas.errors import FatalError, PenstockError, RetryableError
 
@@ -26,7 +26,16 @@ def cli(context: click.Context, config: Path | None) -> None:
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # a command says itself what went wrong
 
 
-for command in (worker.dev, demo.demo, worker.worker, topics.topics, models.models, dead_letters.dead_letters):
+for command in (
+    worker.dev,
+    demo.demo,
+    worker.worker,
+    stream.stream,
+    topics.topics,
+    models.models,
+    dead_letters.dead_letters,
+    doctor.doctor,
+):
     cli.add_command(command)
 
 

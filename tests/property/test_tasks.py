@@ -3,7 +3,6 @@
 import asyncio
 import itertools
 from collections import deque
-from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 
@@ -13,7 +12,6 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from stream.batches import Batch, Outbox, TopicPartition
-from stream.delivery import Delivery
 from stream.metrics import Metrics
 from stream.tasks import PartitionTask, TaskLimits, TaskName
 from tests.support import MemoryDelivery, MemoryKafka, MemorySource, Offsets, Pass, leap_through, now
@@ -72,7 +70,8 @@ class Copy:
     async def process(self, batch: Batch, outbox: Outbox) -> None:
         await self._wait("process")
         for record in batch.records:
-            outbox.add(*output_of(batch.source), None, record.value or b"")
+            target = output_of(batch.source)
+            outbox.add(target.topic, target.partition, None, record.value or b"")
 
 
 def output_of(source: TopicPartition) -> TopicPartition:
