@@ -5,6 +5,7 @@ sent again; that record is a DeadLetter, too, of the stage REPLAY. So what was r
 letters are kept, and nowhere else.
 """
 
+import asyncio
 import base64
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Collection, Iterable
@@ -211,6 +212,7 @@ async def dead_letter_reader(connection: KafkaConnection, lane: Lane) -> AsyncIt
     )
     try:
         await consumer.start()
+        await asyncio.sleep(0)  # one whose tasks have not begun cannot be stopped
         consumer.assign([TopicPartition(lane.dead, partition) for partition in range(partitions)])
         yield DeadLetterReader(consumer)
     finally:

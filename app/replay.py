@@ -8,10 +8,10 @@ are no transactions, a crash between the two may send some originals again.
 import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
-from contextlib import asynccontextmanager, nullcontext
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import msgspec
 from aiokafka import AIOKafkaProducer, TopicPartition
@@ -115,7 +115,7 @@ class Replay:
     """One replay of one lane's dead letters, up to where they end when it starts.
 
     `reasons` and `places` choose among the letters that wait; empty means any. `by` says who sends them again.
-    Without a `transactional_id` there is no transaction.
+    Without a `transactional_id`, and on the embedded broker, there is no transaction.
     """
 
     connection: KafkaConnection
@@ -134,9 +134,12 @@ class Replay:
         Raises PenstockError when another replay takes over, KafkaError when the broker fails. What was sent by then
         stays sent, and is known to be.
         """
-        async with _producer(self.connection, self.transactional_id) as producer:
+        cluster = await self.connection.reachable()
+        transactional_id = None if cluster.embedded else self.transactional_id
+        async with _producer(self.connection, transactional_id) as producer:
+            transaction = producer.transaction if transactional_id else nullcontext
             try:
-                return await self._carry_out(partial(self._send, producer))
+                return await self._carry_out(partial(self._send, producer, transaction))
             except ProducerFenced as error:
                 raise PenstockError(f"another replay of {self.lane.dead} has begun and took this one over") from error
 
@@ -162,9 +165,14 @@ class Replay:
                     outcome.keep(letter.event, obstacle)
         return outcome
 
-    async def _send(self, producer: AIOKafkaProducer, accepted: Sequence[tuple[Letter, Original]]) -> None:
+    async def _send(
+        self,
+        producer: AIOKafkaProducer,
+        transaction: Callable[[], AbstractAsyncContextManager[Any]],
+        accepted: Sequence[tuple[Letter, Original]],
+    ) -> None:
         """Write the originals and, once those are acknowledged, the records that say so."""
-        async with producer.transaction() if self.transactional_id else nullcontext():
+        async with transaction():
             originals = [
                 await producer.send(self.lane.topic, original.value, original.key, original.partition)
                 for _, original in accepted

@@ -74,7 +74,10 @@ class Kafka:
         until(lambda: not set(topics) & set(self._admin.list_topics(timeout=_TIMEOUT_S).topics), "topics to be deleted")
 
     def stamp_by_broker(self, topic: str) -> None:
-        """Let the broker write the time of appending into every record, so that no client tells its own time."""
+        """Let the broker write the time of appending into every record, so that no client tells its own time.
+
+        It does so from some milliseconds after this call on.
+        """
         entry = ConfigEntry("message.timestamp.type", "LogAppendTime", incremental_operation=AlterConfigOpType.SET)
         resource = ConfigResource(ResourceType.TOPIC, topic, incremental_configs=[entry])
         for future in self._admin.incremental_alter_configs([resource]).values():

@@ -136,7 +136,7 @@ class MemoryDelivery:
     async def send(self, outbox: Outbox) -> None:
         await self.wait("send")
         for target, records in outbox.targets.items():
-            self.unsent += [(target, record.value) for record in records]
+            self.unsent += [(target, value) for _, value in records]
         await self.wait("sent")
 
     async def commit(self, offsets: Offsets) -> None:

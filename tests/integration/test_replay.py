@@ -3,14 +3,13 @@
 import asyncio
 import itertools
 import json
-from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
 
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
 from app.dead_letters import Lane, look
-from app.replay import Replay
+from app.replay import Outcome, Replay
 from schemas.errors import InvalidEvent, PenstockError, SettingsError
 from schemas.streams import StreamSpec
 from stream.admin import apply
@@ -65,11 +64,11 @@ class Field:
 
 
 @pytest.fixture
-async def field(broker: Broker, unique: str) -> AsyncIterator[Field]:
+async def field(broker: Broker, unique: str) -> Field:
     connection = KafkaConnection(bootstrap=broker.bootstrap)
     spec = StreamSpec(name=unique, features=("a",))
     await apply(connection, topics_of(spec))
-    yield Field(
+    return Field(
         broker,
         spec,
         Replay(
@@ -106,7 +105,8 @@ async def test_originals_are_sent_once_to_the_partition_of_their_key_and_the_unu
     }
     assert await field.sent() == sorted([home(good(1)), home(good(2))])
     again = await field.replay.run()
-    assert (again.sent, again.kept.keys()) == ({}, {"malformed_json", "incomplete"})
+    assert not again.sent
+    assert again.kept == outcome.kept
     assert len(await field.sent()) == 2
 
 
@@ -148,7 +148,7 @@ async def test_a_look_shows_the_newest_that_wait_and_counts_them_all(field: Fiel
 async def test_a_stream_without_dead_letters_has_none_to_show_or_to_send(field: Field) -> None:
     assert (await look(field.replay.connection, field.replay.lane)).counts == []
     outcome = await field.replay.run()
-    assert not (outcome.sent or outcome.kept)
+    assert outcome == Outcome()
 
 
 @pytest.mark.parametrize("broker", ["kafka"], indirect=True)

@@ -11,6 +11,7 @@ from schemas.wire import decode
 from stream.batches import TopicPartition
 from stream.deadletters import KEPT_BYTES, DeadLetterGate, dead_letter
 from tests.support import Entry
+from topics import MAX_MESSAGE_BYTES
 
 SOURCE = TopicPartition("flights.features", 3)
 ERROR = InvalidEvent("malformed_json", "the value is not JSON")
@@ -49,6 +50,12 @@ def test_an_endless_message_is_cut() -> None:
     error = InvalidEvent("invalid_field", "x" * 1_000_000)
     out = dead_letter(Entry(0, b"{}", b"k"), SOURCE, "score", error, now_ms=0)
     assert len(out.value) < 3000
+
+
+def test_a_letter_fits_its_topic_however_large_the_key_was() -> None:
+    out = dead_letter(Entry(0, b"", b"k" * (MAX_MESSAGE_BYTES - 100)), SOURCE, "score", ERROR, now_ms=0)
+    assert out.key is not None
+    assert len(out.key) + len(out.value) < MAX_MESSAGE_BYTES - 100
 
 
 def test_few_dead_letters_pass_and_one_more_than_the_share_stops() -> None:
