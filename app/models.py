@@ -203,6 +203,7 @@ def _reader(connection: KafkaConnection) -> AIOKafkaConsumer:
     return AIOKafkaConsumer(
         auto_offset_reset="earliest",
         enable_auto_commit=False,
+        isolation_level="read_committed",  # an answer that is not committed yet may still be taken back
         fetch_max_wait_ms=50,
         **connection.client_options(),
     )

@@ -60,9 +60,8 @@ class Settings:
     kafka_group_prefix: Annotated[Word, "Consumer groups are called `<prefix>-<role>`."] = "penstock"
     kafka_session_timeout_ms: Annotated[Millis, "A silent worker loses its partitions after this time."] = 10_000
     kafka_request_timeout_ms: Annotated[Millis, "A request without an answer fails after this time."] = 30_000
-    kafka_fetch_max_wait_ms: Annotated[Millis, "How long a broker may hold back a fetch that has nothing to give."] = (
-        100
-    )
+    # A client has one fetch under way per broker: a busy partition waits this long for the idle ones beside it.
+    kafka_fetch_max_wait_ms: Annotated[Millis, "How long a broker may hold back a fetch that has nothing to give."] = 20
     delivery: Annotated[Delivery, "Transactions, or none; the embedded broker always runs `at_least_once`."] = (
         "exactly_once"
     )

@@ -26,6 +26,7 @@ log = logging.getLogger("penstock.role")
 
 REBALANCE_S = 60.0
 TRANSACTION_MS = 60_000
+FETCH_BYTES = 2 * 1024 * 1024  # of one partition at a time: about 6,000 events
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,6 +191,7 @@ class Role:
             rebalance_timeout_ms=int(REBALANCE_S * 1000),
             max_poll_interval_ms=2**31 - 1,  # held partitions are not polled; the watchdog judges progress
             fetch_max_wait_ms=self._settings.fetch_max_wait_ms,
+            max_partition_fetch_bytes=FETCH_BYTES,
             **self._settings.connection.client_options(),
         )
 

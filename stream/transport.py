@@ -26,6 +26,7 @@ from schemas.errors import FatalError
 from stream.batches import Batch, TopicPartition
 
 POLL_MS = 1_000
+POLL_RECORDS = 4_096  # unpacking them holds the loop for about 5 ms
 
 
 class PartitionOwner(Protocol):
@@ -212,10 +213,10 @@ class Consumer(FaustConsumer):  # type: ignore[misc]
             await self._wake.wait()
             return {}
         targets = tuple(self._open)
-        ready: Mapping[Any, list[Any]] = await self.aiokafka.getmany(*targets, timeout_ms=0)
+        ready: Mapping[Any, list[Any]] = await self.aiokafka.getmany(*targets, timeout_ms=0, max_records=POLL_RECORDS)
         if ready:
             return ready
-        poll = asyncio.ensure_future(self.aiokafka.getmany(*targets, timeout_ms=POLL_MS))
+        poll = asyncio.ensure_future(self.aiokafka.getmany(*targets, timeout_ms=POLL_MS, max_records=POLL_RECORDS))
         wake = asyncio.ensure_future(self._wake.wait())
         try:
             await asyncio.wait({poll, wake}, return_when=asyncio.FIRST_COMPLETED)

@@ -1,4 +1,4 @@
-"""What several tests share: time that leaps, and a Kafka in memory with a consumer and a producer on it.
+"""What several tests share: time that leaps, a Kafka in memory with a consumer and a producer on it, a model.
 
 `MemoryKafka` knows what makes delivery exactly once: outputs and offsets become visible together, the newest producer
 of a name fences the older ones, and a consumer hands over batches late and of any size.
@@ -10,10 +10,14 @@ import selectors
 from collections import defaultdict, deque
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, ClassVar, Self, TypeVar
 
+import numpy as np
 from aiokafka.errors import ProducerFenced
 
+from ml.models.protocol import Matrix, Scores
+from schemas.events import Deployment, ModelVersion
+from schemas.streams import StreamSpec
 from stream.batches import Batch, Outbox, TopicPartition
 
 T = TypeVar("T")
@@ -209,3 +213,55 @@ class MemorySource:
                 continue
             await asyncio.sleep(next(delays_s))
             deliver(on_their_way.popleft())
+
+
+class Model:
+    """A model whose score is the sum of a row, cut to 0 to 1; a missing value counts as 0."""
+
+    algorithm: ClassVar[str] = "sum"
+    classes = 1
+
+    def __init__(self, n_features: int = 2, memory_bytes: int = 100) -> None:
+        self.n_features = n_features
+        self.memory_bytes = memory_bytes
+        self.seen: list[Matrix] = []
+
+    def predict(self, matrix: Matrix) -> Scores:
+        self.seen.append(matrix)
+        return np.clip(np.nansum(matrix, axis=1), 0.0, 1.0).astype(np.float32)
+
+    def dump(self) -> bytes:
+        return b"sum"
+
+    @classmethod
+    def load(cls, payload: bytes, *, threads: int = 1) -> Self:
+        return cls()
+
+
+def version_of(spec: StreamSpec, model_id: str, memory_bytes: int = 100) -> ModelVersion:
+    """Return the registration of a model that fits `spec`. Its artifact does not exist."""
+    return ModelVersion(
+        model_id=model_id,
+        stream=spec.name,
+        algorithm="sum",
+        task=spec.task,
+        created_time_ms=0,
+        sha256="0" * 64,
+        signature="",
+        size_bytes=3,
+        memory_bytes=memory_bytes,
+        features=spec.features,
+        classes=spec.classes,
+    )
+
+
+def deployment_of(spec: StreamSpec, model_id: str, revision: int) -> Deployment:
+    """Return the deployment that routes the stream to `model_id`."""
+    return Deployment(
+        stream=spec.name,
+        revision=revision,
+        champion=model_id,
+        changed_time_ms=0,
+        changed_by="somebody",
+        correlation_id=f"command-{revision}",
+    )

@@ -42,7 +42,9 @@ for command in (
 def main() -> None:
     """Run the command line; never show a traceback for what a person can mend."""
     try:
-        sys.exit(cli(standalone_mode=False))  # click returns the code of an Exit, and otherwise None
+        sys.exit(
+            cli(prog_name="penstock", standalone_mode=False)
+        )  # click returns the code of an Exit, and otherwise None
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)

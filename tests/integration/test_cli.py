@@ -228,7 +228,8 @@ class Deployment:
             await producer.send_and_wait(f"{self.stream}.{topic}", value, key, partition)
 
     def artifact(self, version: Mapping[str, Any]) -> Path:
-        return self.folder / "store" / version["sha256"][:2] / version["sha256"]
+        sha256: str = version["sha256"]
+        return self.folder / "store" / sha256[:2] / sha256
 
 
 @pytest.fixture(scope="module", params=["embedded", "kafka"])

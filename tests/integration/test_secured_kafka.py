@@ -1,7 +1,11 @@
 """TLS and logins on a real Apache Kafka: what its own server and our clients make of each other."""
 
+import base64
 import dataclasses
+import os
 import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -101,3 +105,45 @@ async def test_a_wrong_password_is_refused_by_kafka_and_said_in_a_sentence(
 async def test_a_client_that_forgets_tls_is_told_so(secured: KafkaConnection) -> None:
     with pytest.raises(RetryableError, match="does it want TLS or a login"):
         await KafkaConnection(bootstrap=secured.bootstrap).reachable()
+
+
+def test_no_password_is_ever_shown_by_a_worker_or_the_doctor_not_even_at_debug(
+    secured: KafkaConnection, unique: str, tmp_path: Path
+) -> None:
+    (tmp_path / "penstock.toml").write_text(f'[streams.{unique}]\nfeatures = ["a"]\n')
+    environ = {name: value for name, value in os.environ.items() if not name.startswith("ML_")} | {
+        "ML_KAFKA_BOOTSTRAP": secured.bootstrap,
+        "ML_KAFKA_SECURITY_PROTOCOL": "SASL_SSL",
+        "ML_KAFKA_SASL_USERNAME": USER,
+        "ML_KAFKA_SASL_PASSWORD": PASSWORD,
+        "ML_KAFKA_SSL_CA_FILE": str(TLS / "cert.pem"),
+        "ML_LOG_LEVEL": "DEBUG",
+        "ML_METRICS_PORT": "0",
+    }
+    command = [sys.executable, "-m", "app.cli"]
+
+    def output_of(*arguments: str, signal_after: str = "", **changes: str) -> str:
+        """Run a command to its end, which a SIGTERM brings about once it has printed `signal_after`."""
+        with subprocess.Popen(
+            [*command, *arguments], env=environ | changes, cwd=tmp_path, text=True,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        ) as process:  # fmt: skip
+            assert process.stdout is not None
+            lines = []
+            for line in process.stdout:
+                lines.append(line)
+                if signal_after and signal_after in line:
+                    process.terminate()
+        return "".join(lines)
+
+    assert "created" in output_of("topics", "apply")
+    outputs = {
+        "worker": output_of("worker", signal_after="the worker runs"),
+        "doctor": output_of("doctor"),
+        "refused": output_of("worker", ML_KAFKA_SASL_USERNAME="another"),
+    }
+    assert "DEBUG" in outputs["worker"]
+    assert "transactions: work" in outputs["doctor"]
+    assert "refused the user name or password" in outputs["refused"]
+    login = base64.b64encode(f"\0{USER}\0{PASSWORD}".encode()).decode()
+    assert not [name for name, output in outputs.items() for form in (PASSWORD, login) if form in output]

@@ -1,0 +1,222 @@
+"""Which model serves: the newest that can be had, and everybody hears when that is not the newest."""
+
+import asyncio
+from collections.abc import Callable, Coroutine
+
+import pytest
+from aiokafka.errors import KafkaConnectionError
+
+from agents.serving import RETRY_S, Serving
+from agents.shelf import ModelUnusable
+from schemas.errors import PenstockError
+from schemas.events import Alert, Deployment, ModelVersion
+from schemas.streams import StreamSpec
+from schemas.wire import encode
+from stream.metrics import Metrics
+from stream.views import LogView
+from tests.support import Model, deployment_of, leap_through, version_of
+
+SPEC = StreamSpec(name="flights", features=("a", "b"))
+
+
+class World:
+    """A Serving with its views and a shelf on which `broken` models cannot be had."""
+
+    def __init__(self) -> None:
+        self.models: LogView[ModelVersion] = LogView("flights.models", ModelVersion)
+        self.deployments: LogView[Deployment] = LogView("flights.deployments", Deployment)
+        self.metrics = Metrics()
+        self.broken: dict[str, PenstockError] = {}
+        self.alerts: list[Alert] = []
+        self.alert_errors: list[Exception] = []
+        self.late: list[ModelVersion] = []
+        self.routed: list[str] = []
+        self.load_s = 0.0
+        self.serving = self.new_serving()
+
+    def new_serving(self) -> Serving:
+        return Serving(
+            SPEC,
+            self.models,
+            self.deployments,
+            self.catch_up,
+            self,  # type: ignore[arg-type]  # as much of a shelf as is used
+            self.metrics,
+            self.alert,
+            lambda: 5000,
+        )
+
+    async def get(self, spec: StreamSpec, version: ModelVersion) -> Model:
+        await asyncio.sleep(self.load_s)
+        if version.model_id in self.broken:
+            raise self.broken[version.model_id]
+        return Model()
+
+    def route(self, version: ModelVersion) -> None:
+        self.routed.append(version.model_id)
+
+    async def catch_up(self) -> None:
+        late, self.late = self.late, []
+        self.models.fold(map(encode, late))
+
+    async def alert(self, alert: Alert) -> None:
+        if self.alert_errors:
+            raise self.alert_errors.pop(0)
+        self.alerts.append(alert)
+
+    def register(self, *names: str) -> None:
+        self.models.fold(encode(version_of(SPEC, name)) for name in names)
+
+    def deploy(self, name: str, revision: int) -> None:
+        self.deployments.fold([encode(deployment_of(SPEC, name, revision))])
+
+    @property
+    def champion(self) -> str | None:
+        return self.serving.current.version.model_id if self.serving.current else None
+
+
+def serving(scenario: Callable[[World], Coroutine[None, None, None]]) -> Callable[[], None]:
+    """Run a scenario in leaping time beside a Serving that follows its views."""
+
+    async def run() -> None:
+        world = World()
+        following = asyncio.create_task(world.serving.follow())
+        await asyncio.sleep(0.01)
+        await scenario(world)
+        assert not following.done(), following
+        following.cancel()
+
+    return lambda: leap_through(run())
+
+
+@serving
+async def test_batches_wait_until_a_champion_is_loaded(world: World) -> None:
+    waiting = asyncio.create_task(world.serving.ready())
+    await asyncio.sleep(3600.0)
+    assert not waiting.done()
+    world.register("m1")
+    world.deploy("m1", 1)
+    served = await waiting
+    assert (served.version.model_id, served.deployment.revision) == ("m1", 1)
+    assert world.routed == ["m1"]
+
+
+@serving
+async def test_the_old_champion_serves_until_the_new_one_is_loaded(world: World) -> None:
+    world.register("m1", "m2")
+    world.deploy("m1", 1)
+    await asyncio.sleep(1.0)
+    world.load_s = 10.0
+    world.deploy("m2", 2)
+    await asyncio.sleep(9.0)
+    assert (await world.serving.ready()).version.model_id == "m1"
+    await asyncio.sleep(2.0)
+    assert (await world.serving.ready()).version.model_id == "m2"
+    assert world.routed == ["m1", "m2"]
+    assert world.alerts == []
+
+
+@serving
+async def test_a_deployment_back_to_an_earlier_model_is_followed(world: World) -> None:
+    world.register("m1", "m2")
+    for revision, name in enumerate(("m1", "m2", "m1"), start=1):
+        world.deploy(name, revision)
+        await asyncio.sleep(1.0)
+    assert world.champion == "m1"
+    assert world.routed == ["m1", "m2", "m1"]
+
+
+@serving
+async def test_a_deployment_may_be_seen_before_its_model(world: World) -> None:
+    world.late = [version_of(SPEC, "m1")]
+    world.deploy("m1", 1)
+    await asyncio.sleep(1.0)
+    assert world.champion == "m1"
+
+
+@serving
+async def test_when_the_champion_cannot_be_had_the_previous_one_serves_on_and_everybody_hears(world: World) -> None:
+    world.register("m1", "m2")
+    world.deploy("m1", 1)
+    await asyncio.sleep(1.0)
+    world.broken["m2"] = ModelUnusable("the file was changed")
+    world.deploy("m2", 2)
+    await asyncio.sleep(1.0)
+    assert world.champion == "m1"
+    [alert] = world.alerts
+    assert (alert.kind, alert.severity, alert.subject, alert.raised_time_ms) == (
+        "champion_unusable",
+        "critical",
+        "m2",
+        5000,
+    )
+    assert alert.message == "champion m2 cannot be loaded: the file was changed; model m1 serves on"
+    failures = world.metrics.registry.get_sample_value("ml_model_load_failures_total", {"stream": "flights"})
+    assert failures == 1
+
+
+@serving
+async def test_at_start_the_newest_that_can_be_had_serves(world: World) -> None:
+    world.broken = {"m2": ModelUnusable("gone"), "m3": ModelUnusable("gone")}
+    world.register("m1", "m2", "m3")
+    for revision, name in enumerate(("m1", "m2", "m3"), start=1):
+        world.deployments.events.append(deployment_of(SPEC, name, revision))
+    world.deployments.fold([])
+    await asyncio.sleep(1.0)
+    assert world.champion == "m1"
+    assert [alert.subject for alert in world.alerts] == ["m3", "m2"]
+
+
+@serving
+async def test_it_is_tried_again_and_served_once_it_can_be_had_with_one_alert_for_one_cause(world: World) -> None:
+    world.register("m1", "m2")
+    world.deploy("m1", 1)
+    await asyncio.sleep(1.0)
+    world.broken["m2"] = ModelUnusable("the store is away")
+    world.deploy("m2", 2)
+    await asyncio.sleep(5 * RETRY_S)
+    assert len(world.alerts) == 1
+    world.broken.clear()
+    await asyncio.sleep(RETRY_S + 1.0)
+    assert world.champion == "m2"
+
+
+@serving
+async def test_a_deployment_of_a_model_nobody_registered_is_told_as_such(world: World) -> None:
+    world.deploy("m9", 1)
+    await asyncio.sleep(1.0)
+    assert world.champion is None
+    assert "model m9 is not in flights.models" in world.alerts[0].message
+
+
+@serving
+async def test_every_worker_raises_the_same_alert(world: World) -> None:
+    world.register("m1")
+    world.broken["m1"] = ModelUnusable("gone")
+    world.deploy("m1", 1)
+    other = asyncio.create_task(world.new_serving().follow())
+    await asyncio.sleep(1.0)
+    assert len(world.alerts) == 2
+    assert len({alert.id for alert in world.alerts}) == 1
+    world.broken["m1"] = ModelUnusable("gone")
+    world.deploy("m1", 2)
+    await asyncio.sleep(1.0)
+    assert len({alert.id for alert in world.alerts}) == 2
+    other.cancel()
+
+
+@pytest.mark.parametrize("error", [KafkaConnectionError(), PenstockError("no")])
+def test_an_alert_that_cannot_be_sent_now_is_sent_later_and_stops_nothing(error: Exception) -> None:
+    @serving
+    async def check(world: World) -> None:
+        world.register("m1", "m2")
+        world.alert_errors.append(error)
+        world.broken["m2"] = ModelUnusable("gone")
+        world.deployments.events.append(deployment_of(SPEC, "m1", 1))
+        world.deploy("m2", 2)
+        await asyncio.sleep(1.0)
+        assert world.champion == "m1"
+        await asyncio.sleep(RETRY_S + 1.0)
+        assert [alert.subject for alert in world.alerts] == ["m2"]
+
+    check()
