@@ -120,6 +120,11 @@ class Role:
         """Close the tasks of `partitions`."""
         await self._close([task for source, task in self._by_source.items() if source in partitions])
 
+    def out_of_range(self, source: TopicPartition) -> None:
+        """Open the task of `source` anew, which finds out what is left of it."""
+        if (task := self._by_source.get(source)) is not None:
+            task.reopen(f"the broker no longer has the records of {source.topic}/{source.partition} that come next")
+
     async def _deliver(self, batch: Batch) -> None:
         if (task := self._by_source.get(batch.source)) is not None:
             task.accept(batch)

@@ -13,7 +13,17 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
-from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError, ProducerFenced
+from aiokafka.errors import (
+    CommitFailedError,
+    IllegalStateError,
+    InvalidProducerIdMapping,
+    InvalidTxnState,
+    KafkaConnectionError,
+    KafkaError,
+    KafkaTimeoutError,
+    OutOfOrderSequenceNumber,
+    ProducerFenced,
+)
 
 from schemas.errors import RetryableError
 from stream import metrics as m
@@ -121,6 +131,7 @@ class PartitionTask:
         self._epochs: dict[TopicPartition, int] = {}
         self._wake = asyncio.Event()
         self._closing = False
+        self._failure: RetryableError | None = None
         self._pace = Pace()
         self._uncommitted: dict[TopicPartition, int] = {}
         self._commit_due = 0.0
@@ -149,6 +160,11 @@ class PartitionTask:
             self._source.hold(batch.source)
         self._wake.set()
 
+    def reopen(self, reason: str) -> None:
+        """Abandon what is not committed and open again, because of `reason`."""
+        self._failure = RetryableError(reason)
+        self._wake.set()
+
     async def close(self, timeout_s: float) -> None:
         """Finish the step at hand and commit it, or abort when that takes longer than `timeout_s`."""
         self._closing = True
@@ -170,19 +186,21 @@ class PartitionTask:
             try:
                 await self._open_and_run()
                 return
-            except ProducerFenced:
-                # Normal when another worker took the partition over: a rebalance will close this task. If
-                # none comes, nobody else owns it, and it is taken back.
-                reason, pause = "fenced", self._limits.fenced_pause_s
-                log.info("%s was fenced by another owner and ends", self.name)
-            except Exception as error:  # noqa: BLE001  # sorted into what can be retried and what cannot
-                if not is_retryable(error):
+            except Exception as raised:  # noqa: BLE001  # sorted into what can be retried and what cannot
+                error = unwrapped(raised)
+                if isinstance(error, ProducerFenced):
+                    # Normal when another worker took the partition over: a rebalance will close this task. If
+                    # none comes, nobody else owns it, and it is taken back.
+                    reason, pause = "fenced", self._limits.fenced_pause_s
+                    log.info("%s was fenced by another owner and ends", self.name)
+                elif is_retryable(error):
+                    failures = 0 if self._clock() - started > 60 else failures
+                    reason, pause = "retry", RETRY_S[min(failures, len(RETRY_S) - 1)]
+                    failures += 1
+                    log.warning("%s is opened again in %.1f s: %s", self.name, pause, describe(error))
+                else:
                     self._on_fatal(self.name, error)
                     return
-                failures = 0 if self._clock() - started > 60 else failures
-                reason, pause = "retry", RETRY_S[min(failures, len(RETRY_S) - 1)]
-                failures += 1
-                log.warning("%s is opened again in %.1f s: %s", self.name, pause, describe(error))
             self._metrics.count(m.TASK_RESTARTS, 1, self.name.stage, reason)
             await asyncio.sleep(pause)
 
@@ -231,6 +249,8 @@ class PartitionTask:
     async def _next(self, delivery: Delivery) -> Batch | None:
         """Return the next batch, or None when closing. While there is none, commit what is due."""
         while not self._closing:
+            if self._failure is not None:
+                raise self._failure
             if self._commit is not None and self._commit.done():
                 await self._settle()
             if self._lane:
@@ -282,6 +302,7 @@ class PartitionTask:
         """Forget what is not committed; it will be fetched again."""
         for source in self._inputs:
             self._source.hold(source)
+        self._failure = None
         self._epochs.clear()
         self._lane.clear()
         self._uncommitted.clear()
@@ -291,19 +312,31 @@ class PartitionTask:
             self._commit = None
 
 
+def unwrapped(error: Exception) -> Exception:
+    """Return what aiokafka's sender met, where it says no more than "unexpected error"."""
+    while type(error) is KafkaError and isinstance(error.__cause__, Exception):
+        error = error.__cause__
+    return error
+
+
 def is_retryable(error: Exception) -> bool:
     """Whether opening the task again can help: the broker was away, moved, or took the partition back."""
-    if isinstance(error, RetryableError | CommitFailedError | IllegalStateError | TimeoutError | ConnectionError):
-        return True
-    return isinstance(error, KafkaError) and bool(getattr(error, "retriable", False) or _TRANSIENT & {*_names(error)})
+    return isinstance(error, _TRANSIENT) or bool(getattr(error, "retriable", False))
 
 
-# aiokafka marks these as final, which they are for the producer at hand but not for a new one.
-_TRANSIENT = {"KafkaTimeoutError", "KafkaConnectionError", "OutOfOrderSequenceNumber", "UnknownProducerId"}
-
-
-def _names(error: Exception) -> Iterator[str]:
-    return (kind.__name__ for kind in type(error).__mro__)
+# aiokafka marks some of these as final, which they are for the producer at hand but not for a new one.
+_TRANSIENT = (
+    RetryableError,
+    ConnectionError,
+    TimeoutError,
+    KafkaConnectionError,
+    KafkaTimeoutError,
+    CommitFailedError,
+    IllegalStateError,
+    InvalidProducerIdMapping,
+    InvalidTxnState,
+    OutOfOrderSequenceNumber,
+)
 
 
 def describe(error: BaseException) -> str:

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import aiokafka
 import faust
 from aiokafka.abc import ConsumerRebalanceListener
-from aiokafka.errors import ConsumerStoppedError
+from aiokafka.errors import ConsumerStoppedError, NoOffsetForPartitionError, OffsetOutOfRangeError
 from faust.serializers.schemas import Schema
 from faust.transport import base
 from faust.transport.consumer import Consumer as FaustConsumer
@@ -37,6 +37,9 @@ class PartitionOwner(Protocol):
 
     async def revoked(self, partitions: set[TopicPartition]) -> None:
         """Finish or abort all work on `partitions`; they belong to nobody once this returns."""
+
+    def out_of_range(self, source: TopicPartition) -> None:
+        """Open `source` anew: the broker no longer has the records that come next."""
 
 
 class BatchApp(faust.App):  # type: ignore[misc]  # faust is untyped here
@@ -196,6 +199,13 @@ class Consumer(FaustConsumer):  # type: ignore[misc]
                 batches = await self._poll()
             except ConsumerStoppedError:
                 return
+            except NoOffsetForPartitionError:
+                continue  # from before the seek: aiokafka looks for a position of its own first
+            except OffsetOutOfRangeError as error:
+                for source in error.args[0]:
+                    self.hold(source)
+                    self.app.owner.out_of_range(source)
+                continue
             messages = [self._to_message(TP(*tp), records) for tp, records in batches.items()]
             for message in messages:
                 await self.callback(message)

@@ -228,7 +228,8 @@ class Model:
 
     def predict(self, matrix: Matrix) -> Scores:
         self.seen.append(matrix)
-        return np.clip(np.nansum(matrix, axis=1), 0.0, 1.0).astype(np.float32)
+        scores: Scores = np.clip(np.nansum(matrix, axis=1), 0.0, 1.0).astype(np.float32)
+        return scores
 
     def dump(self) -> bytes:
         return b"sum"

@@ -96,7 +96,7 @@ async def test_a_model_that_could_not_be_had_is_tried_again_when_asked_again(ope
 
 async def test_whatever_a_model_raises_while_it_is_opened_makes_it_unusable_and_no_more(opener: Opener) -> None:
     opener.errors.append(KeyError("trees"))
-    with pytest.raises(ModelUnusable, match="m1.*KeyError.*trees"):
+    with pytest.raises(ModelUnusable, match=r"m1.*KeyError.*trees"):
         await ModelShelf(opener, 1000).get(FLIGHTS, version_of(FLIGHTS, "m1"))
 
 
@@ -106,7 +106,7 @@ async def test_whatever_a_model_raises_at_its_first_prediction_makes_it_unusable
             raise ZeroDivisionError("oops")
 
     opener.models["m1"] = Broken()
-    with pytest.raises(ModelUnusable, match="m1.*ZeroDivisionError.*oops"):
+    with pytest.raises(ModelUnusable, match=r"m1.*ZeroDivisionError.*oops"):
         await ModelShelf(opener, 1000).get(FLIGHTS, version_of(FLIGHTS, "m1"))
 
 
