@@ -128,6 +128,8 @@ class PartitionTask:
         self._on_fatal = on_fatal
         self._clock = clock
         self._lane: deque[Batch] = deque()
+        self._held: set[TopicPartition] = set()
+        self._working = False
         self._epochs: dict[TopicPartition, int] = {}
         self._wake = asyncio.Event()
         self._closing = False
@@ -141,7 +143,7 @@ class PartitionTask:
     @property
     def lag_events(self) -> dict[TopicPartition, int]:
         """Records between what is committed and the end of each input, as last heard from the broker."""
-        idle = not (self._lane or self._uncommitted or self._commit)
+        idle = not (self._working or self._lane or self._uncommitted or self._commit)
         return {
             source: 0 if idle and not self._source.unread(source) else max(0, self._source.end(source) - offset)
             for source, offset in self.committed.items()
@@ -157,6 +159,7 @@ class PartitionTask:
             return  # fetched before this task last opened: it will come again
         self._lane.append(batch)
         if len(self._lane) >= LANE_BATCHES:
+            self._held.add(batch.source)
             self._source.hold(batch.source)
         self._wake.set()
 
@@ -201,6 +204,8 @@ class PartitionTask:
                 else:
                     self._on_fatal(self.name, error)
                     return
+            if self._closing:
+                return
             self._metrics.count(m.TASK_RESTARTS, 1, self.name.stage, reason)
             await asyncio.sleep(pause)
 
@@ -223,6 +228,7 @@ class PartitionTask:
 
     async def _run(self, delivery: Delivery) -> None:
         while (batch := await self._next(delivery)) is not None:
+            self._working = True
             for piece in self._pace.cut(batch):
                 outbox = Outbox()
                 await self._step(piece, outbox)
@@ -234,6 +240,7 @@ class PartitionTask:
                 await asyncio.sleep(0)
                 if self._closing:
                     break
+            self._working = False
         await self._settle()
         if self._uncommitted:
             self._begin_commit(delivery)
@@ -256,7 +263,7 @@ class PartitionTask:
             if self._lane:
                 batch = self._lane.popleft()
                 if len(self._lane) < LANE_BATCHES:
-                    self._source.resume(batch.source)
+                    self._resume_held()
                 return batch
             early = delivery.hides_until_commit and self._drained()
             if self._uncommitted and self._commit is None and (early or self._clock() >= self._commit_due):
@@ -269,6 +276,11 @@ class PartitionTask:
             except TimeoutError:
                 pass  # a commit is due
         return None
+
+    def _resume_held(self) -> None:
+        for source in self._held:
+            self._source.resume(source)
+        self._held.clear()
 
     def _note(self, piece: Batch) -> None:
         if not self._uncommitted:
@@ -303,8 +315,10 @@ class PartitionTask:
         for source in self._inputs:
             self._source.hold(source)
         self._failure = None
+        self._working = False
         self._epochs.clear()
         self._lane.clear()
+        self._held.clear()
         self._uncommitted.clear()
         if self._commit is not None:
             self._commit.cancel()
@@ -321,6 +335,7 @@ def unwrapped(error: Exception) -> Exception:
 
 def is_retryable(error: Exception) -> bool:
     """Whether opening the task again can help: the broker was away, moved, or took the partition back."""
+    error = unwrapped(error)
     return isinstance(error, _TRANSIENT) or bool(getattr(error, "retriable", False))
 
 

@@ -21,7 +21,7 @@ from aiokafka.errors import (
 from schemas.errors import FatalError, RetryableError
 from stream.batches import Batch, Outbox, TopicPartition
 from stream.metrics import Metrics
-from stream.tasks import LANE_BATCHES, PartitionTask, TaskLimits, TaskName, is_retryable
+from stream.tasks import LANE_BATCHES, PartitionTask, TaskLimits, TaskName, is_retryable, unwrapped
 from tests.support import MemoryDelivery, MemoryKafka, MemorySource, leap_through, now
 
 INPUT = TopicPartition("in", 0)
@@ -299,6 +299,30 @@ async def test_a_fenced_task_comes_back_only_when_a_wrong_owner_would_know(bench
 
 
 @on_bench
+async def test_it_is_fenced_too_when_only_the_cause_says_so(bench: Bench) -> None:
+    await bench.begin(b"0")
+    bench.errors["commit"] = [_from_sender(ProducerFenced())]
+    bench.deliver()
+    await bench.settle(1.0)
+    assert bench.restarts("fenced") == 1
+    assert not bench.fatal
+
+
+@on_bench
+async def test_it_opens_anew_when_told_that_the_next_records_are_gone(bench: Bench) -> None:
+    await bench.begin(b"0", b"1", b"2")
+    bench.deliver(1)
+    await bench.settle()
+    bench.task.reopen("retention removed them")
+    await bench.settle(1.0)
+    assert bench.task.running
+    assert bench.restarts("retry") == 1
+    bench.deliver()
+    await bench.settle()
+    assert bench.kafka.written[OUTPUT] == [b"0", b"1", b"2"]
+
+
+@on_bench
 async def test_a_fatal_error_ends_it_and_is_told(bench: Bench) -> None:
     error = FatalError("the producer uses another partitioner")
     await bench.begin(b"0")
@@ -448,4 +472,4 @@ def _from_sender(cause: KafkaError) -> KafkaError:
     ids=lambda value: repr(value)[:40],
 )
 def test_errors_that_another_attempt_can_cure_are_told_from_those_it_cannot(error: Exception, retryable: bool) -> None:
-    assert is_retryable(error) is retryable
+    assert is_retryable(unwrapped(error)) is retryable

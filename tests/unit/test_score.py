@@ -1,0 +1,179 @@
+"""One batch of feature records through the stage: every record becomes one prediction or one dead letter."""
+
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+
+from agents.score import Score
+from agents.serving import Served
+from ml.models.protocol import Matrix, Scores
+from schemas.errors import FatalError
+from schemas.events import DeadLetter, Prediction
+from schemas.features import FeatureReader
+from schemas.streams import StreamSpec
+from schemas.wire import decode
+from stream.batches import Outbox, TopicPartition
+from stream.deadletters import DeadLetterGate
+from stream.intake import FeatureIntake
+from stream.metrics import Metrics
+from stream.partitioner import partitions_of
+from stream.placement import Placement
+from tests.support import Entry, Model, batch, deployment_of, version_of
+
+BINARY = StreamSpec(name="flights", features=("a", "b"), threshold=0.7)
+CLASSES = StreamSpec(name="birds", features=("a", "b"), task="multiclass", classes=("owl", "tit", "jay"))
+NOW_MS = 1_000_000
+HOME = int(partitions_of([b"N1"], 4)[0])
+
+
+class Answers(Model):
+    """Gives the scores it was made with."""
+
+    def __init__(self, scores: Any) -> None:
+        super().__init__()
+        self.scores = np.array(scores, dtype=np.float32)
+
+    def predict(self, matrix: Matrix) -> Scores:
+        assert len(matrix) == len(self.scores)
+        return self.scores
+
+
+class Bench:
+    """The stage for one partition, with a model."""
+
+    def __init__(self, spec: StreamSpec, model: Model, gate: DeadLetterGate | None = None) -> None:
+        self.spec = spec
+        self.metrics = Metrics()
+        self.served = Served(model, version_of(spec, "m1"), deployment_of(spec, "m1", 3))
+        placement = Placement(f"{spec.name}.features", HOME, 4)
+        self.score = Score(
+            self,  # type: ignore[arg-type]  # as much of a Serving as is used
+            FeatureIntake(FeatureReader(spec), placement, 1000),
+            gate or DeadLetterGate(1.0, 10),
+            self.metrics,
+            lambda: NOW_MS,
+        )
+
+    async def ready(self) -> Served:
+        return self.served
+
+    async def take(self, *records: Entry) -> tuple[list[Prediction], list[DeadLetter]]:
+        outbox = Outbox()
+        await self.score.process(batch(TopicPartition(f"{self.spec.name}.features", HOME), records), outbox)
+        found = {"predictions": [], "features.dead": []}  # type: dict[str, list[bytes]]
+        for target, written in outbox.targets.items():
+            assert target.partition == HOME
+            found[target.topic.removeprefix(f"{self.spec.name}.")] += [value for _, value in written]
+        return (
+            [decode(Prediction, value) for value in found["predictions"]],
+            [decode(DeadLetter, value) for value in found["features.dead"]],
+        )
+
+    def count(self, name: str, **labels: str) -> float:
+        return self.metrics.registry.get_sample_value(name, {"stream": self.spec.name, **labels}) or 0.0
+
+
+def _record(offset: int, a: float | None = 0.0, b: float | None = 0.0, timestamp: int = NOW_MS) -> Entry:
+    document = {"event_id": f"e{offset}", "entity_id": "N1", "event_time_ms": 5, "features": {"a": a, "b": b}}
+    return Entry(offset, json.dumps(document).encode(), b"N1", timestamp)
+
+
+async def test_a_prediction_says_everything_there_is_to_know_about_it() -> None:
+    bench = Bench(BINARY, Model())
+    predictions, letters = await bench.take(_record(41, 0.25, None))
+    assert letters == []
+    assert predictions == [
+        Prediction(
+            event_id="e41",
+            entity_id="N1",
+            event_time_ms=5,
+            scored_time_ms=NOW_MS,
+            model_id="m1",
+            variant="champion",
+            deployment_revision=3,
+            score=0.25,
+            scores=None,
+            label=0,
+            features=(0.25, None),
+            partition=HOME,
+            offset=41,
+        )
+    ]
+
+
+async def test_predictions_come_in_log_order_and_each_with_its_own_score() -> None:
+    bench = Bench(BINARY, Model())
+    predictions, _ = await bench.take(*(_record(i, i / 64, i / 64) for i in range(32)))
+    assert [(p.offset, p.score) for p in predictions] == [(i, i / 32) for i in range(32)]
+
+
+async def test_a_label_is_1_from_the_threshold_on() -> None:
+    scores = [0.69, 0.7, 0.71, 0.0, 1.0]
+    predictions, _ = await Bench(BINARY, Answers(scores)).take(*map(_record, range(5)))
+    assert [p.label for p in predictions] == [int(p.score >= BINARY.threshold) for p in predictions]
+    assert [p.label for p in predictions][2:] == [1, 0, 1]
+
+
+async def test_a_multiclass_prediction_has_the_score_of_each_class_and_the_name_of_the_best() -> None:
+    bench = Bench(CLASSES, Answers([[0.25, 0.5, 0.25], [0.75, 0.125, 0.125]]))
+    predictions, _ = await bench.take(_record(0), _record(1))
+    assert [(p.label, p.score, p.scores) for p in predictions] == [
+        ("tit", 0.5, [0.25, 0.5, 0.25]),
+        ("owl", 0.75, [0.75, 0.125, 0.125]),
+    ]
+
+
+async def test_bad_records_among_good_ones_become_dead_letters_and_change_nothing_else() -> None:
+    bench = Bench(BINARY, Model())
+    good = [_record(i, i / 10, 0.0) for i in (0, 2, 4)]
+    bad = [Entry(1, b"{", b"N1"), Entry(3, good[0].value, b"N2")]
+    predictions, letters = await bench.take(*sorted(good + bad, key=lambda record: record.offset))
+    assert [(p.offset, round(p.score, 3)) for p in predictions] == [(0, 0.0), (2, 0.2), (4, 0.4)]
+    assert [(letter.offset, letter.reason, letter.stage) for letter in letters] == [
+        (1, "malformed_json", "score"),
+        (3, "wrong_key", "score"),
+    ]
+    assert bench.count("ml_dead_letters_total", stage="score", reason="wrong_key") == 1
+    assert bench.count("ml_predictions_total", model="m1", variant="champion", label="0") == 3
+
+
+async def test_a_batch_with_nothing_good_in_it_asks_the_model_nothing() -> None:
+    model = Model()
+    predictions, letters = await Bench(BINARY, model).take(Entry(0, b"{", b"N1"), Entry(1, None, b"N1"))
+    assert (len(predictions), len(letters), model.seen) == (0, 2, [])
+
+
+@pytest.mark.parametrize(
+    ("spec", "scores"),
+    [
+        (BINARY, [0.5, np.nan, np.inf]),
+        (CLASSES, [[0.2, 0.6, 0.2], [0.1, np.nan, 0.9], [np.inf, 0, 0]]),
+    ],
+)
+async def test_an_event_without_a_finite_score_is_a_dead_letter(spec: StreamSpec, scores: Any) -> None:
+    predictions, letters = await Bench(spec, Answers(scores)).take(*map(_record, range(3)))
+    assert [p.offset for p in predictions] == [0]
+    assert [(letter.offset, letter.reason) for letter in letters] == [(1, "no_score"), (2, "no_score")]
+
+
+async def test_a_model_that_fails_is_counted_and_nothing_is_written() -> None:
+    bench = Bench(BINARY, Answers([0.5]))
+    with pytest.raises(AssertionError):
+        await bench.take(_record(0), _record(1))
+    assert bench.count("ml_prediction_errors_total") == 1
+    assert bench.count("ml_predictions_total", model="m1", variant="champion", label="0") == 0
+
+
+async def test_too_many_dead_letters_stop_the_worker_with_the_last_reason() -> None:
+    bench = Bench(BINARY, Model(), DeadLetterGate(0.05, 100))
+    with pytest.raises(FatalError, match=r"6 of the last 10 records could not be used.*the record has no value"):
+        await bench.take(*(_record(i) if i < 4 else Entry(i, b"", b"N1") for i in range(10)))
+
+
+async def test_latency_runs_from_the_record_s_time_in_kafka_and_is_never_negative() -> None:
+    bench = Bench(BINARY, Model())
+    await bench.take(_record(0, timestamp=NOW_MS - 40), _record(1, timestamp=NOW_MS + 5000))
+    assert bench.count("ml_prediction_latency_seconds_sum") == pytest.approx(0.04)
+    assert bench.count("ml_prediction_latency_seconds_count") == 2
