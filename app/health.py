@@ -13,7 +13,10 @@ Report = dict[str, object]
 
 
 class Pages:
-    """Serves `/metrics`, `/health` (503 until ready) and `/health/live`. `refresh` is called before each reading."""
+    """Serves `/metrics`, `/health` (503 unless ready and alive) and `/health/live` (503 unless alive).
+
+    `refresh` is called before each reading of the metrics.
+    """
 
     def __init__(self, metrics: Metrics, refresh: Callable[[], None], report: Callable[[], Report]) -> None:
         self._metrics = metrics
@@ -51,10 +54,11 @@ class Pages:
 
     async def _on_health(self, request: web.Request) -> web.Response:
         report = self._report()
-        return _json(report, 200 if report["ready"] else 503)
+        return _json(report, 200 if report["ready"] and report["alive"] else 503)
 
     async def _on_live(self, request: web.Request) -> web.Response:
-        return _json({"alive": True}, 200)
+        alive = bool(self._report()["alive"])
+        return _json({"alive": alive}, 200 if alive else 503)
 
 
 def _json(document: Report, status: int) -> web.Response:

@@ -33,13 +33,14 @@ from stream.placement import Placement
 from stream.role import Role, RoleSettings, StageSpec
 from stream.tasks import PartitionTask, Stage
 from stream.views import LogView, ViewFollower
-from stream.watchdog import LoopGuard, measure_loop_lag, watch_progress
+from stream.watchdog import LoopGuard, ProgressWatch, measure_loop_lag
 from topics.specs import StreamTopics, topics_of
 
 log = logging.getLogger("penstock.worker")
 
 RoleName = Literal["score", "learn"]
 ROLES: tuple[RoleName, ...] = ("score", "learn")
+ALIVE_STALL_S = 10.0  # with lag and an answering broker; the watchdog itself waits for stall_timeout_ms
 EMBEDDED_FETCH_WAIT_MS = 5  # the embedded broker answers a fetch only when the wait is over
 
 
@@ -112,6 +113,7 @@ class Worker:
         self._roles: list[Role] = []
         self._streams: list[StreamStages] = []
         self._background: set[asyncio.Task[None]] = set()
+        self._progress = ProgressWatch(self.tasks, connection.reachable, settings.stall_timeout_ms / 1000)
 
     def end(self, error: BaseException | None = None) -> None:
         """Ask the worker to end: cleanly, or with `error`. The first call counts."""
@@ -145,7 +147,7 @@ class Worker:
             for role in self._role_names:
                 starting.create_task(self._start_role(role, cluster.embedded, closing))
         self._spawn(measure_loop_lag(self.metrics))
-        self._spawn(watch_progress(self.tasks, self._connection.reachable, self._settings.stall_timeout_ms / 1000))
+        self._spawn(self._progress.run())
         log.info("the worker runs %s; metrics and health are at %s", ", ".join(self._role_names), address)
 
     async def _check_topics(self, embedded: bool) -> None:
@@ -205,10 +207,15 @@ class Worker:
         return [task for role in self._roles for task in role.tasks.values()]
 
     def health(self) -> Report:
-        """Return whether the worker is ready, and what each stream is at."""
+        """Return whether the worker is ready and alive, and what each stream is at.
+
+        Ready: partitions assigned, tasks recovered, champions loaded. Alive: offsets move while there is lag and the
+        broker answers.
+        """
         ready = bool(self._roles) and len(self._roles) == len(self._role_names) and all(r.ready for r in self._roles)
         return {
             "ready": ready,
+            "alive": self._progress.stalled_s <= ALIVE_STALL_S,
             "roles": list(self._role_names),
             "tasks": {str(task.name): "running" if task.running else "recovering" for task in self.tasks()},
             "streams": {stream.spec.name: _serving_report(stream.serving) for stream in self._streams},

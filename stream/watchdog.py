@@ -29,39 +29,59 @@ async def measure_loop_lag(metrics: Metrics) -> None:
         metrics.observe(m.LOOP_LAG, max(0.0, loop.time() - due))
 
 
-async def watch_progress(
-    tasks: Callable[[], Iterable[PartitionTask]],
-    ask_broker: Callable[[], Awaitable[object]],
-    stall_timeout_s: float,
-    clock: Callable[[], float] = time.monotonic,
-    interval_s: float = 1.0,
-) -> None:
-    """Raise FatalError when a task has lag and commits nothing for `stall_timeout_s` while the broker answers.
+class ProgressWatch:
+    """Looks for tasks that have lag and commit nothing although the broker answers.
 
-    The time during which the broker does not answer is not held against anybody.
+    `stalled_s` is how long the worst task has been so; the time during which the broker does not answer is not held
+    against anybody.
     """
-    patience_from = clock()
-    while True:
-        await asyncio.sleep(interval_s)
-        behind = [task for task in tasks() if task.running and sum(task.lag_events.values()) > 0]
-        late = [task for task in behind if clock() - task.progress_at > interval_s]
-        if not late:
-            patience_from = clock()
-            continue
-        try:
-            await ask_broker()
-        except PenstockError as error:
-            log.warning("the broker does not answer: %s", error)
-            patience_from = clock()
-            continue
-        for task in late:
-            stalled_s = clock() - max(task.progress_at, patience_from)
-            if stalled_s > stall_timeout_s:
+
+    def __init__(
+        self,
+        tasks: Callable[[], Iterable[PartitionTask]],
+        ask_broker: Callable[[], Awaitable[object]],
+        stall_timeout_s: float,
+        clock: Callable[[], float] = time.monotonic,
+        interval_s: float = 1.0,
+    ) -> None:
+        self.stalled_s = 0.0
+        self._tasks = tasks
+        self._ask_broker = ask_broker
+        self._stall_timeout_s = stall_timeout_s
+        self._clock = clock
+        self._interval_s = interval_s
+        self._patience_from = clock()
+
+    async def run(self) -> None:
+        """Watch for ever; raises FatalError, which names the task, when it has stalled for `stall_timeout_s`."""
+        while True:
+            await asyncio.sleep(self._interval_s)
+            worst = await self._worst()
+            self.stalled_s = self._stall_of(worst) if worst else 0.0
+            if worst and self.stalled_s > self._stall_timeout_s:
                 raise FatalError(
-                    f"{task.name} has {sum(task.lag_events.values())} events waiting and committed nothing for "
-                    f"{stalled_s:.0f} s although the broker answers: the worker is stuck and ends",
+                    f"{worst.name} has {sum(worst.lag_events.values())} events waiting and committed nothing for "
+                    f"{self.stalled_s:.0f} s although the broker answers: the worker is stuck and ends",
                     exit_code=STUCK_EXIT_CODE,
                 )
+
+    async def _worst(self) -> PartitionTask | None:
+        """Return the task that is late the longest, if any is and the broker answers."""
+        behind = [task for task in self._tasks() if task.running and sum(task.lag_events.values()) > 0]
+        late = [task for task in behind if self._clock() - task.progress_at > self._interval_s]
+        if not late:
+            self._patience_from = self._clock()
+            return None
+        try:
+            await self._ask_broker()
+        except PenstockError as error:
+            log.warning("the broker does not answer: %s", error)
+            self._patience_from = self._clock()
+            return None
+        return min(late, key=lambda task: task.progress_at)
+
+    def _stall_of(self, task: PartitionTask) -> float:
+        return self._clock() - max(task.progress_at, self._patience_from)
 
 
 class LoopGuard:

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 import click
 import orjson
+from aiokafka.errors import KafkaError
 
 from app.settings import Settings, load_settings
 from schemas.errors import SettingsError
@@ -76,7 +77,18 @@ stream_option = click.option("--stream", "stream_name", help="The stream; may be
 
 def run(work: Coroutine[Any, Any, T]) -> T:
     """Run a command's coroutine."""
-    return asyncio.run(work)
+
+    async def quietly() -> T:
+        asyncio.get_running_loop().set_exception_handler(leave_out_kafka)
+        return await work
+
+    return asyncio.run(quietly())
+
+
+def leave_out_kafka(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Report what nobody awaited, except Kafka's errors: of a fenced producer, aiokafka keeps futures to itself."""
+    if not isinstance(context.get("exception"), KafkaError):
+        loop.default_exception_handler(context)
 
 
 def whoami() -> str:

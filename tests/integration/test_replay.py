@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
+from app.cli.context import leave_out_kafka
 from app.dead_letters import Lane, look
 from app.replay import Outcome, Replay
 from schemas.errors import InvalidEvent, PenstockError, SettingsError
@@ -173,6 +174,7 @@ async def test_a_replay_that_is_cut_short_is_finished_by_the_next_without_a_doub
 
 @pytest.mark.parametrize("broker", ["kafka"], indirect=True)
 async def test_two_replays_at_once_send_nothing_twice(field: Field) -> None:
+    asyncio.get_running_loop().set_exception_handler(leave_out_kafka)
     letters = [good(i) for i in range(1_000)]
     await field.bury(*letters)
     outcomes = await asyncio.gather(*[field.replay.run() for _ in range(2)], return_exceptions=True)

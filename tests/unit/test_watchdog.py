@@ -15,7 +15,7 @@ import pytest
 from schemas.errors import FatalError, RetryableError
 from stream.batches import TopicPartition
 from stream.metrics import Metrics
-from stream.watchdog import LAG_INTERVAL_S, STUCK_EXIT_CODE, LoopGuard, measure_loop_lag, watch_progress
+from stream.watchdog import LAG_INTERVAL_S, STUCK_EXIT_CODE, LoopGuard, ProgressWatch, measure_loop_lag
 from tests.support import leap_through, now
 
 STALL_S = 60.0
@@ -54,12 +54,12 @@ class Watch:
 
     async def run(self) -> None:
         try:
-            await watch_progress(
+            await ProgressWatch(
                 lambda: self.tasks,  # type: ignore[arg-type, return-value]
                 self.ask_broker,
                 STALL_S,
                 lambda: now() + self.missing_s,
-            )
+            ).run()
         except FatalError as error:
             self.verdict = error
 
