@@ -6,7 +6,6 @@ import logging
 import os
 import sys
 import threading
-import time
 from collections.abc import Awaitable, Callable, Iterable
 
 from schemas.errors import FatalError, PenstockError
@@ -32,8 +31,9 @@ async def measure_loop_lag(metrics: Metrics) -> None:
 class ProgressWatch:
     """Looks for tasks that have lag and commit nothing although the broker answers.
 
-    `stalled_s` is how long the worst task has been so; the time during which the broker does not answer is not held
-    against anybody.
+    It counts its own looks, not the clock: each look at which a task has lag, has made no progress since the look
+    before, and the broker answers, counts `interval_s` against it. So nobody is blamed for time in which the task was
+    idle, the broker was away, or the whole process was stopped. `stalled_s` is the worst task's count.
     """
 
     def __init__(
@@ -41,47 +41,46 @@ class ProgressWatch:
         tasks: Callable[[], Iterable[PartitionTask]],
         ask_broker: Callable[[], Awaitable[object]],
         stall_timeout_s: float,
-        clock: Callable[[], float] = time.monotonic,
         interval_s: float = 1.0,
     ) -> None:
         self.stalled_s = 0.0
         self._tasks = tasks
         self._ask_broker = ask_broker
         self._stall_timeout_s = stall_timeout_s
-        self._clock = clock
         self._interval_s = interval_s
-        self._patience_from = clock()
+        self._looks: dict[PartitionTask, tuple[float, int]] = {}  # progress_at, and looks without any since
 
     async def run(self) -> None:
         """Watch for ever; raises FatalError, which names the task, when it has stalled for `stall_timeout_s`."""
         while True:
             await asyncio.sleep(self._interval_s)
-            worst = await self._worst()
-            self.stalled_s = self._stall_of(worst) if worst else 0.0
-            if worst and self.stalled_s > self._stall_timeout_s:
-                raise FatalError(
-                    f"{worst.name} has {sum(worst.lag_events.values())} events waiting and committed nothing for "
-                    f"{self.stalled_s:.0f} s although the broker answers: the worker is stuck and ends",
-                    exit_code=STUCK_EXIT_CODE,
-                )
+            await self._look()
+            for task, (_, looks) in self._looks.items():
+                if looks * self._interval_s > self._stall_timeout_s:
+                    raise FatalError(
+                        f"{task.name} has {sum(task.lag_events.values())} events waiting and committed nothing for "
+                        f"{self.stalled_s:.0f} s although the broker answers: the worker is stuck and ends",
+                        exit_code=STUCK_EXIT_CODE,
+                    )
 
-    async def _worst(self) -> PartitionTask | None:
-        """Return the task that is late the longest, if any is and the broker answers."""
+    async def _look(self) -> None:
         behind = [task for task in self._tasks() if task.running and sum(task.lag_events.values()) > 0]
-        late = [task for task in behind if self._clock() - task.progress_at > self._interval_s]
-        if not late:
-            self._patience_from = self._clock()
-            return None
+        looks = {}
+        for task in behind:
+            progress_at, count = self._looks.get(task, (task.progress_at, -1))
+            looks[task] = (task.progress_at, count + 1 if progress_at == task.progress_at else 0)
+        if any(count for _, count in looks.values()) and not await self._broker_answers():
+            looks = {}
+        self._looks = looks
+        self.stalled_s = max((count for _, count in looks.values()), default=0) * self._interval_s
+
+    async def _broker_answers(self) -> bool:
         try:
             await self._ask_broker()
         except PenstockError as error:
             log.warning("the broker does not answer: %s", error)
-            self._patience_from = self._clock()
-            return None
-        return min(late, key=lambda task: task.progress_at)
-
-    def _stall_of(self, task: PartitionTask) -> float:
-        return self._clock() - max(task.progress_at, self._patience_from)
+            return False
+        return True
 
 
 class LoopGuard:

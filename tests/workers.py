@@ -1,4 +1,4 @@
-"""A deployment for tests: streams with topics and models on a broker, workers in this process, plain clients around it."""
+"""A deployment for tests: streams with topics and models on a broker, workers in this process, and plain clients."""
 
 import asyncio
 import itertools
@@ -19,7 +19,6 @@ from app.registry import artifact_store, signer
 from app.settings import Settings, load_settings
 from app.worker import ROLES, RoleName, Worker, now_ms
 from schemas.events import AuditEvent, DeadLetter, ModelVersion, Prediction
-from schemas.streams import StreamSpec
 from schemas.wire import decode
 from stream import admin
 from stream.batches import TopicPartition
@@ -43,9 +42,7 @@ class Sent(NamedTuple):
 class Deployment:
     """Binary streams (and multiclass ones, by their classes) on one broker, apart from all others by `name`."""
 
-    def __init__(
-        self, broker: Broker, name: str, folder: Path, environ: Mapping[str, str], **classes: list[str]
-    ) -> None:
+    def __init__(self, broker: Broker, name: str, folder: Path, environ: dict[str, str], **classes: list[str]) -> None:
         self.environ = {
             "ML_KAFKA_BOOTSTRAP": broker.bootstrap,
             "ML_KAFKA_GROUP_PREFIX": name,
@@ -99,7 +96,10 @@ class Deployment:
         """Return all committed predictions and dead letters once there are `count`; fail if there are not in time."""
         topics = StreamTopics(stream)
         found: dict[str, list[Any]] = {topics.predictions: [], topics.features_dead: []}
-        types = {topics.predictions: Prediction, topics.features_dead: DeadLetter}
+        types: dict[str, type[Prediction | DeadLetter]] = {
+            topics.predictions: Prediction,
+            topics.features_dead: DeadLetter,
+        }
         async with self.reader(*found) as reader:
             async with asyncio.timeout(PATIENCE_S):
                 while sum(map(len, found.values())) < count:
@@ -171,7 +171,7 @@ def _table(stream: str, classes: list[str]) -> str:
     return f"[streams.{stream}]\nfeatures = {json.dumps(FEATURES)}\npartitions = {PARTITIONS}\n{kind}"
 
 
-def _checked(kind: type[Prediction] | type[DeadLetter], record: Any) -> Prediction | DeadLetter:
+def _checked(kind: type[Prediction | DeadLetter], record: Any) -> Prediction | DeadLetter:
     """Decode an output, which must lie on the partition of what it was made of, under the same key."""
     event = decode(kind, record.value)
     assert event.partition == record.partition

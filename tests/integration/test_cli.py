@@ -310,7 +310,7 @@ def test_a_model_is_registered_listed_shown_and_promoted_and_then_serves(here: D
     assert penstock("models", "show", model_id, "--json").document == {"champion": False} | version
     promoted = penstock("models", "promote", model_id)
     assert (promoted.code, promoted.out.startswith("done: ")) == (0, True), promoted
-    assert f"* {model_id} " in penstock("models", "list").out
+    eventually(lambda: f"* {model_id} " in penstock("models", "list").out)
     eventually(lambda: here.health()["ready"] and here.health()["streams"][here.stream]["champion"] == model_id)
 
 
@@ -411,7 +411,7 @@ def test_dead_letters_are_listed_and_those_that_can_be_scored_are_replayed_once(
 
     [prediction] = eventually(predictions)
     assert (prediction["partition"], prediction["features"]) == (home, [1.0, None])
-    assert waiting() == junk | {f"{features}/wrong_partition": 0}
+    eventually(lambda: waiting() == junk | {f"{features}/wrong_partition": 0})
 
 
 def test_the_doctor_finds_all_well_and_then_what_is_broken(here: Deployment, penstock: Penstock, champion: str) -> None:

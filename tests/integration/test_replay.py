@@ -46,8 +46,18 @@ class Field:
                 written = dead_letter(record, source, "score", error, now_ms=record.offset)
                 await producer.send(self.replay.lane.dead, written.value, written.key, partition=0)
 
+    async def _settle(self) -> None:
+        """Wait until the last transaction is visible: Kafka says that it is committed a little earlier."""
+        if self.broker.kind == "kafka":
+            fencing = AIOKafkaProducer(
+                bootstrap_servers=self.broker.bootstrap, transactional_id=self.replay.transactional_id
+            )
+            await fencing.start()
+            await fencing.stop()
+
     async def sent(self) -> list[tuple[int, bytes, bytes]]:
         """Partition, key and value of every committed feature event."""
+        await self._settle()
         places = [TopicPartition(self.replay.lane.topic, partition) for partition in range(4)]
         options = {"isolation_level": "read_committed", "auto_offset_reset": "earliest", "fetch_max_wait_ms": 20}
         async with AIOKafkaConsumer(bootstrap_servers=self.broker.bootstrap, **options) as consumer:
@@ -60,6 +70,8 @@ class Field:
         return sorted(found)
 
     async def waiting(self) -> int:
+        """How many letters wait."""
+        await self._settle()
         overview = await look(self.replay.connection, self.replay.lane)
         return sum(count.waiting for count in overview.counts)
 
@@ -140,6 +152,7 @@ async def test_an_event_that_dies_again_after_its_replay_waits_as_a_new_letter(f
 async def test_a_look_shows_the_newest_that_wait_and_counts_them_all(field: Field) -> None:
     await field.bury(*map(good, range(10)))
     await replace(field.replay, places=[(0, 9)]).run()
+    assert await field.waiting() == 9
     overview = await look(field.replay.connection, field.replay.lane, limit=3)
     assert [letter.event.offset for letter in overview.newest] == [6, 7, 8]
     assert overview.newest[0].original == good(6).value

@@ -22,7 +22,7 @@ STALL_S = 60.0
 INPUT = TopicPartition("in", 0)
 
 
-@dataclass
+@dataclass(eq=False)
 class Task:
     """What the watchdog sees of a partition task."""
 
@@ -40,12 +40,11 @@ class Task:
 
 
 class Watch:
-    """A watchdog over some tasks; `missing_s` is time that passes for the clock but not for the process."""
+    """A watchdog over some tasks."""
 
     def __init__(self, *tasks: Task) -> None:
         self.tasks = tasks
         self.broker_away = False
-        self.missing_s = 0.0
         self.verdict: FatalError | None = None
 
     async def ask_broker(self) -> None:
@@ -58,7 +57,6 @@ class Watch:
                 lambda: self.tasks,  # type: ignore[arg-type, return-value]
                 self.ask_broker,
                 STALL_S,
-                lambda: now() + self.missing_s,
             ).run()
         except FatalError as error:
             self.verdict = error
@@ -135,15 +133,6 @@ async def test_a_task_that_was_idle_is_not_blamed_for_the_first_event_after_it(w
         await asyncio.sleep(4.0)
     idle.gets(1)
     await asyncio.sleep(2.0)
-    assert watch.verdict is None
-
-
-@watching(Task())
-async def test_a_process_that_was_stopped_and_continued_is_not_blamed(watch: Watch) -> None:
-    watch.tasks[0].gets(5)
-    await asyncio.sleep(2.0)
-    watch.missing_s = 2 * STALL_S
-    await asyncio.sleep(STALL_S / 2)
     assert watch.verdict is None
 
 
