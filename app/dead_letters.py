@@ -7,25 +7,27 @@ letters are kept, and nowhere else.
 
 import asyncio
 import base64
+import binascii
+import sys
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Collection, Iterable
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
-import msgspec
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from app.partitions import partition_count
 from schemas.errors import InvalidEvent, SettingsError
 from schemas.events import DeadLetter
-from schemas.wire import decode, decoder
+from schemas.wire import decode
 from stream.connection import KafkaConnection
 from topics import StreamTopics
 
 REPLAY: Final = "replay"
 _FETCH_MAX_WAIT_MS: Final = 20
 _POLL_MS: Final = 200
+_POLL_RECORDS: Final = 500
 
 TopicName = Literal["features", "commands"]
 TOPIC_NAMES: Final[tuple[TopicName, ...]] = ("features", "commands")
@@ -49,36 +51,31 @@ class Lane:
         return cls(name, topics.commands, topics.commands_dead)
 
 
-class Slip(msgspec.Struct, frozen=True, gc=False):
-    """The fields of a DeadLetter that choosing needs."""
-
-    partition: int
-    offset: int
-    stage: str
-    reason: str
-    dead_time_ms: int
-
-
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """One letter that waits: its slip and where it lies in the dead-letter topic. About 300 bytes."""
+    """One letter that waits: why, since when, and where it lies in the dead-letter topic. About 300 bytes."""
 
-    slip: Slip
+    reason: str
+    dead_time_ms: int
     source: TopicPartition
     offset: int
 
 
 @dataclass(frozen=True, slots=True)
 class Letter:
-    """A dead letter in full, with its original's key."""
+    """A dead letter in full, with its original's key. It lies on the `partition` number where its original lay."""
 
+    partition: int
     key: bytes | None
     event: DeadLetter
 
     @property
     def original(self) -> bytes:
-        """The original's value, or its first 64 KiB."""
-        return base64.b64decode(self.event.original_base64)
+        """The original's value, or its first 64 KiB; nothing when no worker wrote this letter."""
+        try:
+            return base64.b64decode(self.event.original_base64)
+        except binascii.Error:
+            return b""
 
 
 @dataclass(slots=True)
@@ -91,11 +88,11 @@ class ReasonCount:
     oldest_ms: int | None = None
     newest_ms: int | None = None
 
-    def add(self, slip: Slip) -> None:
-        """Count one that waits."""
+    def add(self, time_ms: int) -> None:
+        """Count one that waits since `time_ms`."""
         self.waiting += 1
-        self.oldest_ms = slip.dead_time_ms if self.oldest_ms is None else min(self.oldest_ms, slip.dead_time_ms)
-        self.newest_ms = slip.dead_time_ms if self.newest_ms is None else max(self.newest_ms, slip.dead_time_ms)
+        self.oldest_ms = time_ms if self.oldest_ms is None else min(self.oldest_ms, time_ms)
+        self.newest_ms = time_ms if self.newest_ms is None else max(self.newest_ms, time_ms)
 
 
 @dataclass(slots=True)
@@ -109,30 +106,30 @@ class Ledger:
     def fold(self, source: TopicPartition, record: Any) -> None:
         """Take one record. A letter written twice, as delivery without transactions may do, waits once."""
         try:
-            slip = decode(Slip, record.value)
+            event = decode(DeadLetter, record.value)
         except InvalidEvent:
             self.unreadable += 1
             return
-        place = (slip.partition, slip.offset)
-        if slip.stage != REPLAY:
-            self.waiting[place] = Waiting(slip, source, record.offset)
+        place = (event.partition, event.offset)
+        if event.stage != REPLAY:
+            self.waiting[place] = Waiting(sys.intern(event.reason), event.dead_time_ms, source, record.offset)
         elif (answered := self.waiting.pop(place, None)) is not None:
-            self.replayed[answered.slip.reason] += 1
+            self.replayed[answered.reason] += 1
 
     def select(self, reasons: Collection[str] = (), places: Collection[Place] = ()) -> list[Waiting]:
         """Return what waits with one of `reasons` at one of `places`, newest first; empty means any."""
         chosen = [
             letter
             for place, letter in self.waiting.items()
-            if (not reasons or letter.slip.reason in reasons) and (not places or place in places)
+            if (not reasons or letter.reason in reasons) and (not places or place in places)
         ]
-        return sorted(chosen, key=lambda letter: letter.slip.dead_time_ms, reverse=True)
+        return sorted(chosen, key=lambda letter: letter.dead_time_ms, reverse=True)
 
     def counts(self) -> list[ReasonCount]:
         """Return one count per reason, the most frequent first."""
         counts: dict[str, ReasonCount] = {}
         for letter in self.waiting.values():
-            counts.setdefault(letter.slip.reason, ReasonCount(letter.slip.reason)).add(letter.slip)
+            counts.setdefault(letter.reason, ReasonCount(letter.reason)).add(letter.dead_time_ms)
         for reason, replayed in self.replayed.items():
             counts.setdefault(reason, ReasonCount(reason)).replayed = replayed
         return sorted(counts.values(), key=lambda count: (-count.waiting, count.reason))
@@ -155,47 +152,36 @@ class DeadLetterReader:
         sources = list(self._consumer.assignment())
         starts = await self._consumer.beginning_offsets(sources)
         ends = await self._consumer.end_offsets(sources)
-        await self._read(starts, ends, ledger.fold)
+        async for source, records in self._read(starts, ends):
+            for record in records:
+                ledger.fold(source, record)
         return ledger
 
-    async def letters(self, chosen: Iterable[Waiting], chunk: int = 200) -> AsyncIterator[list[Letter]]:
-        """Yield the letters in full, at most `chunk` at a time, in the order of each partition.
+    async def letters(self, chosen: Iterable[Waiting]) -> AsyncIterator[list[Letter]]:
+        """Yield the letters in full, at most 1 MB at a time, each partition's in order.
 
         One that retention has removed since is left out.
         """
-        wanted = {(letter.source, letter.offset) for letter in chosen}
-        while wanted:
-            part = sorted(wanted, key=lambda at: (at[0].partition, at[1]))[:chunk]
-            wanted.difference_update(part)
-            yield await self._fetch(set(part))
-
-    async def _fetch(self, wanted: set[tuple[TopicPartition, int]]) -> list[Letter]:
-        letters: list[Letter] = []
-
-        def take(source: TopicPartition, record: Any) -> None:
-            if (source, record.offset) in wanted:
-                letters.append(Letter(record.key, decoder(DeadLetter).decode(record.value)))
-
-        starts = {source: min(offset for at, offset in wanted if at == source) for source, _ in wanted}
-        ends = {source: max(offset for at, offset in wanted if at == source) + 1 for source, _ in wanted}
-        await self._read(starts, ends, take)
-        return sorted(letters, key=lambda letter: (letter.event.partition, letter.event.offset))
+        wanted: dict[TopicPartition, set[int]] = {}
+        for letter in chosen:
+            wanted.setdefault(letter.source, set()).add(letter.offset)
+        starts = {source: min(offsets) for source, offsets in wanted.items()}
+        ends = {source: max(offsets) + 1 for source, offsets in wanted.items()}
+        async for source, records in self._read(starts, ends):
+            if found := [record for record in records if record.offset in wanted[source]]:
+                yield [Letter(source.partition, record.key, decode(DeadLetter, record.value)) for record in found]
 
     async def _read(
-        self,
-        starts: dict[TopicPartition, int],
-        ends: dict[TopicPartition, int],
-        take: Callable[[TopicPartition, Any], None],
-    ) -> None:
+        self, starts: Mapping[TopicPartition, int], ends: Mapping[TopicPartition, int]
+    ) -> AsyncIterator[tuple[TopicPartition, list[Any]]]:
+        """Yield what lies from `starts` to before `ends`, as it is fetched."""
         for source, start in starts.items():
             self._consumer.seek(source, start)
         left = {source for source in starts if starts[source] < ends[source]}
         while left:
-            batches = await self._consumer.getmany(*left, timeout_ms=_POLL_MS)
+            batches = await self._consumer.getmany(*left, timeout_ms=_POLL_MS, max_records=_POLL_RECORDS)
             for source, records in batches.items():
-                for record in records:
-                    if record.offset < ends[source]:
-                        take(source, record)
+                yield source, [record for record in records if record.offset < ends[source]]
             left = {source for source in left if await self._consumer.position(source) < ends[source]}
 
 

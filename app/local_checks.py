@@ -90,8 +90,7 @@ async def _who_listens(host: str, port: int) -> Finding:
             aiohttp.ClientSession(timeout=timeout) as session,
             session.get(f"http://{name}:{port}/health") as answer,
         ):
-            health = await answer.json()
-            ready = bool(health["ready"])
+            ready = bool((await answer.json())["ready"]) and answer.ok
     except (aiohttp.ClientError, TimeoutError, ValueError, TypeError, KeyError):
         remedy = "set ML_METRICS_PORT to another one; 0 takes any free one"
         return warning("metrics port", f"{port} on {host} is taken by a program that is no worker", remedy)

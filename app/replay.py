@@ -95,7 +95,7 @@ class Examiner:
 
     def _home(self, letter: Letter) -> int:
         if self._lane.name == "commands" or letter.key is None:
-            return letter.event.partition
+            return letter.partition
         return int(partitions_of([letter.key], self._partitions)[0])
 
     def _intake(self, partition: int) -> FeatureIntake:
@@ -179,7 +179,7 @@ class Replay:
             ]
             await asyncio.gather(*originals)
             receipts = [
-                await producer.send(self.lane.dead, self._receipt(letter), letter.key, letter.event.partition)
+                await producer.send(self.lane.dead, self._receipt(letter), letter.key, letter.partition)
                 for letter, _ in accepted
             ]
             await asyncio.gather(*receipts)

@@ -273,4 +273,4 @@ async def run_worker(settings: Settings, connection: KafkaConnection, roles: Ite
 def _relax_garbage_collection() -> None:
     """Let whole batches live and die by reference counts: the default looks through every 700 new objects."""
     gc.freeze()
-    gc.set_threshold(100_000, 20, 50)
+    gc.set_threshold(20_000, 20, 50)

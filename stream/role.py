@@ -21,6 +21,7 @@ from stream.delivery import BATCH_BYTES, REQUEST_BYTES, AtLeastOnce, Delivery, E
 from stream.metrics import Metrics
 from stream.tasks import PartitionTask, Stage, TaskLimits, TaskName
 from stream.transport import BatchApp, Consumer
+from stream.turns import Turns
 
 log = logging.getLogger("penstock.role")
 
@@ -73,6 +74,7 @@ class Role:
         self._stages = stages
         self._metrics = metrics
         self._on_fatal = on_fatal
+        self._turns = Turns()
         self._by_source: dict[TopicPartition, PartitionTask] = {}
         self._app = self._new_app()
 
@@ -143,6 +145,7 @@ class Role:
             TaskLimits(self._settings.commit_interval_s, self._settings.session_timeout_ms / 1000 + 2),
             self._metrics,
             self._failed,
+            self._turns,
         )
         self.tasks[name] = task
         self._by_source.update(dict.fromkeys(inputs, task))

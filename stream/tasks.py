@@ -30,6 +30,7 @@ from stream import metrics as m
 from stream.batches import Batch, Outbox, TopicPartition
 from stream.delivery import Delivery, Offsets
 from stream.metrics import Metrics
+from stream.turns import Turns
 
 log = logging.getLogger("penstock.tasks")
 
@@ -113,6 +114,7 @@ class PartitionTask:
         limits: TaskLimits,
         metrics: Metrics,
         on_fatal: Callable[[TaskName, BaseException], None],
+        turns: Turns,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.name = name
@@ -126,6 +128,7 @@ class PartitionTask:
         self._limits = limits
         self._metrics = metrics
         self._on_fatal = on_fatal
+        self._turns = turns
         self._clock = clock
         self._lane: deque[Batch] = deque()
         self._held: set[TopicPartition] = set()
@@ -237,7 +240,6 @@ class PartitionTask:
                 self._note(piece)
                 if self._clock() >= self._commit_due:
                     self._begin_commit(delivery)
-                await asyncio.sleep(0)
                 if self._closing:
                     break
             self._working = False
@@ -247,6 +249,7 @@ class PartitionTask:
             await self._settle()
 
     async def _step(self, piece: Batch, outbox: Outbox) -> None:
+        await self._turns.take()
         started = self._clock()
         await self._stage.process(piece, outbox)
         seconds = self._clock() - started

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from stream.batches import Batch, Outbox, TopicPartition
 from stream.metrics import Metrics
 from stream.tasks import PartitionTask, TaskLimits, TaskName
+from stream.turns import Turns
 from tests.support import MemoryDelivery, MemoryKafka, MemorySource, Offsets, Pass, leap_through, now
 
 NAME = TaskName("group", "flights", "copy", 0)
@@ -114,6 +115,7 @@ class Life:
             LIMITS,
             Metrics(),
             lambda _, error: world.fail(f"fatal: {error!r}"),
+            Turns(),
             now,
         )
         self._polling = asyncio.create_task(source.run(self.task.accept, world.batch_sizes, world.delays_s))

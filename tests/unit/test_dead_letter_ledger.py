@@ -45,7 +45,7 @@ def letter(value: bytes | None, key: bytes | None = KEY, lane: Lane = FEATURES, 
     """The dead letter that a stage writes of such a record."""
     record, source = Record(7, key, value), TopicPartition(lane.topic, partition)
     written = dead_letter(record, source, "score", InvalidEvent("some_reason", "a sentence"), now_ms=99)
-    return Letter(written.key, decode(DeadLetter, written.value))
+    return Letter(partition, written.key, decode(DeadLetter, written.value))
 
 
 def slip(offset: int, reason: str = "empty", stage: str = "score", time_ms: int = 0, partition: int = 0) -> Record:
@@ -80,8 +80,14 @@ def test_a_letter_that_was_written_twice_waits_once_and_is_replayed_once() -> No
 
 
 def test_what_is_no_dead_letter_is_counted_and_left_alone() -> None:
-    ledger = fold(Record(0, None, b"junk"), Record(1, None, None), slip(1))
-    assert (ledger.unreadable, len(ledger.waiting)) == (2, 1)
+    part = b'{"partition": 0, "offset": 1, "stage": "score", "reason": "empty", "dead_time_ms": 1}'
+    ledger = fold(Record(0, None, b"junk"), Record(1, None, None), Record(2, None, part), slip(1))
+    assert (ledger.unreadable, len(ledger.waiting)) == (3, 1)
+
+
+def test_an_original_that_no_worker_can_have_written_is_incomplete() -> None:
+    event_ = msgspec.structs.replace(letter(event()).event, original_base64="no base64")
+    assert refusal(Letter(0, KEY, event_)) == "incomplete"
 
 
 @given(st.lists(st.tuples(st.integers(0, 4), st.booleans())))
@@ -93,8 +99,8 @@ def test_the_last_word_on_each_letter_counts(words: list[tuple[int, bool]]) -> N
 
 def test_letters_are_chosen_by_reason_and_place_the_newest_first() -> None:
     ledger = fold(slip(1, time_ms=5), slip(2, "no_key", time_ms=9), slip(3, time_ms=7), slip(3, partition=1))
-    assert [w.slip.offset for w in ledger.select(reasons=["empty"])] == [3, 1, 3]
-    assert [w.slip.reason for w in ledger.select(places=[(0, 2), (0, 1)])] == ["no_key", "empty"]
+    assert [w.offset for w in ledger.select(reasons=["empty"])] == [1003, 1001, 1003]
+    assert [w.reason for w in ledger.select(places=[(0, 2), (0, 1)])] == ["no_key", "empty"]
     assert [w.offset for w in ledger.select()] == [1002, 1003, 1001, 1003]
     assert ledger.select(["no_key"], [(0, 1)]) == []
 

@@ -168,7 +168,7 @@ async def test_a_port_that_a_stranger_has_is_a_warning(taken: int, monkeypatch: 
 
 @pytest.mark.parametrize(("ready", "status"), [(True, "ok"), (False, "warning")])
 async def test_a_port_that_a_worker_has_tells_whether_it_is_ready(ready: bool, status: str) -> None:
-    pages = Pages(Metrics(), lambda: None, lambda: {"ready": ready})
+    pages = Pages(Metrics(), lambda: None, lambda: {"ready": ready, "alive": True})
     address = await pages.start("127.0.0.1", 0)
     try:
         [finding] = await check_port(Settings(metrics_port=int(address.rpartition(":")[2])))

@@ -22,6 +22,7 @@ from schemas.errors import FatalError, RetryableError
 from stream.batches import Batch, Outbox, TopicPartition
 from stream.metrics import Metrics
 from stream.tasks import LANE_BATCHES, PartitionTask, TaskLimits, TaskName, is_retryable, unwrapped
+from stream.turns import Turns
 from tests.support import MemoryDelivery, MemoryKafka, MemorySource, leap_through, now
 
 INPUT = TopicPartition("in", 0)
@@ -54,6 +55,7 @@ class Bench:
             TaskLimits(INTERVAL_S, PAUSE_S),
             self.metrics,
             lambda _, error: self.fatal.append(error),
+            Turns(),
             now,
         )
 
