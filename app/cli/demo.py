@@ -5,7 +5,8 @@ from pathlib import Path
 import click
 
 from app.cli.context import Context, pass_context
-from app.demo.run import BAD_SHARE, DEFAULT_RATE, DemoOptions, run
+from app.demo.producer import DEFAULT_RATE
+from app.demo.run import BAD_SHARE, DemoOptions, run
 
 
 @click.command()

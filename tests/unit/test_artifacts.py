@@ -193,7 +193,8 @@ def test_a_signed_version_is_trusted() -> None:
 
 
 def test_the_signature_is_a_plain_hmac_that_any_release_and_tool_can_repeat() -> None:
-    signed = f'["penstock-artifact-1", "flights", "xgboost", "binary", ["a", "b"], [], "{SHA256}", 7000, 14000, "flights-1"]'
+    use = '"penstock-artifact-1", "flights", "xgboost", "binary", ["a", "b"], []'
+    signed = f'[{use}, "{SHA256}", 7000, 14000, "flights-1"]'
     assert Signer(b"key").sign(VERSION) == hmac.digest(b"key", signed.encode(), "sha256").hex()
 
 
