@@ -1,4 +1,4 @@
-"""The doctor: looks at everything a stream needs and says what is wrong and what to do. Changes nothing.
+"""The doctor: looks at everything a stream needs and says what is wrong and what to do; it mends nothing.
 
 What fails is a finding, never the end of the examination; what needs something that is not there is skipped.
 """

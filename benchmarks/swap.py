@@ -5,6 +5,8 @@ first one are promoted in turn. The worker may keep only one large model in memo
 and loaded anew. How late the worker's event loop is comes from its own histogram; the rest is counted from the topics
 by a plain `read_committed` reader: every event has exactly one prediction, each score is to the bit what exactly the
 model named in it gives, and along each partition the deployments follow each other without a step back.
+
+Where other programs use the worker's core as well (`core_used_by_others` says how much), it is late because of them.
 """
 
 import argparse
@@ -15,11 +17,12 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+import psutil
 import xgboost
 
 from benchmarks import loop_lag, machine, swap_checker, synthetic
@@ -59,7 +62,8 @@ def run(arguments: argparse.Namespace) -> int:
         penstock = stack.enter_context(Penstock(folder, server.bootstrap, synthetic.CONFIG))
         bench = _Bench(Kafka(server.bootstrap), penstock, boosters)
         lags = bench.play(cores.contestant, arguments)
-        result = bench.result(lags) | {"machine": machine.describe()}
+        result = bench.counts() | lags
+    result |= {"machine": machine.describe()}
     print(json.dumps(result, indent=2))
     if arguments.json:
         arguments.json.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
@@ -107,8 +111,8 @@ class _Bench:
         self._files = [synthetic.save(b, penstock.folder / f"model-{n}.ubj") for n, b in enumerate(boosters)]
         self._ids: list[str] = []
 
-    def play(self, cpus: frozenset[int], arguments: argparse.Namespace) -> dict[str, LoopLag]:
-        """Put the worker under load and promote models; return how late its event loop was, by span."""
+    def play(self, cpus: frozenset[int], arguments: argparse.Namespace) -> dict[str, Any]:
+        """Put the worker under load and promote models; return how late its event loop was."""
         self._penstock.run("topics", "apply")
         self._ids = [self._penstock.deploy(synthetic.STREAM, self._files[0])]
         # Room for one large model, and for half of another.
@@ -117,14 +121,18 @@ class _Bench:
         worker.wait_until_ready()
         with self._load(arguments):
             until(lambda: worker.metric("ml_predictions_total") > arguments.rate, "the first second's events")
-            began = worker.buckets(loop_lag.METRIC)
+            began, core = worker.buckets(loop_lag.METRIC), CoreUse(worker, cpus)
             self._ids += [self._register(file) for file in self._files[1:]]
             swaps = LoopLag.total(list(self._swap(worker, arguments.swaps, arguments.pause)))
         self._drain(worker)
-        lags = {"overall": LoopLag.between(began, worker.buckets(loop_lag.METRIC)), "swaps": swaps}
+        overall, others = LoopLag.between(began, worker.buckets(loop_lag.METRIC)), core.share_of_others()
         if exit_code := worker.end():
             raise RuntimeError(f"the worker ended with {exit_code} when told to drain:\n{worker.log_end()}")
-        return lags
+        return {
+            "loop_lag_ms": overall.as_dict(),
+            "loop_lag_during_swaps_ms": swaps.as_dict(),
+            "core_used_by_others": others,
+        }
 
     def _swap(self, worker: Worker, swaps: int, pause_s: float) -> Iterator[LoopLag]:
         """Promote the models in turn; yield the lag from each command until `pause_s` after its answer."""
@@ -173,15 +181,34 @@ class _Bench:
         except TimeoutError as late:
             _tell(str(late))
 
-    def result(self, lags: Mapping[str, LoopLag]) -> dict[str, Any]:
+    def counts(self) -> dict[str, Any]:
         """Count what is in the topics."""
         models = dict(zip(self._ids, self._boosters, strict=True))
-        return {
-            **swap_checker.check(self._cluster, synthetic.STREAM, models),
-            "model_mb": round(min(file.stat().st_size for file in self._files[1:]) / 1e6, 1),
-            "loop_lag_ms": lags["overall"].as_dict(),
-            "loop_lag_during_swaps_ms": lags["swaps"].as_dict(),
-        }
+        smallest = min(file.stat().st_size for file in self._files[1:])
+        return swap_checker.check(self._cluster, synthetic.STREAM, models) | {"model_mb": round(smallest / 1e6, 1)}
+
+
+class CoreUse:
+    """Who uses the worker's cores from now on."""
+
+    def __init__(self, worker: Worker, cpus: frozenset[int], clock: Callable[[], float] = time.monotonic) -> None:
+        self._worker = worker
+        self._cpus = cpus
+        self._clock = clock
+        self._began_s = clock()
+        self._others_began_s = self._others_s()
+
+    def share_of_others(self) -> float | None:
+        """Return the share of the cores' time that went to other programs; None when the worker has no cores."""
+        if not self._cpus:
+            return None
+        passed_s = (self._clock() - self._began_s) * len(self._cpus)
+        return round((self._others_s() - self._others_began_s) / passed_s, 3)
+
+    def _others_s(self) -> float:
+        times = psutil.cpu_times(percpu=True)
+        busy_s = sum(sum(times[cpu]) - times[cpu].idle - times[cpu].iowait for cpu in self._cpus)
+        return float(busy_s) - self._worker.metric("process_cpu_seconds_total")
 
 
 def _tell(what: str) -> None:

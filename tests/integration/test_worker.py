@@ -22,6 +22,7 @@ from tests.workers import (
     PARTITIONS,
     PATIENCE_S,
     Deployment,
+    Running,
     Sent,
     direct,
     document,
@@ -167,6 +168,11 @@ async def test_streams_of_one_worker_keep_apart_and_a_multiclass_one_names_its_b
         assert {p.model_id for p in predictions} == {versions[stream].model_id}
 
 
+def _champion(running: Running, stream: str) -> str:
+    streams: Any = running.worker.health()["streams"]
+    return str(streams[stream]["champion"])
+
+
 async def test_a_promotion_swaps_the_model_between_two_batches_and_loses_nothing(new: New) -> None:
     deployment = new(flights=[])
     [stream] = deployment.streams
@@ -178,10 +184,13 @@ async def test_a_promotion_swaps_the_model_between_two_batches_and_loses_nothing
         await running.ready()
         new_version = await deployment.register(stream, second)
         promoting = asyncio.create_task(deployment.promote(new_version))
-        for start in range(0, 900, 20):
-            await deployment.send(stream, events(values[start : start + 20], first=start))
-            if promoting.done() and start < 800:
-                await asyncio.sleep(0.01)
+        async with deployment.producer(stream) as send:
+            for start in range(0, 900, 20):
+                if start == 600:
+                    await promoting
+                    await eventually(lambda: _champion(running, stream) == new_version.model_id)
+                await send(events(values[start : start + 20], first=start))
+                await asyncio.sleep(0.03)
         assert (await promoting).outcome == "done"
         predictions, letters = await deployment.outputs(stream, 900)
     assert letters == []
@@ -197,6 +206,7 @@ async def test_a_promotion_swaps_the_model_between_two_batches_and_loses_nothing
         assert set(revisions) == {1, 2}
 
 
+@pytest.mark.parametrize("broker", ["embedded"], indirect=True)  # as on any other
 async def test_too_many_dead_letters_stop_the_worker_with_a_sentence(new: New) -> None:
     deployment = new({"ML_DEAD_LETTER_WINDOW": "100"}, flights=[])
     [stream] = deployment.streams
@@ -213,6 +223,7 @@ async def test_too_many_dead_letters_stop_the_worker_with_a_sentence(new: New) -
     assert "ML_DEAD_LETTER_SHARE" in str(error)
 
 
+@pytest.mark.parametrize("broker", ["embedded"], indirect=True)  # as on any other
 async def test_a_producer_with_librdkafka_s_own_partitioner_stops_the_worker_with_a_sentence(new: New) -> None:
     deployment = new(flights=[])
     [stream] = deployment.streams
@@ -269,6 +280,7 @@ async def _register_again(deployment: Deployment, version: ModelVersion, **chang
     return changed
 
 
+@pytest.mark.parametrize("broker", ["kafka"], indirect=True)  # two workers in turn: slow on the embedded broker
 async def test_when_the_champion_s_file_is_gone_the_previous_one_serves_and_an_alert_says_so(new: New) -> None:
     deployment = new(flights=[])
     [stream] = deployment.streams

@@ -60,7 +60,9 @@ def test_the_order_in_which_members_joined_makes_no_difference() -> None:
 
 
 def test_a_topic_that_does_not_exist_yet_is_owned_by_nobody() -> None:
-    assert _assign({"flights.features": 2}, a=["flights.features", "new.features"]) == {"a": {"flights.features": [0, 1]}}
+    assert _assign({"flights.features": 2}, a=["flights.features", "new.features"]) == {
+        "a": {"flights.features": [0, 1]}
+    }
 
 
 def test_a_member_is_given_only_topics_it_subscribed_to_as_while_a_new_stream_is_rolled_out() -> None:

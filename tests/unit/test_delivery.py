@@ -3,6 +3,7 @@
 import asyncio
 import gc
 from collections.abc import Callable, Coroutine, Mapping
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -26,6 +27,7 @@ class Producer:
         self.batches: list[tuple[TopicPartition, list[Outgoing]]] = []
         self.silent: set[str] = set()
         self.dead = False
+        self._sender = SimpleNamespace(sender_task=None)
         self._waiting: list[asyncio.Future[object]] = []
 
     def acknowledge(self, error: KafkaError | None = None) -> None:

@@ -21,7 +21,7 @@ from aiokafka.errors import (
 from schemas.errors import FatalError, RetryableError
 from stream.batches import Batch, Outbox, TopicPartition
 from stream.metrics import Metrics
-from stream.tasks import LANE_BATCHES, PartitionTask, TaskLimits, TaskName, is_retryable, unwrapped
+from stream.tasks import LANE_BATCHES, PartitionTask, TaskLimits, TaskName, is_retryable
 from stream.turns import Turns
 from tests.support import MemoryDelivery, MemoryKafka, MemorySource, leap_through, now
 
@@ -325,6 +325,20 @@ async def test_it_opens_anew_when_told_that_the_next_records_are_gone(bench: Ben
 
 
 @on_bench
+async def test_before_it_opens_anew_it_finishes_what_the_broker_no_longer_has(bench: Bench) -> None:
+    bench.waits_s["process"] = 1.0
+    await bench.begin(b"0", b"1", b"2")
+    bench.deliver(1)
+    bench.deliver(1)
+    await bench.settle()
+    bench.task.reopen("retention removed them")
+    await bench.settle(5.0)
+    assert bench.kafka.written[OUTPUT] == [b"0", b"1"]
+    assert bench.kafka.offsets == {INPUT: 2}
+    assert bench.restarts("retry") == 1
+
+
+@on_bench
 async def test_a_fatal_error_ends_it_and_is_told(bench: Bench) -> None:
     error = FatalError("the producer uses another partitioner")
     await bench.begin(b"0")
@@ -474,4 +488,4 @@ def _from_sender(cause: KafkaError) -> KafkaError:
     ids=lambda value: repr(value)[:40],
 )
 def test_errors_that_another_attempt_can_cure_are_told_from_those_it_cannot(error: Exception, retryable: bool) -> None:
-    assert is_retryable(unwrapped(error)) is retryable
+    assert is_retryable(error) is retryable
