@@ -122,9 +122,13 @@ async def register(
 
 
 async def require_topics(connection: KafkaConnection, spec: StreamSpec) -> None:
-    """Raise SettingsError unless the stream's topics are as declared: clients wait long for one that is missing."""
-    if problems := await admin.check(connection, topics_of(spec)):
-        raise SettingsError("\n".join(problems))
+    """Raise SettingsError when a topic of the stream is missing: clients would wait long for it.
+
+    Other differences do not stop a command, which may be a roll-back in an incident.
+    """
+    problems = await admin.check(connection, topics_of(spec))
+    if missing := [problem for problem in problems if "does not exist" in problem]:
+        raise SettingsError("\n".join(missing))
 
 
 async def read_registry(connection: KafkaConnection, spec: StreamSpec) -> RegistryView:

@@ -136,6 +136,7 @@ class DeadLetter(Event, frozen=True, kw_only=True, gc=False):
     """A record that could not be used: what, where and why.
 
     `original_base64` holds at most the first 64 KiB of the value; `size_bytes` and `sha256` are of the whole.
+    One with stage "replay" is a receipt: the original of an earlier letter was sent again.
     """
 
     topic: str

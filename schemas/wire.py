@@ -1,5 +1,6 @@
 """The wire codec: JSON, by msgspec. One encoder and one decoder per event type serve the whole process."""
 
+import re
 from collections.abc import Iterable
 from functools import cache
 from typing import TypeVar, cast
@@ -42,6 +43,9 @@ def decode(event_type: type[T], value: bytes | None) -> T:
 DECODE_ERRORS = (msgspec.MsgspecError, TypeError, ValueError, RecursionError)
 
 
+_NOT_A_NUMBER = re.compile(rb":\s*-?(NaN|Infinity)")
+
+
 def invalid_event(value: bytes | None, error: Exception) -> InvalidEvent:
     """Say in words why `value` was refused with `error`."""
     if not value:
@@ -50,4 +54,6 @@ def invalid_event(value: bytes | None, error: Exception) -> InvalidEvent:
         return InvalidEvent("invalid_field", str(error))
     if isinstance(error, RecursionError):
         return InvalidEvent("malformed_json", "the JSON is nested too deeply")
+    if _NOT_A_NUMBER.search(value):
+        return InvalidEvent("malformed_json", "NaN and Infinity are not JSON; null is a missing value")
     return InvalidEvent("malformed_json", f"the value is not JSON: {error}")

@@ -88,9 +88,9 @@ class Pace:
         self.rows = 256
 
     def learn(self, rows: int, seconds: float) -> None:
-        """Move towards the number of rows that takes STEP_S, within 16 and 8,192 and at most by half or double."""
+        """Move to the number of rows that takes STEP_S, within 16 and 8,192: down at once, up by doubling at most."""
         ideal = rows * STEP_S / max(seconds, 1e-6)
-        self.rows = int(min(max(ideal, self.rows / 2, 16), self.rows * 2, 8192))
+        self.rows = int(min(max(ideal, 16), self.rows * 2, 8192))
 
     def cut(self, batch: Batch) -> Iterator[Batch]:
         """Yield the batch in steps, each as large as the pace is by then."""
@@ -167,7 +167,7 @@ class PartitionTask:
         self._wake.set()
 
     def reopen(self, reason: str) -> None:
-        """Abandon what is not committed and open again, because of `reason`."""
+        """Finish what was fetched, which may be nowhere else any more, and open again, because of `reason`."""
         self._failure = RetryableError(reason)
         self._wake.set()
 
@@ -247,6 +247,8 @@ class PartitionTask:
         if self._uncommitted:
             self._begin_commit(delivery)
             await self._settle()
+        if self._failure is not None and not self._closing:
+            raise self._failure
 
     async def _step(self, piece: Batch, outbox: Outbox) -> None:
         await self._turns.take()
@@ -257,10 +259,8 @@ class PartitionTask:
         self._metrics.observe(m.STEP_SECONDS, seconds, self.name.stage)
 
     async def _next(self, delivery: Delivery) -> Batch | None:
-        """Return the next batch, or None when closing. While there is none, commit what is due."""
+        """Return the next batch, or None when closing or about to reopen. While there is none, commit what is due."""
         while not self._closing:
-            if self._failure is not None:
-                raise self._failure
             if self._commit is not None and self._commit.done():
                 await self._settle()
             if self._lane:
@@ -268,6 +268,8 @@ class PartitionTask:
                 if len(self._lane) < LANE_BATCHES:
                     self._resume_held()
                 return batch
+            if self._failure is not None:
+                return None
             early = delivery.hides_until_commit and self._drained()
             if self._uncommitted and self._commit is None and (early or self._clock() >= self._commit_due):
                 self._begin_commit(delivery)

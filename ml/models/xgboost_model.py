@@ -13,6 +13,7 @@ from ml.models.xgboost_file import XGBoostFile, inspect
 # Resident memory of loaded boosters was 2.06 to 2.07 times their UBJ size (0.4 to 11 MB; binary and 3 classes).
 # While loading it is up to 3.9 times for a moment.
 _MEMORY_PER_FILE_BYTE = 2.1
+_COPY_BYTES = 1024 * 1024
 
 
 class XGBoostModel:
@@ -65,7 +66,16 @@ class XGBoostModel:
 
 def _booster(payload: bytes, threads: int) -> xgboost.Booster:
     try:
-        return xgboost.Booster({"nthread": threads}, model_file=bytearray(payload))
+        return xgboost.Booster({"nthread": threads}, model_file=_copied(payload))
     except (XGBoostError, UnicodeDecodeError) as error:  # the latter when its message repeats damaged text
         reason = str(error).partition("Stack trace")[0].strip()
         raise ModelPayloadInvalid(f"XGBoost cannot load this model: {reason}") from error
+
+
+def _copied(payload: bytes) -> bytearray:
+    """Return a copy made piece by piece: copying 50 MB in one go would hold the interpreter for 25 ms and more."""
+    copy = bytearray(len(payload))
+    target, source = memoryview(copy), memoryview(payload)
+    for start in range(0, len(payload), _COPY_BYTES):
+        target[start : start + _COPY_BYTES] = source[start : start + _COPY_BYTES]
+    return copy

@@ -24,14 +24,20 @@ def test_it_settles_where_a_step_takes_its_aim(per_row_s: float) -> None:
 
 
 @pytest.mark.parametrize(("seconds", "limit"), [(100.0, 16), (0.0, 8192)])
-def test_it_moves_by_half_or_double_at_most_and_stays_within_bounds(seconds: float, limit: int) -> None:
+def test_it_grows_by_doubling_at_most_and_stays_within_bounds(seconds: float, limit: int) -> None:
     pace = Pace()
     before = pace.rows
     for _ in range(12):
         pace.learn(pace.rows, seconds)
-        assert before / 2 <= pace.rows <= before * 2
+        assert pace.rows <= before * 2
         before = pace.rows
     assert pace.rows == limit
+
+
+def test_one_slow_step_is_enough_to_shrink_the_next_to_its_aim() -> None:
+    pace = Pace()
+    pace.learn(4096, 4096 * STEP_S / 100)
+    assert pace.rows == 100
 
 
 def test_a_batch_is_cut_without_loss_and_each_piece_knows_where_it_belongs() -> None:
