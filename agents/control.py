@@ -1,10 +1,11 @@
 """Control: the only writer of `<s>.deployments`. Takes commands in their order and answers each in `<s>.audit`."""
 
+import asyncio
 from collections.abc import Awaitable, Callable
 
 from agents.serving import find_version
 from agents.shelf import ModelShelf
-from schemas.errors import InvalidEvent, PenstockError
+from schemas.errors import InvalidEvent, PenstockError, RetryableError
 from schemas.events import AuditEvent, Command, Deployment, ModelVersion
 from schemas.streams import StreamSpec
 from schemas.wire import decode, encode
@@ -16,6 +17,7 @@ from stream.views import LogView
 from topics.specs import StreamTopics
 
 STAGE = "control"
+LOAD_TIMEOUT_S = 45.0  # before the watchdog would take a slow store for a stuck worker
 
 
 class Control:
@@ -64,6 +66,8 @@ class Control:
         key = self._spec.name.encode()
         try:
             deployment = await self._promoted(command)
+        except RetryableError:
+            raise  # the model store is away: the command comes again
         except PenstockError as error:
             outbox.add(self._topics.audit, 0, key, encode(self._answer(command, "refused", str(error))))
             return
@@ -75,7 +79,8 @@ class Control:
 
     async def _promoted(self, command: Command) -> Deployment | None:
         """Return the new deployment, or None when this very command was carried out before."""
-        if any(deployment.correlation_id == command.correlation_id for deployment in self._history):
+        this = (command.correlation_id, command.model_id)
+        if any((deployment.correlation_id, deployment.champion) == this for deployment in self._history):
             return None
         if command.stream != self._spec.name:
             raise PenstockError(f"the command is for stream {command.stream!r}; this is {self._spec.name!r}")
@@ -87,7 +92,7 @@ class Control:
         version = find_version(self._models, command.model_id)
         if version is None:
             raise PenstockError(f"no model {command.model_id!r} is registered in {self._topics.models}")
-        await self._shelf.get(self._spec, version)  # proves signature, hash, form and room before anything is routed
+        await self._prove(version)
         return Deployment(
             stream=self._spec.name,
             revision=self._revision + 1,
@@ -96,6 +101,16 @@ class Control:
             changed_by=command.issued_by,
             correlation_id=command.correlation_id,
         )
+
+    async def _prove(self, version: ModelVersion) -> None:
+        """Load the model, which proves signature, hash, form and room before anything is routed to it."""
+        try:
+            async with asyncio.timeout(LOAD_TIMEOUT_S):
+                await self._shelf.get(self._spec, version)
+        except TimeoutError as error:
+            raise PenstockError(
+                f"model {version.model_id} could not be loaded within {LOAD_TIMEOUT_S:.0f} s"
+            ) from error
 
     @property
     def _revision(self) -> int:

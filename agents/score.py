@@ -98,7 +98,7 @@ def predict_events(
         class_scores: Sequence[list[float] | None] = scores.tolist()
         best = scores.max(axis=1).tolist()
     else:
-        labels = (scores >= spec.threshold).astype(int).tolist()
+        labels = (scores.astype(np.float64) >= spec.threshold).astype(int).tolist()  # as a reader of the score would
         class_scores = [None] * len(labels)
         best = scores.tolist()
     model_id, revision = served.version.model_id, served.deployment.revision

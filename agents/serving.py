@@ -6,6 +6,8 @@ import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
+from aiokafka.errors import KafkaError
+
 from agents.shelf import ModelShelf
 from ml.models.protocol import Model
 from schemas.errors import PenstockError
@@ -83,7 +85,7 @@ class Serving:
                 return deployment is self._deployments.events[-1]
             try:
                 self._swap(await self._load(deployment))
-            except PenstockError as error:
+            except (PenstockError, KafkaError) as error:
                 await self._report(deployment, error)
             else:
                 return deployment is self._deployments.events[-1]
@@ -110,23 +112,26 @@ class Serving:
         key = (deployment.revision, str(error))
         if key in self._alerted:
             return
-        self._alerted.add(key)
         serving = f"model {self.current.version.model_id} serves on" if self.current else "an earlier one is tried"
         message = f"champion {deployment.champion} cannot be loaded: {error}; {serving}"
         log.error("stream %s: %s", self.spec.name, message)
         subject = f"{self.spec.name}/{deployment.revision}/{deployment.champion}"
-        await self._raise_alert(
-            Alert(
-                id=hashlib.sha256(f"champion-unusable/{subject}".encode()).hexdigest()[:32],
-                stream=self.spec.name,
-                kind="champion_unusable",
-                severity="critical",
-                subject=deployment.champion,
-                message=message,
-                recommendation="Restore the artifact, or promote another model.",
-                raised_time_ms=self._clock_ms(),
-            )
+        alert = Alert(
+            id=hashlib.sha256(f"champion-unusable/{subject}".encode()).hexdigest()[:32],
+            stream=self.spec.name,
+            kind="champion_unusable",
+            severity="critical",
+            subject=deployment.champion,
+            message=message,
+            recommendation="Restore the artifact, or promote another model.",
+            raised_time_ms=self._clock_ms(),
         )
+        try:
+            await self._raise_alert(alert)
+        except KafkaError as refused:
+            log.warning("the alert will be raised again: %s", refused)
+        else:
+            self._alerted.add(key)
 
 
 def find_version(models: LogView[ModelVersion], model_id: str) -> ModelVersion | None:

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable
 
 import numpy as np
 
-from ml.errors import ModelError
 from ml.models.protocol import Model
 from ml.models.registry import model_type
 from schemas.errors import PenstockError
@@ -61,6 +60,16 @@ class ModelShelf:
         self._drop_unused(keep=version.model_id)
 
     def _load(self, version: ModelVersion) -> Model:
+        try:
+            return self._open_and_warm(version)
+        except PenstockError:
+            raise
+        except Exception as error:  # a model may come from any package, and raise anything
+            raise ModelUnusable(
+                f"model {version.model_id} cannot be opened: {type(error).__name__}: {error}"
+            ) from error
+
+    def _open_and_warm(self, version: ModelVersion) -> Model:
         model = self._open_model(version)
         if (model.n_features, model.classes) != (len(version.features), len(version.classes) or 1):
             raise ModelUnusable(
@@ -109,9 +118,6 @@ def opener(store: ArtifactStore, signer: Signer, threads: int) -> Callable[[Mode
     def open_model(version: ModelVersion) -> Model:
         signer.verify(version)
         payload = store.get(version.sha256, version.size_bytes)
-        try:
-            return model_type(version.algorithm).load(payload, threads=threads)
-        except ModelError as error:
-            raise ModelUnusable(f"model {version.model_id} cannot be opened: {error}") from error
+        return model_type(version.algorithm).load(payload, threads=threads)
 
     return open_model

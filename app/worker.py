@@ -161,8 +161,6 @@ class Worker:
         shelf = ModelShelf(model_opener(self._settings), self._settings.model_memory_bytes)
         self._shelf = shelf
         announcer = Announcer(self._connection)
-        await announcer.start()
-        closing.push_async_callback(announcer.stop)
         self._streams = [
             StreamStages(spec, self._settings, shelf, self.metrics, announcer) for spec in self._settings.streams
         ]
@@ -212,7 +210,9 @@ class Worker:
         Ready: partitions assigned, tasks recovered, champions loaded. Alive: offsets move while there is lag and the
         broker answers.
         """
-        ready = bool(self._roles) and len(self._roles) == len(self._role_names) and all(r.ready for r in self._roles)
+        started = bool(self._roles) and len(self._roles) == len(self._role_names)
+        scoring = "score" not in self._role_names or all(stream.serving.current for stream in self._streams)
+        ready = started and scoring and all(role.ready for role in self._roles)
         return {
             "ready": ready,
             "alive": self._progress.stalled_s <= ALIVE_STALL_S,

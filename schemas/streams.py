@@ -38,6 +38,10 @@ class StreamSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
             found.append(f"stream {self.name!r} declares no features")
         if len(set(self.features)) != len(self.features) or "" in self.features:
             found.append(f"stream {self.name!r}: feature names must be unique and not empty")
+        if any(c in '"\\' or ord(c) < 32 for name in self.features for c in name):
+            found.append(
+                f"stream {self.name!r}: feature names must be free of quotes, backslashes and control characters"
+            )
         if self.task == "multiclass" and len(self.classes) < 2:
             found.append(f"stream {self.name!r} is multiclass and must name at least two classes")
         if len(set(self.classes)) != len(self.classes):

@@ -6,24 +6,14 @@ from stream.connection import KafkaConnection
 
 
 class Announcer:
-    """An idempotent producer for small, rare records."""
+    """Writes small, rare records, each with a producer of its own: nothing is held open, and nothing can go stale."""
 
     def __init__(self, connection: KafkaConnection) -> None:
         self._connection = connection
-        self._producer: AIOKafkaProducer | None = None
-
-    async def start(self) -> None:
-        """Connect."""
-        self._producer = AIOKafkaProducer(enable_idempotence=True, acks="all", **self._connection.client_options())
-        await self._producer.start()
-
-    async def stop(self) -> None:
-        """Send what is waiting and disconnect."""
-        if self._producer is not None:
-            await self._producer.stop()
 
     async def say(self, topic: str, key: str, value: bytes) -> None:
         """Write one record to partition 0 and wait until the broker has it. Raises KafkaError."""
-        if self._producer is None:
-            raise RuntimeError("the announcer has not been started")
-        await self._producer.send_and_wait(topic, value, key=key.encode(), partition=0)
+        async with AIOKafkaProducer(
+            enable_idempotence=True, acks="all", **self._connection.client_options()
+        ) as producer:
+            await producer.send_and_wait(topic, value, key=key.encode(), partition=0)

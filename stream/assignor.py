@@ -5,33 +5,40 @@ topics have a single partition are spread too, where an assignor that goes topic
 on the first worker.
 """
 
-from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections import defaultdict, deque
+from collections.abc import Collection, Iterable, Mapping
 
 from aiokafka.cluster import ClusterMetadata
 from aiokafka.coordinator.assignors.abstract import AbstractPartitionAssignor
 from aiokafka.coordinator.protocol import ConsumerProtocolMemberAssignment, ConsumerProtocolMemberMetadata
 
 
-def spread(partitions_of_topic: Mapping[str, Iterable[int]], members: Iterable[str]) -> dict[str, dict[str, list[int]]]:
+def spread(
+    partitions_of_topic: Mapping[str, Iterable[int]], topics_of_member: Mapping[str, Collection[str]]
+) -> dict[str, dict[str, list[int]]]:
     """Return, by member and topic, the partitions it owns: units (stream, partition) dealt out in turn.
 
-    A topic's stream is its name up to the first dot. Members differ by at most one unit.
+    A topic's stream is its name up to the first dot. A unit goes to the next member that subscribes to all of its
+    topics, which during a roll-out not every member does; members that subscribe alike differ by at most one unit.
     """
     units: dict[tuple[str, int], list[str]] = defaultdict(list)
     for topic, partitions in partitions_of_topic.items():
         for partition in partitions:
             units[topic.partition(".")[0], partition].append(topic)
-    ordered = sorted(members)
-    owned: dict[str, dict[str, list[int]]] = {member: defaultdict(list) for member in ordered}
-    for number, unit in enumerate(sorted(units)):
-        for topic in units[unit]:
-            owned[ordered[number % len(ordered)]][topic].append(unit[1])
+    owned: dict[str, dict[str, list[int]]] = {member: defaultdict(list) for member in sorted(topics_of_member)}
+    turns = deque(owned)
+    for unit in sorted(units):
+        able = [member for member in turns if set(units[unit]) <= set(topics_of_member[member])]
+        if able:
+            turns.remove(able[0])
+            turns.append(able[0])  # it is the last to be asked again
+            for topic in units[unit]:
+                owned[able[0]][topic].append(unit[1])
     return owned
 
 
 class StreamAssignor(AbstractPartitionAssignor):  # type: ignore[misc]  # aiokafka is untyped here
-    """`spread` in the terms of the group protocol. Every member of a group subscribes to the same topics."""
+    """`spread` in the terms of the group protocol."""
 
     name = "penstock-stream"
     version = 0
@@ -40,11 +47,12 @@ class StreamAssignor(AbstractPartitionAssignor):  # type: ignore[misc]  # aiokaf
     def assign(
         cls, cluster: ClusterMetadata, members: Mapping[str, ConsumerProtocolMemberMetadata]
     ) -> dict[str, ConsumerProtocolMemberAssignment]:
-        topics = {topic for metadata in members.values() for topic in metadata.subscription}
+        subscriptions = {member: metadata.subscription for member, metadata in members.items()}
+        topics = {topic for subscription in subscriptions.values() for topic in subscription}
         partitions = {topic: cluster.partitions_for_topic(topic) or () for topic in topics}
         return {
             member: ConsumerProtocolMemberAssignment(cls.version, sorted(owned.items()), b"")
-            for member, owned in spread(partitions, members).items()
+            for member, owned in spread(partitions, subscriptions).items()
         }
 
     @classmethod

@@ -13,7 +13,7 @@ KEPT_BYTES = 64 * 1024
 
 
 def dead_letter(record: Record, source: TopicPartition, stage: str, error: InvalidEvent, now_ms: int) -> Outgoing:
-    """Return the dead letter of `record`, under its original key."""
+    """Return the dead letter of `record`, under its original key (its first KEPT_BYTES, should it be longer)."""
     value = record.value or b""
     letter = DeadLetter(
         topic=source.topic,
@@ -27,7 +27,7 @@ def dead_letter(record: Record, source: TopicPartition, stage: str, error: Inval
         sha256=hashlib.sha256(value).hexdigest(),
         original_base64=base64.b64encode(value[:KEPT_BYTES]).decode(),
     )
-    return Outgoing(record.key, encode(letter))
+    return Outgoing(record.key[:KEPT_BYTES] if record.key else record.key, encode(letter))
 
 
 class DeadLetterGate:

@@ -5,11 +5,13 @@ everything. A delivery that failed is of no further use; the task opens a new on
 """
 
 import asyncio
+import contextlib
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from typing import Protocol
 
 from aiokafka import AIOKafkaProducer
+from aiokafka.errors import IllegalOperation
 
 from stream.batches import Outbox, TopicPartition
 
@@ -58,24 +60,41 @@ class ExactlyOnce:
         await self._producer.start()
 
     async def send(self, outbox: Outbox) -> None:
-        await self._begin()
-        self._unacknowledged += await send_outbox(self._producer, outbox)
+        with self._saying_why():
+            await self._begin()
+            self._unacknowledged += await send_outbox(self._producer, outbox)
 
     async def commit(self, offsets: Offsets) -> None:
-        await self._begin()
-        await self._producer.send_offsets_to_transaction(dict(offsets), self._group)
-        await self._producer.commit_transaction()
-        self._in_transaction = False
-        pending, self._unacknowledged = self._unacknowledged, []
-        for future in pending:
-            future.result()  # a commit that went through has them all; anything else is an error here
+        with self._saying_why():
+            await self._begin()
+            # aiokafka would commit a transaction although a batch of it failed: so every batch is awaited first.
+            await asyncio.gather(
+                self._producer.send_offsets_to_transaction(dict(offsets), self._group), *self._unacknowledged
+            )
+            self._unacknowledged = []
+            await self._producer.commit_transaction()
+            self._in_transaction = False
 
     async def stop(self) -> None:
         for future in self._unacknowledged:
             future.cancel()
         if self._in_transaction:
             await quietly(self._producer.abort_transaction())
-        await quietly(self._producer.stop())
+        await close_producer(self._producer)
+
+    @contextlib.contextmanager
+    def _saying_why(self) -> Iterator[None]:
+        """Raise what ended the producer, where aiokafka only says that nothing can be done with it any more."""
+        try:
+            yield
+        except (IllegalOperation, AssertionError) as error:
+            died_of = [
+                future.exception() for future in self._unacknowledged if future.done() and not future.cancelled()
+            ]
+            sender = self._producer._sender.sender_task
+            if sender is not None and sender.done() and not sender.cancelled():
+                died_of.append(sender.exception())
+            raise next(filter(None, died_of), error) from error
 
     async def _begin(self) -> None:
         if not self._in_transaction:
@@ -107,7 +126,7 @@ class AtLeastOnce:
     async def stop(self) -> None:
         for future in self._unacknowledged:
             future.cancel()
-        await quietly(self._producer.stop())
+        await close_producer(self._producer)
 
 
 async def send_outbox(producer: AIOKafkaProducer, outbox: Outbox) -> list[asyncio.Future[object]]:
@@ -130,6 +149,14 @@ def _fill(builder: object, records: list[tuple[bytes | None, bytes]], start: int
         if append(key=key, value=value, timestamp=None) is None:
             return count
     return len(records) - start
+
+
+async def close_producer(producer: AIOKafkaProducer) -> None:
+    """Close a producer for good, though it may be broken: nothing goes out once this returns."""
+    await quietly(producer.stop())
+    # A stop that took too long was cancelled before it got to these; closing twice does nothing.
+    await quietly(producer._sender.close())
+    await quietly(producer.client.close())
 
 
 async def quietly(closing: Awaitable[object], timeout_s: float = 5.0) -> None:

@@ -30,11 +30,13 @@ class Placement:
             wrong = (i for i, entity in enumerate(entities) if entity != keys[i])
             bad = {i: _wrong_key(keys[i], entities[i]) for i in wrong}
         homes = partitions_of(entities, self._partitions)
-        for position in np.flatnonzero(homes != self._partition).tolist():
-            if position not in bad:
-                bad[position] = self._wrong_partition(entity_ids[position], int(homes[position]))
-        self._judge(len(keys), int(np.count_nonzero(homes != self._partition)))
-        return bad
+        misplaced = {
+            position: self._wrong_partition(entity_ids[position], int(homes[position]))
+            for position in np.flatnonzero(homes != self._partition).tolist()
+            if position not in bad  # where a key is missing or another's, the partitioner is not to blame
+        }
+        self._judge(len(keys) - len(bad), len(misplaced))
+        return bad | misplaced
 
     def _wrong_partition(self, entity: str, home: int) -> InvalidEvent:
         return InvalidEvent(

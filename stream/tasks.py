@@ -36,6 +36,7 @@ log = logging.getLogger("penstock.tasks")
 
 LANE_BATCHES = 2  # fetched batches that wait in a task before its partition is held
 STEP_S = 0.010  # aim of one step; it must stay under 20 ms
+OPEN_TIMEOUT_S = 60.0  # for the broker's part of opening; then it is tried again
 RETRY_S = (0.2, 0.5, 1.0, 2.0, 5.0)
 
 
@@ -198,7 +199,7 @@ class PartitionTask:
                     # Normal when another worker took the partition over: a rebalance will close this task. If
                     # none comes, nobody else owns it, and it is taken back.
                     reason, pause = "fenced", self._limits.fenced_pause_s
-                    log.info("%s was fenced by another owner and ends", self.name)
+                    log.info("%s was fenced by another owner; it waits for the rebalance or comes back", self.name)
                 elif is_retryable(error):
                     failures = 0 if self._clock() - started > 60 else failures
                     reason, pause = "retry", RETRY_S[min(failures, len(RETRY_S) - 1)]
@@ -215,12 +216,14 @@ class PartitionTask:
     async def _open_and_run(self) -> None:
         delivery = self._new_delivery(self.name)
         try:
-            await delivery.start()
+            async with asyncio.timeout(OPEN_TIMEOUT_S):
+                await delivery.start()
             await self._stage.open()
-            for source in self._inputs:
-                offset = await self._source.resume_offset(source)
-                self.committed[source] = offset
-                self._epochs[source] = self._source.open(source, offset)
+            async with asyncio.timeout(OPEN_TIMEOUT_S):
+                for source in self._inputs:
+                    offset = await self._source.resume_offset(source)
+                    self.committed[source] = offset
+                    self._epochs[source] = self._source.open(source, offset)
             self.progress_at = self._clock()
             self.running = True
             await self._run(delivery)

@@ -22,7 +22,7 @@ from faust.transport.consumer import Consumer as FaustConsumer
 from faust.transport.drivers.aiokafka import Producer as FaustProducer
 from faust.types import TP, ConsumerMessage
 
-from schemas.errors import FatalError
+from schemas.errors import RetryableError
 from stream.batches import Batch, TopicPartition
 
 POLL_MS = 1_000
@@ -155,7 +155,8 @@ class Consumer(FaustConsumer):  # type: ignore[misc]
     async def resume_offset(self, source: TopicPartition) -> int:
         """Return where the group goes on reading `source`: what it committed, or the oldest record.
 
-        Raises FatalError when the topic is shorter than what was committed: it was deleted and made again.
+        Raises RetryableError when what can be read ends before what was committed: a producer's transaction is open,
+        or the topic was deleted and made again.
         Records that retention removed before they were read are counted, logged and skipped.
         """
         committed: int | None = await self.aiokafka.committed(source)
@@ -164,9 +165,10 @@ class Consumer(FaustConsumer):  # type: ignore[misc]
             return oldest
         newest = (await self.aiokafka.end_offsets([source]))[source]
         if committed > newest:
-            raise FatalError(
+            raise RetryableError(
                 f"{source.topic}/{source.partition} ends at offset {newest}, but group {self.app.conf.id} has read "
-                f"up to {committed}: the topic was deleted and made again. Reset the group's offsets to read it anew."
+                f"up to {committed}: wait for an open transaction to end; if the topic was deleted and made again, "
+                "reset the group's offsets."
             )
         if committed < oldest:
             self.app.on_expired(source, oldest - committed)

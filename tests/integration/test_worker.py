@@ -70,8 +70,10 @@ def _bad(number: int) -> list[Bad]:
     return [
         Bad(good._replace(value=value[:-7]), "malformed_json", "the value is not JSON: "),
         Bad(good._replace(value=value.replace(b"N", b"\xff")), "malformed_json", "utf-8"),
-        Bad(good._replace(value=value.replace(b"0.25", b"NaN")), "malformed_json", "invalid character"),
-        Bad(good._replace(value=value.replace(b"0.25", b"-Infinity")), "malformed_json", "invalid character"),
+        Bad(good._replace(value=value.replace(b"0.25", b"NaN")), "malformed_json", "NaN and Infinity are not JSON"),
+        Bad(
+            good._replace(value=value.replace(b"0.25", b"-Infinity")), "malformed_json", "NaN and Infinity are not JSON"
+        ),
         Bad(good._replace(value=nested), "malformed_json", "nested too deeply"),
         Bad(spoilt(features={"a": "high", "b": 1, "c": 1}), "invalid_field", "got `str` - at `$.features.a`"),
         Bad(spoilt(features={"a": 1, "b": 1}), "invalid_field", "missing required field `c`"),

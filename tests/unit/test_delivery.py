@@ -27,8 +27,12 @@ class Producer:
         self.batches: list[tuple[TopicPartition, list[Outgoing]]] = []
         self.silent: set[str] = set()
         self.dead = False
-        self._sender = SimpleNamespace(sender_task=None)
+        self._sender = SimpleNamespace(sender_task=None, close=self._nothing)
+        self.client = SimpleNamespace(close=self._nothing)
         self._waiting: list[asyncio.Future[object]] = []
+
+    async def _nothing(self) -> None:
+        pass
 
     def acknowledge(self, error: KafkaError | None = None) -> None:
         for future in self._waiting:

@@ -116,8 +116,6 @@ def test_a_record_without_a_value_is_said_to_be_empty(value: bytes | None) -> No
         b"hello",
         _value()[:-1],
         _value() + b"x",
-        _value().replace(b"2.5", b"NaN"),
-        _value().replace(b"2.5", b"-Infinity"),
         _value().replace(b"N1", b"\xff"),
         b"\xef\xbb\xbf" + _value(),
         "{}".encode("utf-16"),
@@ -127,6 +125,14 @@ def test_what_is_not_json_is_said_not_to_be(value: bytes) -> None:
     reason, sentence = _refusal(value)
     assert reason == "malformed_json"
     assert sentence.startswith("the value is not JSON: ")
+
+
+@pytest.mark.parametrize("number", [b"NaN", b"Infinity", b"-Infinity"])
+def test_what_json_has_no_number_for_is_named(number: bytes) -> None:
+    assert _refusal(_value().replace(b"2.5", number)) == (
+        "malformed_json",
+        "NaN and Infinity are not JSON; null is a missing value",
+    )
 
 
 def test_endless_nesting_is_refused_and_does_no_harm() -> None:
