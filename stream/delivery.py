@@ -76,11 +76,11 @@ class ExactlyOnce:
             self._in_transaction = False
 
     async def stop(self) -> None:
-        for future in self._unacknowledged:
-            future.cancel()
         if self._in_transaction:
             await quietly(self._producer.abort_transaction())
         await close_producer(self._producer)
+        for future in self._unacknowledged:
+            future.cancel()  # not before: aiokafka trips over a batch that it wants to send again
 
     @contextlib.contextmanager
     def _saying_why(self) -> Iterator[None]:

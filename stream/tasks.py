@@ -90,6 +90,8 @@ class Pace:
 
     def learn(self, rows: int, seconds: float) -> None:
         """Move to the number of rows that takes STEP_S, within 16 and 8,192: down at once, up by doubling at most."""
+        if rows < self.rows and seconds < STEP_S:
+            return  # a small piece that was quick says nothing of larger ones
         ideal = rows * STEP_S / max(seconds, 1e-6)
         self.rows = int(min(max(ideal, 16), self.rows * 2, 8192))
 

@@ -139,7 +139,8 @@ class Consumer(FaustConsumer):  # type: ignore[misc]
         """Return the offset up to which records can be read, as the broker last said; 0 before it has."""
         if source not in self.aiokafka.assignment():
             return 0
-        return self.aiokafka.last_stable_offset(source) or self.aiokafka.highwater(source) or 0
+        stable = self.aiokafka.last_stable_offset(source)  # 0 while the first transaction ever is open
+        return (self.aiokafka.highwater(source) or 0) if stable is None or stable < 0 else stable
 
     def unread(self, source: TopicPartition) -> int:
         """Return how many offsets lie between what was handed out of `source` and its end; 0 when not assigned.
