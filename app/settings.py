@@ -15,7 +15,7 @@ import msgspec
 
 from app.sources import Source, allowed
 from schemas.errors import SettingsError
-from schemas.streams import StreamSpec
+from schemas.streams import Strategy, StreamSpec
 from stream.connection import KafkaConnection, SaslMechanism, SecurityProtocol
 from topics import MAX_MESSAGE_BYTES
 
@@ -72,6 +72,10 @@ class Settings:
     )
     model_memory_bytes: Annotated[Count, "The budget for loaded models; routed ones are never dropped."] = 2 * 1024**3
     model_threads: Annotated[Count, "Threads that one prediction call uses."] = 1
+    online_strategy: Annotated[Strategy, "When a learner learns, unless its own table says otherwise."] = "adaptive"
+    online_batch_size: Annotated[Count, "How many samples a learner takes at once, likewise."] = 100
+    online_max_buffer: Annotated[Count, "The most samples that wait in a learner, likewise."] = 1000
+    checkpoint_interval_ms: Annotated[Millis, "The longest time that a learner has to repeat after a crash."] = 10_000
     max_event_bytes: Annotated[EventSize, "A larger event becomes a dead letter."] = 1024**2
     dead_letter_share: Annotated[Share, "A larger share of dead letters in the window stops the worker."] = 0.05
     dead_letter_window: Annotated[Count, "How many of the newest events that share is taken of."] = 10_000
@@ -125,7 +129,6 @@ class Settings:
 _SECRETS: Final = tuple(f.name for f in fields(Settings) if not f.repr)
 _TYPES: Final[Mapping[str, Any]] = get_type_hints(Settings, include_extras=True) | {f"{s}_file": str for s in _SECRETS}
 _SCALARS: Final = {name: kind for name, kind in _TYPES.items() if name != "streams"}
-_STREAM_TYPES: Final = {n: kind for n, kind in get_type_hints(StreamSpec, include_extras=True).items() if n != "name"}
 
 
 def load_settings(environ: Mapping[str, str], config_path: Path | None = None) -> Settings:
@@ -170,16 +173,16 @@ def _environment(environ: Mapping[str, str]) -> Source:
         for key, value in environ.items()
         if key.startswith(_PREFIX) and key != CONFIG_VARIABLE
     }
-    return Source(where="in the environment", table=table, prefix=_PREFIX, text=True)
+    return Source(origin="in the environment", table=table, prefix=_PREFIX, text=True)
 
 
 def _document(environ: Mapping[str, str], config_path: Path | None) -> Source:
     named = config_path or (Path(environ[CONFIG_VARIABLE]) if environ.get(CONFIG_VARIABLE) else None)
     path = named or Path(CONFIG_FILE)
     if named is None and not path.exists():
-        return Source(where=f"in {path}", table={})
+        return Source(origin=f"in {path}", table={})
     try:
-        return Source(where=f"in {path}", table=tomllib.loads(path.read_text(encoding="utf-8")))
+        return Source(origin=f"in {path}", table=tomllib.loads(path.read_text(encoding="utf-8")))
     except OSError as error:
         raise SettingsError(f"the settings file {path} cannot be read: {error.strerror}") from error
     except ValueError as error:  # not UTF-8, or not TOML; both say where
@@ -218,13 +221,9 @@ def _streams(document: Source) -> tuple[tuple[StreamSpec, ...], list[str]]:
         return (), [f"streams {document.where} must be tables, each [streams.<name>]"]
     streams, problems = [], []
     for name, table in tables.items():
-        source = Source(where=f"of [streams.{name}] {document.where}", table=table)
-        typed, malformed = source.typed(_STREAM_TYPES)
-        if "features" not in table:
-            malformed.append(f"features {source.where} is missing")
-        malformed += source.unknown(_STREAM_TYPES)
-        if not malformed:
-            streams.append(StreamSpec(name=name, **typed))
-            malformed = [f"{problem} ({document.where})" for problem in streams[-1].problems()]
+        stream, malformed = document.within("streams", {}).within(name, table).struct(StreamSpec, name=name)
+        if stream is not None:
+            streams.append(stream)
+            malformed = [f"{problem} ({document.where})" for problem in stream.problems()]
         problems += malformed
     return tuple(streams), problems

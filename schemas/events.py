@@ -30,13 +30,23 @@ class Label(Event, frozen=True, kw_only=True, gc=False):
     weight: Annotated[float, msgspec.Meta(ge=0)] = 1.0
 
 
-class Prediction(Event, frozen=True, kw_only=True, gc=False):
+class ShadowScore(Event, frozen=True, kw_only=True, gc=False):
+    """What a model that is watched but not served made of an event. `score` and `scores` are as in Prediction."""
+
+    variant: str
+    model_id: str
+    score: float
+    scores: list[float] | None = None
+
+
+class Prediction(Event, frozen=True, kw_only=True, gc=False, omit_defaults=True):
     """One scored event.
 
     `score` is the probability of class 1 (binary), the anomaly score (anomaly), or the highest of
     `scores` (multiclass; `scores` is in the order of the stream's classes, otherwise null).
     `features` are the values that were scored, in the stream's declared order; null is missing.
-    `partition` and `offset` locate the feature event in `<s>.features`.
+    `partition` and `offset` locate the feature event in `<s>.features`; `latency_ms` is from that record's
+    timestamp to the moment of scoring. `shadows` are the scores of models that are tried beside the one that serves.
     """
 
     event_id: str
@@ -52,6 +62,145 @@ class Prediction(Event, frozen=True, kw_only=True, gc=False):
     features: tuple[float | None, ...]
     partition: int
     offset: int
+    latency_ms: int = 0
+    shadows: tuple[ShadowScore, ...] = ()
+
+
+class Sample(Event, frozen=True, kw_only=True, gc=False, omit_defaults=True):
+    """A prediction and its label: a record of `<s>.samples`, known by `event_id` and `revision`.
+
+    `revision` counts the labels that the event has had, from 0; `replaces` is the label before this one.
+    `predicted` is the label that was predicted. Everything else is as in Prediction and Label. An `assumed` sample
+    has no label: none came within the join window, and the stream takes that for label 0.
+    """
+
+    event_id: str
+    entity_id: str
+    revision: int
+    event_time_ms: int
+    label_time_ms: int
+    features: tuple[float | None, ...]
+    label: int | str
+    weight: float
+    score: float
+    scores: list[float] | None = None
+    predicted: int | str
+    model_id: str
+    variant: str
+    deployment_revision: int
+    scored_time_ms: int
+    latency_ms: int = 0
+    shadows: tuple[ShadowScore, ...] = ()
+    replaces: int | str | None = None
+    assumed: bool = False
+
+
+class Trigger(Event, frozen=True, kw_only=True, gc=False):
+    """A person's wish that a learner update its model now: a record of `<s>.samples`, keyed `trigger`.
+
+    It stands in that log so that a fold over it tells the same story again. `lineage` names the learner.
+    """
+
+    stream: str
+    lineage: Id
+    issued_by: str
+    issued_time_ms: TimeMs
+    correlation_id: Id
+
+
+class ModelUpdate(Event, frozen=True, kw_only=True, gc=False):
+    """Something that a learner did with its model: learnt a batch, published a snapshot, or kept one back.
+
+    `reason` says what made it do so. `samples` were learnt in this update, from `first_offset` to `last_offset` of
+    `<s>.samples`; `event_time_ms` is the newest event time among them. A snapshot has a `model_id`.
+    """
+
+    stream: str
+    lineage: str
+    action: Literal["learnt", "published", "kept_back", "pruned"]
+    reason: str
+    samples: int
+    first_offset: int
+    last_offset: int
+    event_time_ms: int
+    model_id: str | None = None
+    metrics: dict[str, float] = {}
+
+
+class VariantPerformance(Event, frozen=True, kw_only=True, gc=False):
+    """How good one variant was in a window. A figure that cannot be computed (no positives, no scores) is null.
+
+    `n` counts events; of these `assumed` have an assumed label and `revised` a corrected one. Binary and anomaly
+    figures are of class 1; multiclass ones are macro averages over the classes that occur. `model_id` is the newest
+    of the variant's models in the window.
+    """
+
+    variant: str
+    model_id: str
+    n: int
+    assumed: int
+    revised: int
+    accuracy: float | None
+    precision: float | None
+    recall: float | None
+    f1: float | None
+    specificity: float | None
+    false_positive_rate: float | None
+    false_negative_rate: float | None
+    roc_auc: float | None
+    log_loss: float | None
+    calibration_error: float | None
+    latency_p50_ms: float | None
+    latency_p99_ms: float | None
+    label_delay_p50_ms: float | None
+    label_delay_p95_ms: float | None
+
+
+class Performance(Event, frozen=True, kw_only=True, gc=False):
+    """How good the variants of a stream were in one window: a record of `<s>.performance`.
+
+    A window is `count` samples in the order of `<s>.samples`, or a span of event `time`; windows are numbered in the
+    order of their start. `from_time_ms` and `to_time_ms` bound its event times (the end is exclusive). A window
+    that is not `mature` is a first look: labels for its events may still come. A later record with the same
+    number replaces it.
+    """
+
+    stream: str
+    window: Literal["count", "time"]
+    number: int
+    from_time_ms: int
+    to_time_ms: int
+    mature: bool
+    variants: tuple[VariantPerformance, ...]
+
+
+class RetrainRequest(Event, frozen=True, kw_only=True, gc=False):
+    """Evidence that a stream's model should be trained anew. `id` is derived, so that a replay repeats it."""
+
+    id: str
+    stream: str
+    reason: Literal["accuracy", "false_positive_rate", "latency", "error_drift", "drift", "schedule", "manual"]
+    evidence: dict[str, str | int | float | bool | None]
+    requested_time_ms: TimeMs
+    requested_by: str = ""
+
+
+class Checkpoint(Event, frozen=True, kw_only=True, gc=False):
+    """A stage's state after the records before `offsets` (by input topic): a record of `<s>.checkpoints`.
+
+    Written in the transaction of what the stage made of those records. `state` is the stage's own; `format` is
+    raised when its meaning changes. A large part of it is `blob_base64`, or lies in the artifact store under
+    `blob_sha256`.
+    """
+
+    stage: str
+    partition: int
+    format: int
+    offsets: dict[str, int]
+    state: msgspec.Raw
+    blob_base64: str = ""
+    blob_sha256: str = ""
+    blob_bytes: int = 0
 
 
 class ModelVersion(Event, frozen=True, kw_only=True, gc=False):
@@ -59,7 +208,9 @@ class ModelVersion(Event, frozen=True, kw_only=True, gc=False):
 
     The artifact is found by `sha256` alone and is opened only after its hash and `signature` were checked.
     `memory_bytes` estimates what the loaded model occupies. `metrics` and `parameters` are what the trainer
-    chose to say.
+    chose to say. Versions that a learner made one from the other share a `lineage`; `samples_offset` is the next
+    sample it would have learnt. A later record of the same id replaces the earlier: the artifact of a `pruned`
+    version is gone.
     """
 
     model_id: Id
@@ -77,10 +228,16 @@ class ModelVersion(Event, frozen=True, kw_only=True, gc=False):
     parameters: dict[str, str | int | float | bool | None] = {}
     parent: str | None = None
     registered_by: str = ""
+    lineage: str = ""
+    samples_offset: int | None = None
+    status: Literal["registered", "pruned"] = "registered"
 
 
 class Deployment(Event, frozen=True, kw_only=True, gc=False):
-    """The routing of a stream from `revision` on: a record of `<s>.deployments`, written by control only."""
+    """The routing of a stream from `revision` on: a record of `<s>.deployments`, written by control only.
+
+    The `champion` serves; the `shadows` score every event beside it, for comparison only.
+    """
 
     stream: str
     revision: int
@@ -88,18 +245,21 @@ class Deployment(Event, frozen=True, kw_only=True, gc=False):
     changed_time_ms: TimeMs
     changed_by: str
     correlation_id: str
+    shadows: tuple[str, ...] = ()
 
 
 class Command(Event, frozen=True, kw_only=True, gc=False):
-    """A request to control: make `model_id` the champion, if the routing is still at `expected_revision`.
+    """A request to control, about `model_id`.
 
-    `expected_revision` 0 stands for a stream that has no deployment yet.
+    `promote` makes it the champion, `shadow` lets it score beside the champion, `unshadow` ends that. `succeed` is
+    what a learner asks for: put this version in the place of the one of its lineage that serves or is a shadow. All
+    but `succeed` name the revision that they expect the routing to be at; 0 is a stream without a deployment.
     """
 
     stream: str
-    action: Literal["promote"]
+    action: Literal["promote", "shadow", "unshadow", "succeed"]
     model_id: Id
-    expected_revision: Annotated[int, msgspec.Meta(ge=0)]
+    expected_revision: Annotated[int, msgspec.Meta(ge=0)] | None
     issued_by: str
     issued_time_ms: TimeMs
     correlation_id: Id
@@ -130,6 +290,9 @@ class Alert(Event, frozen=True, kw_only=True, gc=False):
     message: str
     recommendation: str
     raised_time_ms: TimeMs
+    value: float | None = None
+    threshold: float | None = None
+    window: str = ""
 
 
 class DeadLetter(Event, frozen=True, kw_only=True, gc=False):
@@ -154,6 +317,12 @@ class DeadLetter(Event, frozen=True, kw_only=True, gc=False):
 EVENT_TYPES: tuple[type[Event], ...] = (
     Label,
     Prediction,
+    Sample,
+    Trigger,
+    ModelUpdate,
+    Performance,
+    RetrainRequest,
+    Checkpoint,
     ModelVersion,
     Deployment,
     Command,

@@ -34,11 +34,13 @@ FETCH_BYTES = 2 * 1024 * 1024  # of one partition at a time: about 6,000 events
 class StageSpec:
     """One stage of one stream: `topics` are its inputs, co-partitioned; `make` builds it for a partition.
 
-    `make` takes the partition number and how many partitions the inputs have. A stage that needs one order
-    has a `single` partition: others, which only the embedded broker can have, are left alone.
+    `group` names the consumer group that runs it: stages that read the same topic need different ones. `make` takes
+    the partition number and how many partitions the inputs have. A stage that needs one order has a `single`
+    partition: others, which only the embedded broker can have, are left alone.
     """
 
     stream: str
+    group: str
     name: str
     topics: tuple[str, ...]
     make: Callable[[int, int], Stage]

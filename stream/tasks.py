@@ -34,20 +34,27 @@ from stream.turns import Turns
 
 log = logging.getLogger("penstock.tasks")
 
-LANE_BATCHES = 2  # fetched batches that wait in a task before its partition is held
+LANE_BATCHES = 2  # fetched batches of an input that wait in a task before its partition is held
+ALIGN_S = 0.02  # between looks at an input that seemed to have more; behind the last record there may be markers only
 STEP_S = 0.010  # aim of one step; it must stay under 20 ms
 OPEN_TIMEOUT_S = 60.0  # for the broker's part of opening; then it is tried again
 RETRY_S = (0.2, 0.5, 1.0, 2.0, 5.0)
 
 
 class Stage(Protocol):
-    """What a partition task runs. One instance per task; it may keep state between batches."""
+    """What a partition task runs. One instance per task, opened again whenever the task is.
 
-    async def open(self) -> None:
-        """Get ready, after the previous owner was fenced and before the first batch."""
+    It may keep state between batches: the fold of every record before the committed offsets (see `memory`).
+    """
+
+    async def open(self, committed: Offsets) -> None:
+        """Get ready for records from `committed` on, after the previous owner was fenced; forget any state before."""
 
     async def process(self, batch: Batch, outbox: Outbox) -> None:
         """Put everything made of `batch` into `outbox`. Raising loses nothing: the batch comes again."""
+
+    async def save(self, outbox: Outbox) -> None:
+        """Put the state, if it is time, into `outbox`: it is committed with all that was processed so far."""
 
 
 class Source(Protocol):
@@ -133,8 +140,7 @@ class PartitionTask:
         self._on_fatal = on_fatal
         self._turns = turns
         self._clock = clock
-        self._lane: deque[Batch] = deque()
-        self._held: set[TopicPartition] = set()
+        self._lanes: dict[TopicPartition, deque[Batch]] = {source: deque() for source in inputs}
         self._working = False
         self._epochs: dict[TopicPartition, int] = {}
         self._wake = asyncio.Event()
@@ -149,7 +155,7 @@ class PartitionTask:
     @property
     def lag_events(self) -> dict[TopicPartition, int]:
         """Records between what is committed and the end of each input, as last heard from the broker."""
-        idle = not (self._working or self._lane or self._uncommitted or self._commit)
+        idle = not (self._working or any(self._lanes.values()) or self._uncommitted or self._commit)
         return {
             source: 0 if idle and not self._source.unread(source) else max(0, self._source.end(source) - offset)
             for source, offset in self.committed.items()
@@ -163,9 +169,9 @@ class PartitionTask:
         """Take a fetched batch; hold its partition when enough is waiting."""
         if batch.epoch != self._epochs.get(batch.source):
             return  # fetched before this task last opened: it will come again
-        self._lane.append(batch)
-        if len(self._lane) >= LANE_BATCHES:
-            self._held.add(batch.source)
+        lane = self._lanes[batch.source]
+        lane.append(batch)
+        if len(lane) >= LANE_BATCHES:
             self._source.hold(batch.source)
         self._wake.set()
 
@@ -220,12 +226,11 @@ class PartitionTask:
         try:
             async with asyncio.timeout(OPEN_TIMEOUT_S):
                 await delivery.start()
-            await self._stage.open()
-            async with asyncio.timeout(OPEN_TIMEOUT_S):
-                for source in self._inputs:
-                    offset = await self._source.resume_offset(source)
-                    self.committed[source] = offset
-                    self._epochs[source] = self._source.open(source, offset)
+                committed = {source: await self._source.resume_offset(source) for source in self._inputs}
+            await self._stage.open(committed)
+            self.committed.update(committed)
+            for source, offset in committed.items():
+                self._epochs[source] = self._source.open(source, offset)
             self.progress_at = self._clock()
             self.running = True
             await self._run(delivery)
@@ -244,13 +249,13 @@ class PartitionTask:
                 await delivery.send(outbox)
                 self._note(piece)
                 if self._clock() >= self._commit_due:
-                    self._begin_commit(delivery)
+                    await self._begin_commit(delivery)
                 if self._closing:
                     break
             self._working = False
         await self._settle()
         if self._uncommitted:
-            self._begin_commit(delivery)
+            await self._begin_commit(delivery)
             await self._settle()
         if self._failure is not None and not self._closing:
             raise self._failure
@@ -268,29 +273,43 @@ class PartitionTask:
         while not self._closing:
             if self._commit is not None and self._commit.done():
                 await self._settle()
-            if self._lane:
-                batch = self._lane.popleft()
-                if len(self._lane) < LANE_BATCHES:
-                    self._resume_held()
+            if (batch := self._take_earliest()) is not None:
                 return batch
-            if self._failure is not None:
+            if self._failure is not None and not any(self._lanes.values()):
                 return None
             early = delivery.hides_until_commit and self._drained()
             if self._uncommitted and self._commit is None and (early or self._clock() >= self._commit_due):
-                self._begin_commit(delivery)
+                await self._begin_commit(delivery)
             self._wake.clear()
-            patience = max(0.0, self._commit_due - self._clock()) if self._uncommitted and not self._commit else None
             try:
-                async with asyncio.timeout(patience):
+                async with asyncio.timeout(self._patience_s()):
                     await self._wake.wait()
             except TimeoutError:
-                pass  # a commit is due
+                pass  # a commit is due, or an input that is waited for may have nothing more to give
         return None
 
-    def _resume_held(self) -> None:
-        for source in self._held:
-            self._source.resume(source)
-        self._held.clear()
+    def _take_earliest(self) -> Batch | None:
+        """Take the waiting batch that begins earliest, by Kafka's time; None while an input that lags may have earlier.
+
+        So several inputs are read side by side, as they were written, also when there is much to catch up with.
+        """
+        waiting = [lane for lane in self._lanes.values() if lane]
+        if not waiting or (self._failure is None and self._awaited()):
+            return None
+        lane = min(waiting, key=lambda lane: lane[0].records[0].timestamp)
+        if len(lane) == LANE_BATCHES:
+            self._source.resume(lane[0].source)
+        return lane.popleft()
+
+    def _awaited(self) -> bool:
+        """Whether an input has records on their way while another's wait here."""
+        return any(not lane and self._source.unread(source) for source, lane in self._lanes.items())
+
+    def _patience_s(self) -> float | None:
+        """Return how long to wait for news: until the next commit, or shortly if other inputs are waited for."""
+        if any(self._lanes.values()):
+            return ALIGN_S
+        return max(0.0, self._commit_due - self._clock()) if self._uncommitted and not self._commit else None
 
     def _note(self, piece: Batch) -> None:
         if not self._uncommitted:
@@ -301,14 +320,18 @@ class PartitionTask:
         """Whether everything the broker has told us of is processed."""
         return not any(self._source.unread(source) for source in self._uncommitted)
 
-    def _begin_commit(self, delivery: Delivery) -> None:
+    async def _begin_commit(self, delivery: Delivery) -> None:
         """Commit in the background: the next step may be computed, but not sent, before it is done."""
+        saved = Outbox()
+        await self._stage.save(saved)
         offsets, self._uncommitted = self._uncommitted, {}
-        self._commit = asyncio.create_task(self._commit_now(delivery, offsets))
+        self._commit = asyncio.create_task(self._commit_now(delivery, saved, offsets))
         self._commit.add_done_callback(lambda _: self._wake.set())
 
-    async def _commit_now(self, delivery: Delivery, offsets: Offsets) -> None:
+    async def _commit_now(self, delivery: Delivery, saved: Outbox, offsets: Offsets) -> None:
         started = self._clock()
+        if saved.targets:
+            await delivery.send(saved)
         await delivery.commit(offsets)
         self.committed.update(offsets)
         self.progress_at = self._clock()
@@ -327,8 +350,8 @@ class PartitionTask:
         self._failure = None
         self._working = False
         self._epochs.clear()
-        self._lane.clear()
-        self._held.clear()
+        for lane in self._lanes.values():
+            lane.clear()
         self._uncommitted.clear()
         if self._commit is not None:
             self._commit.cancel()

@@ -4,15 +4,30 @@ Two kinds of topics carry a stream. *Flows* (features, labels, predictions, thei
 kept for the stream's `retention_hours`: long enough to replay after a bad day. *Ledgers* (models, deployments,
 audit) are small and are the registry itself: they are kept forever, and not compacted, because their key is the
 stream: compaction would leave one record of each and forget which models there ever were.
-Commands and alerts are small flows. No topic here is compacted, and each says so, because clusters differ in their
-default.
+Commands, alerts and what is told of learning are small flows. *Checkpoints* are the one compacted topic: only the
+newest state of each stage counts. Every topic says which it is, because clusters differ in their default.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from schemas.events import Alert, AuditEvent, Command, DeadLetter, Deployment, Event, Label, ModelVersion, Prediction
+from schemas.events import (
+    Alert,
+    AuditEvent,
+    Checkpoint,
+    Command,
+    DeadLetter,
+    Deployment,
+    Event,
+    Label,
+    ModelUpdate,
+    ModelVersion,
+    Performance,
+    Prediction,
+    RetrainRequest,
+    Sample,
+)
 from schemas.streams import StreamSpec
 
 MAX_MESSAGE_BYTES: Final = 4 * 1024 * 1024
@@ -20,7 +35,8 @@ MAX_MESSAGE_BYTES: Final = 4 * 1024 * 1024
 letter with a reason, not an error in its producer that nobody here sees."""
 
 _HOUR_MS = 3_600_000
-_ALERT_RETENTIONS = 4
+_LONG_RETENTIONS = 4
+_CHECKPOINT_SEGMENT_BYTES = 16 * 1024 * 1024
 
 
 class StreamTopics:
@@ -30,7 +46,13 @@ class StreamTopics:
         self.features: Final = f"{stream}.features"
         self.features_dead: Final = f"{stream}.features.dead"
         self.labels: Final = f"{stream}.labels"
+        self.labels_dead: Final = f"{stream}.labels.dead"
         self.predictions: Final = f"{stream}.predictions"
+        self.samples: Final = f"{stream}.samples"
+        self.performance: Final = f"{stream}.performance"
+        self.updates: Final = f"{stream}.updates"
+        self.retrain: Final = f"{stream}.retrain"
+        self.checkpoints: Final = f"{stream}.checkpoints"
         self.models: Final = f"{stream}.models"
         self.deployments: Final = f"{stream}.deployments"
         self.commands: Final = f"{stream}.commands"
@@ -67,7 +89,8 @@ def topics_of(stream: StreamSpec) -> tuple[TopicSpec, ...]:
     flow = _kept(stream, hours=stream.retention_hours)
     wide = flow | {"max.message.bytes": str(MAX_MESSAGE_BYTES)}
     forever = _kept(stream, hours=None)
-    alerts = _kept(stream, hours=_ALERT_RETENTIONS * stream.retention_hours)
+    weeks = _kept(stream, hours=_LONG_RETENTIONS * stream.retention_hours)
+    compacted = _compacted(stream)
 
     def topic(
         name: str, key: str, value: type[Event] | str, partitions: int, config: Mapping[str, str], purpose: str
@@ -86,13 +109,19 @@ def topics_of(stream: StreamSpec) -> tuple[TopicSpec, ...]:
         topic(names.features, "entity_id", "FeatureEvent", many, wide, "events to score, from the stream's producers"),
         topic(names.features_dead, "original key", DeadLetter, many, wide, "events that could not be scored, and why"),
         topic(names.labels, "entity_id", Label, many, wide, "true outcomes, from the stream's producers"),
+        topic(names.labels_dead, "original key", DeadLetter, many, wide, "labels that could not be joined, and why"),
         topic(names.predictions, "entity_id", Prediction, many, flow, "one record per scored event"),
+        topic(names.samples, "stream", Sample, 1, flow, "predictions with their labels, and triggers for learners"),
+        topic(names.performance, "stream", Performance, 1, weeks, "how good each variant was, window by window"),
+        topic(names.updates, "stream", ModelUpdate, 1, weeks, "what the learners did, and why"),
+        topic(names.retrain, "stream", RetrainRequest, 1, weeks, "requests to train anew, with their evidence"),
+        topic(names.checkpoints, "stage", Checkpoint, 1, compacted, "the newest state of every stage that has one"),
         topic(names.models, "stream", ModelVersion, 1, forever, "the registry: every model ever registered"),
         topic(names.deployments, "stream", Deployment, 1, forever, "the routing: every deployment there ever was"),
         topic(names.commands, "stream", Command, 1, flow, "requests to control; their outcome stays in audit"),
         topic(names.commands_dead, "original key", DeadLetter, 1, flow, "commands that could not be read, and why"),
         topic(names.audit, "stream", AuditEvent, 1, forever, "what became of every command"),
-        topic(names.alerts, "stream", Alert, 1, alerts, "what a person should look at; kept to look back over weeks"),
+        topic(names.alerts, "stream", Alert, 1, weeks, "what a person should look at; kept to look back over weeks"),
     )
 
 
@@ -102,3 +131,18 @@ def _kept(stream: StreamSpec, *, hours: int | None) -> dict[str, str]:
     if hours is None:
         return config | {"retention.ms": "-1", "retention.bytes": "-1"}
     return config | {"retention.ms": str(hours * _HOUR_MS)}
+
+
+def _compacted(stream: StreamSpec) -> dict[str, str]:
+    """Return the config of a topic of which the newest record of each key stays.
+
+    Small segments and a low dirty ratio keep it short: a stage reads it whole when it opens.
+    """
+    return {
+        "cleanup.policy": "compact",
+        "min.insync.replicas": str(stream.min_insync_replicas),
+        "max.message.bytes": str(MAX_MESSAGE_BYTES),
+        "segment.bytes": str(_CHECKPOINT_SEGMENT_BYTES),
+        "segment.ms": str(_HOUR_MS),
+        "min.cleanable.dirty.ratio": "0.1",
+    }

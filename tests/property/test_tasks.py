@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
 
@@ -65,7 +66,7 @@ class Copy:
     def __init__(self, wait: Pass) -> None:
         self._wait = wait
 
-    async def open(self) -> None:
+    async def open(self, committed: Mapping[TopicPartition, int]) -> None:
         await self._wait("open")
 
     async def process(self, batch: Batch, outbox: Outbox) -> None:
@@ -73,6 +74,9 @@ class Copy:
         for record in batch.records:
             target = output_of(batch.source)
             outbox.add(target.topic, target.partition, None, record.value or b"")
+
+    async def save(self, outbox: Outbox) -> None:
+        await self._wait("save")
 
 
 def output_of(source: TopicPartition) -> TopicPartition:
@@ -320,9 +324,10 @@ class ForgetfulTask(PartitionTask):
     """Keeps waiting batches over a new opening."""
 
     def _abandon(self) -> None:
-        kept = list(self._lane)
+        kept = {source: list(lane) for source, lane in self._lanes.items()}
         super()._abandon()
-        self._lane.extend(kept)
+        for source, batches in kept.items():
+            self._lanes[source].extend(batches)
 
 
 @pytest.mark.parametrize(

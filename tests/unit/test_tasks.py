@@ -2,7 +2,7 @@
 
 import asyncio
 import itertools
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 
 import pytest
 from aiokafka.errors import (
@@ -23,10 +23,11 @@ from stream.batches import Batch, Outbox, TopicPartition
 from stream.metrics import Metrics
 from stream.tasks import LANE_BATCHES, PartitionTask, TaskLimits, TaskName, is_retryable
 from stream.turns import Turns
-from tests.support import MemoryDelivery, MemoryKafka, MemorySource, leap_through, now
+from tests.support import Entry, MemoryDelivery, MemoryKafka, MemorySource, leap_through, now
 
 INPUT = TopicPartition("in", 0)
 OUTPUT = TopicPartition("out", 0)
+STATE = TopicPartition("state", 0)
 NAME = TaskName("group", "flights", "copy", 0)
 PAUSE_S = 12.0
 INTERVAL_S = 0.1
@@ -44,6 +45,9 @@ class Bench:
         self.waits_s: dict[str, float] = {}
         self.fatal: list[BaseException] = []
         self.hides_until_commit = True
+        self.opened_at: dict[TopicPartition, int] = {}
+        self.processed: list[bytes] = []
+        self.saves = False
         self.metrics = Metrics()
         self.source = MemorySource(self.kafka, self.at)
         self.task = PartitionTask(
@@ -64,13 +68,20 @@ class Bench:
         delivery.hides_until_commit = self.hides_until_commit
         return delivery
 
-    async def open(self) -> None:
+    async def open(self, committed: Mapping[TopicPartition, int]) -> None:
+        self.opened_at = dict(committed)
         await self.at("open")
 
     async def process(self, batch: Batch, outbox: Outbox) -> None:
         await self.at("process")
         for record in batch.records:
             outbox.add(OUTPUT.topic, OUTPUT.partition, None, record.value or b"")
+            self.processed.append(record.value or b"")
+
+    async def save(self, outbox: Outbox) -> None:
+        await self.at("save")
+        if self.saves:
+            outbox.add(STATE.topic, STATE.partition, None, b",".join(self.processed))
 
     async def at(self, point: str) -> None:
         """Note the moment, then wait or fail as the test wants."""
@@ -130,7 +141,7 @@ async def test_it_fences_before_it_asks_where_to_go_on(bench: Bench) -> None:
     bench.kafka.append(INPUT, [b"0", b"1", b"2"])
     bench.task.start()
     await bench.settle()
-    assert bench.points() == ["start", "started", "open", "resume_offset"]
+    assert bench.points() == ["start", "started", "resume_offset", "open"]
     assert bench.task.running
     bench.deliver()
     await bench.settle()
@@ -224,23 +235,71 @@ async def test_a_fast_consumer_never_gets_further_ahead_than_the_lane_and_what_i
     assert max(ahead) <= LANE_BATCHES + 1
 
 
+LEFT, RIGHT = TopicPartition("left", 0), TopicPartition("right", 0)
+
+
+async def read_side_by_side(left: Sequence[Entry], right: Sequence[Entry], poll_records: int) -> Bench:
+    """Let a task with two inputs read all of both; one input's batches are long on their way."""
+    bench = Bench(LEFT, RIGHT)
+    for source, entries in ((LEFT, left), (RIGHT, right)):
+        bench.kafka.logs[source].extend(entries)
+        bench.kafka.ends[source] = len(entries)
+    bench.task.start()
+    await bench.settle()
+    delays_s = itertools.cycle([0.0, 0.3])
+    polling = asyncio.create_task(bench.source.run(bench.task.accept, itertools.repeat(poll_records), delays_s))
+    await bench.settle(60.0)
+    polling.cancel()
+    await bench.task.close(1.0)
+    return bench
+
+
 def test_no_input_of_several_is_held_for_ever() -> None:
-    left, right = TopicPartition("left", 0), TopicPartition("right", 0)
+    entries = [Entry(offset, b"x", timestamp=0) for offset in range(9)]
+    bench = leap_through(read_side_by_side(entries, entries[:3], 1))
+    assert len(bench.processed) == 12
+    assert bench.kafka.offsets == {LEFT: 9, RIGHT: 3}
 
-    async def run() -> None:
-        bench = Bench(left, right)
-        bench.kafka.append(left, [b"l"] * 3)
-        bench.kafka.append(right, [b"r"] * 3)
-        bench.task.start()
-        await bench.settle()
-        for batch in sorted(bench.source.poll(1) + bench.source.poll(1), key=lambda batch: batch.source):
-            bench.task.accept(batch)
-        assert bench.source.open_now == set()
-        await bench.settle(1.0)
-        assert bench.source.open_now == {left, right}
-        await bench.task.close(1.0)
 
-    leap_through(run())
+def test_several_inputs_are_read_in_the_order_in_which_they_were_written() -> None:
+    even = [Entry(offset, b"%d" % (2 * offset), timestamp=2 * offset) for offset in range(40)]
+    odd = [Entry(offset, b"%d" % (2 * offset + 1), timestamp=2 * offset + 1) for offset in range(10)]
+    bench = leap_through(read_side_by_side(even, odd, 1))
+    assert bench.processed == sorted(bench.processed, key=int)
+    assert len(bench.processed) == 50
+
+
+@on_bench
+async def test_a_stage_opens_with_the_committed_offsets(bench: Bench) -> None:
+    bench.kafka.offsets[INPUT] = 2
+    await bench.begin(b"0", b"1", b"2")
+    assert bench.opened_at == {INPUT: 2}
+
+
+@on_bench
+async def test_the_state_that_is_committed_is_that_of_the_committed_offsets(bench: Bench) -> None:
+    bench.saves = True
+    bench.waits_s["process"] = 0.5  # so that every step is due for a commit
+    await bench.begin(b"0", b"1", b"2")
+    committed = []
+    bench.kafka.watch(lambda: committed.append((bench.kafka.offsets.get(INPUT), bench.kafka.written[STATE][-1:])))
+    polling = asyncio.create_task(bench.source.run(bench.task.accept, itertools.repeat(1), itertools.repeat(0.0)))
+    await bench.settle(10.0)
+    polling.cancel()
+    assert committed[-1] == (3, [b"0,1,2"])
+    assert len(committed) > 1
+    assert all(state == [b",".join([b"0", b"1", b"2"][:offset])] for offset, state in committed)
+
+
+@on_bench
+async def test_a_state_that_cannot_be_saved_is_not_committed(bench: Bench) -> None:
+    bench.errors["save"] = [RetryableError("the store is away")]
+    await bench.begin(b"0")
+    polling = asyncio.create_task(bench.source.run(bench.task.accept, itertools.repeat(1), itertools.repeat(0.0)))
+    await bench.settle(10.0)
+    polling.cancel()
+    assert bench.restarts("retry") == 1
+    assert bench.kafka.written[OUTPUT] == [b"0"]
 
 
 @on_bench
