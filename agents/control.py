@@ -1,8 +1,9 @@
 """Control: the only writer of `<s>.deployments`. Takes commands in their order and answers each in `<s>.audit`."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
+from agents.routing import rerouted, was_done
 from agents.serving import find_version
 from agents.shelf import ModelShelf
 from schemas.errors import InvalidEvent, PenstockError, RetryableError
@@ -12,12 +13,19 @@ from schemas.wire import decode, encode
 from stream import metrics as m
 from stream.batches import Batch, Outbox
 from stream.deadletters import dead_letter
+from stream.delivery import Offsets
 from stream.metrics import Metrics
 from stream.views import LogView
 from topics.specs import StreamTopics
 
 STAGE = "control"
 LOAD_TIMEOUT_S = 45.0  # before the watchdog would take a slow store for a stuck worker
+_DONE = {
+    "promote": "is the champion",
+    "shadow": "is a shadow",
+    "unshadow": "is no shadow any more",
+    "succeed": "took the place of the routed version of its lineage",
+}
 
 
 class Control:
@@ -43,10 +51,13 @@ class Control:
         self._topics = StreamTopics(spec.name)
         self._history: list[Deployment] = []
 
-    async def open(self) -> None:
+    async def open(self, committed: Offsets) -> None:
         """Fold `<s>.deployments` to its end: whoever wrote it before is fenced by now."""
         await self._caught_up()
         self._history = list(self._deployments.events)
+
+    async def save(self, outbox: Outbox) -> None:
+        """There is nothing to save: the deployments are the state."""
 
     async def process(self, batch: Batch, outbox: Outbox) -> None:
         """Decide each command; a record that is no command becomes a dead letter."""
@@ -65,52 +76,48 @@ class Control:
         """Carry the command out or refuse it; either way say so in the audit log."""
         key = self._spec.name.encode()
         try:
-            deployment = await self._promoted(command)
+            if not was_done(command, self._history):
+                deployment = await self._carried_out(command)
+                self._history.append(deployment)
+                outbox.add(self._topics.deployments, 0, key, encode(deployment))
         except RetryableError:
             raise  # the model store is away: the command comes again
         except PenstockError as error:
-            outbox.add(self._topics.audit, 0, key, encode(self._answer(command, "refused", str(error))))
-            return
-        if deployment is not None:
-            self._history.append(deployment)
-            outbox.add(self._topics.deployments, 0, key, encode(deployment))
-        reason = f"model {command.model_id} is the champion"
-        outbox.add(self._topics.audit, 0, key, encode(self._answer(command, "done", reason)))
+            answer = self._answer(command, "refused", str(error))
+        else:
+            answer = self._answer(command, "done", f"model {command.model_id} {_DONE[command.action]}")
+        outbox.add(self._topics.audit, 0, key, encode(answer))
 
-    async def _promoted(self, command: Command) -> Deployment | None:
-        """Return the new deployment, or None when this very command was carried out before."""
-        this = (command.correlation_id, command.model_id)
-        if any((deployment.correlation_id, deployment.champion) == this for deployment in self._history):
-            return None
+    async def _carried_out(self, command: Command) -> Deployment:
+        """Return the new deployment. Raises PenstockError with the reason when there is none."""
         if command.stream != self._spec.name:
             raise PenstockError(f"the command is for stream {command.stream!r}; this is {self._spec.name!r}")
-        if command.expected_revision != self._revision:
-            raise PenstockError(
-                f"the routing is at revision {self._revision}, not at {command.expected_revision} as the command "
-                "expects: look at it again and send a new command"
-            )
-        version = find_version(self._models, command.model_id)
-        if version is None:
-            raise PenstockError(f"no model {command.model_id!r} is registered in {self._topics.models}")
-        await self._prove(version)
+        routes = rerouted(command, self._history, self._find)
+        assert routes.champion is not None  # without one, every command but a promotion is refused
+        if command.action != "unshadow":
+            await self._prove(command.model_id, (routes.champion, *routes.shadows))
         return Deployment(
             stream=self._spec.name,
             revision=self._revision + 1,
-            champion=command.model_id,
+            champion=routes.champion,
             changed_time_ms=self._clock_ms(),
             changed_by=command.issued_by,
             correlation_id=command.correlation_id,
+            shadows=routes.shadows,
         )
 
-    async def _prove(self, version: ModelVersion) -> None:
+    async def _prove(self, model_id: str, routed: Sequence[str]) -> None:
         """Load the model, which proves signature, hash, form and room before anything is routed to it."""
+        known = {version.model_id: version for version in map(self._find, routed) if version is not None}
+        version = known.pop(model_id)
         try:
             async with asyncio.timeout(LOAD_TIMEOUT_S):
-                await self._shelf.get(self._spec, version)
+                await self._shelf.get(self._spec, version, list(known.values()))
         except TimeoutError as error:
-            raise PenstockError(
-                f"model {version.model_id} could not be loaded within {LOAD_TIMEOUT_S:.0f} s"
-            ) from error
+            raise PenstockError(f"model {model_id} could not be loaded within {LOAD_TIMEOUT_S:.0f} s") from error
+
+    def _find(self, model_id: str) -> ModelVersion | None:
+        return find_version(self._models, model_id)
 
     @property
     def _revision(self) -> int:

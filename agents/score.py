@@ -2,18 +2,21 @@
 
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from agents.serving import Served, Serving
+from agents.shadows import finite_rows, score_beside
 from schemas.errors import InvalidEvent
-from schemas.events import Prediction
+from schemas.events import Prediction, ShadowScore
 from schemas.streams import StreamSpec
 from schemas.wire import encode_many
 from stream import metrics as m
 from stream.batches import Batch, Outbox, Record
 from stream.deadletters import DeadLetterGate, dead_letter
+from stream.delivery import Offsets
 from stream.intake import FeatureIntake, Intake
 from stream.metrics import Metrics
 from topics.specs import StreamTopics
@@ -44,12 +47,15 @@ class Score:
         self._spec = serving.spec
         self._topics = StreamTopics(serving.spec.name)
 
-    async def open(self) -> None:
+    async def open(self, committed: Offsets) -> None:
         """Wait for a champion."""
         await self._serving.ready()
 
+    async def save(self, outbox: Outbox) -> None:
+        """There is nothing to save."""
+
     async def process(self, batch: Batch, outbox: Outbox) -> None:
-        """Score the batch with the model that serves at this moment."""
+        """Score the batch with the models that are routed to at this moment."""
         served = await self._serving.ready()
         taken = self._intake.read(batch)
         refused = taken.refused
@@ -65,16 +71,18 @@ class Score:
         self._refuse(batch, refused, outbox)
 
     def _write(self, batch: Batch, taken: Intake, served: Served, scores: Scores, outbox: Outbox) -> None:
+        shadows = score_beside(served.shadows, taken.matrix, self._metrics, self._spec.name)
         now_ms = self._clock_ms()
-        predictions = predict_events(self._spec, taken, served, scores, now_ms, batch.source.partition)
+        waits_ms = np.maximum(now_ms - np.array([record.timestamp for record in taken.records], dtype=np.int64), 0)
+        scored = Scored(scores, shadows, now_ms, waits_ms.tolist())
+        predictions = predict_events(self._spec, taken, served, scored, batch.source.partition)
         keys = [record.key for record in taken.records]
         outbox.extend(
             self._topics.predictions, batch.source.partition, zip(keys, encode_many(predictions), strict=True)
         )
         for label, count in Counter([prediction.label for prediction in predictions]).items():
             self._metrics.count(m.PREDICTIONS, count, self._spec.name, served.version.model_id, CHAMPION, str(label))
-        waits_ms = now_ms - np.array([record.timestamp for record in taken.records])
-        self._metrics.observe_many(m.PREDICTION_LATENCY, np.maximum(waits_ms, 0) / 1000, self._spec.name)
+        self._metrics.observe_many(m.PREDICTION_LATENCY, waits_ms / 1000, self._spec.name)
 
     def _refuse(self, batch: Batch, refused: Refused, outbox: Outbox) -> None:
         now_ms = self._clock_ms()
@@ -88,10 +96,19 @@ class Score:
         self._gate.pass_through(len(batch.records), len(refused), str(refused[-1][1]) if refused else "")
 
 
-def predict_events(
-    spec: StreamSpec, taken: Intake, served: Served, scores: Scores, now_ms: int, partition: int
-) -> list[Prediction]:
-    """Return one Prediction per row of `scores`, which has shape (events,) or (events, classes)."""
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """What the models made of a batch, row by row: the champion's scores, of shape (events,) or (events, classes)."""
+
+    scores: Scores
+    shadows: Sequence[tuple[ShadowScore, ...]]
+    now_ms: int
+    latencies_ms: Sequence[int]
+
+
+def predict_events(spec: StreamSpec, taken: Intake, served: Served, scored: Scored, partition: int) -> list[Prediction]:
+    """Return one Prediction per event."""
+    scores, now_ms = scored.scores, scored.now_ms
     labels: Sequence[int | str]
     if spec.task == "multiclass":
         labels = [spec.classes[column] for column in scores.argmax(axis=1).tolist()]
@@ -117,16 +134,26 @@ def predict_events(
             features=row,
             partition=partition,
             offset=record.offset,
+            latency_ms=latency_ms,
+            shadows=shadows,
         )
-        for event, row, record, score, all_scores, label in zip(
-            taken.events, taken.rows, taken.records, best, class_scores, labels, strict=True
+        for event, row, record, score, all_scores, label, latency_ms, shadows in zip(
+            taken.events,
+            taken.rows,
+            taken.records,
+            best,
+            class_scores,
+            labels,
+            scored.latencies_ms,
+            scored.shadows,
+            strict=True,
         )
     ]
 
 
 def drop_unscored(taken: Intake, scores: Scores) -> tuple[Intake, Scores]:
     """Set aside the events to which the model gave no finite score."""
-    finite = np.isfinite(scores) if scores.ndim == 1 else np.isfinite(scores).all(axis=1)
+    finite = finite_rows(scores)
     if finite.all():
         return taken, scores
     error = InvalidEvent("no_score", "the model gave no finite score for this event")

@@ -1,13 +1,14 @@
-"""What serves a stream right now: follows models and deployments, loads in the background, swaps between batches."""
+"""What a stream routes to right now: follows its logs, loads in the background, swaps between batches."""
 
 import asyncio
 import hashlib
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 from aiokafka.errors import KafkaError
 
+from agents.shadows import Shadow
 from agents.shelf import ModelShelf
 from ml.models.protocol import Model
 from schemas.errors import PenstockError
@@ -24,15 +25,25 @@ RETRY_S = 30.0  # a model that could not be loaded is tried again: its store may
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """A loaded champion and the deployment that named it. One batch is scored by one of these."""
+    """A deployment, its champion, and those of its shadows that could be loaded. A batch is scored by one of these."""
 
     model: Model
     version: ModelVersion
     deployment: Deployment
+    shadows: tuple[Shadow, ...] = ()
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether every shadow of the deployment is there."""
+        return len(self.shadows) == len(self.deployment.shadows)
 
 
 class Serving:
-    """Keeps `current` at the newest deployment whose champion can be loaded; the previous one stays until then."""
+    """Keeps `current` at the newest deployment whose champion can be loaded; the previous one stays until then.
+
+    A shadow that cannot be loaded is left out until it can. Where nothing is scored, `loads` is false: models only get
+    their room reserved on the shelf, so that control refuses what would not fit a worker that scores.
+    """
 
     def __init__(
         self,
@@ -44,6 +55,7 @@ class Serving:
         metrics: Metrics,
         raise_alert: Callable[[Alert], Awaitable[None]],
         clock_ms: Callable[[], int],
+        loads: bool = True,
     ) -> None:
         self.spec = spec
         self.current: Served | None = None
@@ -54,9 +66,10 @@ class Serving:
         self._metrics = metrics
         self._raise_alert = raise_alert
         self._clock_ms = clock_ms
+        self._loads = loads
         self._news = asyncio.Event()
         self._loaded = asyncio.Event()
-        self._alerted: set[tuple[int, str]] = set()
+        self._alerted: set[tuple[str, str]] = set()
         deployments.listen(self._news.set)
 
     async def ready(self) -> Served:
@@ -71,60 +84,114 @@ class Serving:
         """Bring `current` up to date for ever; cancel to stop."""
         while True:
             self._news.clear()
-            newest = await self._bring_up_to_date()
+            done = await (self._bring_up_to_date() if self._loads else self._reserve())
             try:
-                async with asyncio.timeout(None if newest else RETRY_S):
+                async with asyncio.timeout(None if done else RETRY_S):
                     await self._news.wait()
             except TimeoutError:
-                pass  # the newest could not be loaded: try again
+                pass  # something could not be loaded: try again
 
     async def _bring_up_to_date(self) -> bool:
-        """Serve the newest deployment that can be loaded; return whether that is the newest of all."""
+        """Serve the newest deployment whose champion can be loaded; return whether nothing is left to try again."""
         for deployment in reversed(self._deployments.events):
-            if self.current is not None and deployment.revision <= self.current.deployment.revision:
-                return deployment is self._deployments.events[-1]
+            if self.current is not None and deployment.revision < self.current.deployment.revision:
+                return False
             try:
-                self._swap(await self._load(deployment))
+                served = await self._load(deployment)
             except (PenstockError, KafkaError) as error:
-                await self._report(deployment, error)
+                await self._report(self._champion_unusable(deployment, error), error)
             else:
-                return deployment is self._deployments.events[-1]
+                self._swap(served)
+                return served.is_complete and deployment is self._deployments.events[-1]
         return not self._deployments.events
 
+    async def _reserve(self) -> bool:
+        """Reserve room for the newest deployment; return whether all of its models are registered."""
+        if not self._deployments.events:
+            return True
+        newest = self._deployments.events[-1]
+        try:
+            champion, *shadows = [await self._find(model_id) for model_id in (newest.champion, *newest.shadows)]
+        except (PenstockError, KafkaError) as error:
+            log.warning("stream %s: no room is reserved for revision %d: %s", self.spec.name, newest.revision, error)
+            return False
+        self._shelf.route(champion, shadows)
+        return True
+
     async def _load(self, deployment: Deployment) -> Served:
-        version = find_version(self._models, deployment.champion)
+        """Load what the deployment names. What `current` has of it is taken over, whatever became of its file."""
+        if self.current is not None and self.current.version.model_id == deployment.champion:
+            version, model = self.current.version, self.current.model
+        else:
+            version = await self._find(deployment.champion)
+            model = await self._shelf.get(self.spec, version)
+        shadows: list[Shadow] = []
+        for model_id in deployment.shadows:
+            try:
+                shadows.append(await self._load_shadow(model_id, [version, *(shadow.version for shadow in shadows)]))
+            except (PenstockError, KafkaError) as error:
+                await self._report(self._shadow_unusable(model_id, error), error)
+        return Served(model, version, deployment, tuple(shadows))
+
+    async def _load_shadow(self, model_id: str, beside: Sequence[ModelVersion]) -> Shadow:
+        known = self.current.shadows if self.current is not None else ()
+        for shadow in known:
+            if shadow.version.model_id == model_id:
+                return shadow
+        version = await self._find(model_id)
+        return Shadow(await self._shelf.get(self.spec, version, beside), version)
+
+    async def _find(self, model_id: str) -> ModelVersion:
+        version = find_version(self._models, model_id)
         if version is None:  # the two logs are followed side by side; a deployment can be seen first
             await self._caught_up()
-            version = find_version(self._models, deployment.champion)
+            version = find_version(self._models, model_id)
         if version is None:
-            raise PenstockError(f"model {deployment.champion} is not in {self._models.topic}")
-        return Served(await self._shelf.get(self.spec, version), version, deployment)
+            raise PenstockError(f"model {model_id} is not in {self._models.topic}")
+        return version
 
     def _swap(self, served: Served) -> None:
+        if self.current is not None and _scorers(self.current) == _scorers(served):
+            return
         self.current = served
         self._loaded.set()
-        self._shelf.route(served.version)
-        version, revision = served.version, served.deployment.revision
-        log.info("stream %s: model %s serves (revision %d)", self.spec.name, version.model_id, revision)
+        self._shelf.route(served.version, [shadow.version for shadow in served.shadows])
+        model_id, revision = served.version.model_id, served.deployment.revision
+        beside = ", ".join(shadow.version.model_id for shadow in served.shadows) or "no shadow"
+        log.info("stream %s: model %s serves (revision %d) beside %s", self.spec.name, model_id, revision, beside)
 
-    async def _report(self, deployment: Deployment, error: Exception) -> None:
-        self._metrics.count(m.MODEL_LOAD_FAILURES, 1, self.spec.name)
-        key = (deployment.revision, str(error))
-        if key in self._alerted:
-            return
+    def _champion_unusable(self, deployment: Deployment, error: Exception) -> Alert:
         serving = f"model {self.current.version.model_id} serves on" if self.current else "an earlier one is tried"
-        message = f"champion {deployment.champion} cannot be loaded: {error}; {serving}"
-        log.error("stream %s: %s", self.spec.name, message)
-        subject = f"{self.spec.name}/{deployment.revision}/{deployment.champion}"
-        alert = Alert(
-            id=hashlib.sha256(f"champion-unusable/{subject}".encode()).hexdigest()[:32],
+        return Alert(
+            id=_alert_id("champion-unusable", f"{self.spec.name}/{deployment.revision}/{deployment.champion}"),
             stream=self.spec.name,
             kind="champion_unusable",
             severity="critical",
             subject=deployment.champion,
-            message=message,
+            message=f"champion {deployment.champion} cannot be loaded: {error}; {serving}",
             recommendation="Restore the artifact, or promote another model.",
             raised_time_ms=self._clock_ms(),
+        )
+
+    def _shadow_unusable(self, model_id: str, error: Exception) -> Alert:
+        return Alert(
+            id=_alert_id("shadow-unusable", f"{self.spec.name}/{model_id}"),
+            stream=self.spec.name,
+            kind="shadow_unusable",
+            severity="low",
+            subject=model_id,
+            message=f"shadow {model_id} cannot be loaded: {error}; events are scored without it",
+            recommendation=f"Restore the artifact, or run `penstock models unshadow {model_id}`.",
+            raised_time_ms=self._clock_ms(),
+        )
+
+    async def _report(self, alert: Alert, error: Exception) -> None:
+        self._metrics.count(m.MODEL_LOAD_FAILURES, 1, self.spec.name)
+        key = (alert.id, str(error))
+        if key in self._alerted:
+            return
+        log.log(
+            logging.ERROR if alert.severity == "critical" else logging.WARNING, "%s: %s", alert.stream, alert.message
         )
         try:
             await self._raise_alert(alert)
@@ -135,5 +202,13 @@ class Serving:
 
 
 def find_version(models: LogView[ModelVersion], model_id: str) -> ModelVersion | None:
-    """Return the registered version, or None. The first record of an id counts: the registry is append-only."""
-    return next((version for version in models.events if version.model_id == model_id), None)
+    """Return the newest record of a model, or None: a later one says what became of it."""
+    return next((version for version in reversed(models.events) if version.model_id == model_id), None)
+
+
+def _scorers(served: Served) -> tuple[int, tuple[Shadow, ...]]:
+    return served.deployment.revision, served.shadows
+
+
+def _alert_id(kind: str, subject: str) -> str:
+    return hashlib.sha256(f"{kind}/{subject}".encode()).hexdigest()[:32]

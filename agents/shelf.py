@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
@@ -29,7 +29,7 @@ class ModelShelf:
         self._budget_bytes = budget_bytes
         self._models: OrderedDict[str, Model] = OrderedDict()
         self._sizes: dict[str, tuple[str, int]] = {}
-        self._routed: dict[str, ModelVersion] = {}
+        self._routed: dict[str, tuple[ModelVersion, ...]] = {}
         self._loading: dict[str, asyncio.Future[Model]] = {}
 
     @property
@@ -37,10 +37,14 @@ class ModelShelf:
         """(stream, model id, estimated bytes) of each model in memory."""
         return [(*self._sizes[model_id][:1], model_id, self._sizes[model_id][1]) for model_id in self._models]
 
-    async def get(self, spec: StreamSpec, version: ModelVersion) -> Model:
-        """Return the model, loaded, verified and warm. Raises PenstockError with a sentence when it cannot be had."""
+    async def get(self, spec: StreamSpec, version: ModelVersion, beside: Sequence[ModelVersion] = ()) -> Model:
+        """Return the model, loaded, verified and warm. Raises PenstockError with a sentence when it cannot be had.
+
+        There must be room for it with all that the other streams route to, and with `beside`: what its own stream
+        is to route to at the same time.
+        """
         require_match(spec, version)
-        self._require_room(version)
+        self._require_room(version, beside)
         if version.model_id not in self._models:
             if version.model_id not in self._loading:
                 self._loading[version.model_id] = asyncio.ensure_future(asyncio.to_thread(self._load, version))
@@ -51,13 +55,13 @@ class ModelShelf:
             self._models[version.model_id] = model
             self._sizes[version.model_id] = (version.stream, model.memory_bytes)
         self._models.move_to_end(version.model_id)
-        self._drop_unused(keep=version.model_id)
+        self._drop_unused(keep=(version, *beside))
         return self._models[version.model_id]
 
-    def route(self, version: ModelVersion) -> None:
-        """Say that the version's stream is served by it from now on."""
-        self._routed[version.stream] = version
-        self._drop_unused(keep=version.model_id)
+    def route(self, champion: ModelVersion, shadows: Sequence[ModelVersion] = ()) -> None:
+        """Say that from now on the stream is served by `champion`, and scored by `shadows` beside it."""
+        self._routed[champion.stream] = (champion, *shadows)
+        self._drop_unused()
 
     def _load(self, version: ModelVersion) -> Model:
         try:
@@ -79,17 +83,18 @@ class ModelShelf:
         model.predict(np.zeros((256, len(version.features)), dtype=np.float32))  # the first call allocates
         return model
 
-    def _require_room(self, version: ModelVersion) -> None:
-        others = [routed for stream, routed in self._routed.items() if stream != version.stream]
-        taken = sum(other.memory_bytes for other in others)
+    def _require_room(self, version: ModelVersion, beside: Sequence[ModelVersion]) -> None:
+        elsewhere = [other for stream, routed in self._routed.items() if stream != version.stream for other in routed]
+        taken = sum(other.memory_bytes for other in (*elsewhere, *beside))
         if taken + version.memory_bytes > self._budget_bytes:
             raise ModelUnusable(
-                f"model {version.model_id} needs {version.memory_bytes:,} bytes of memory; the other streams' "
-                f"champions take {taken:,} of the {self._budget_bytes:,} that model_memory_bytes allows"
+                f"model {version.model_id} needs {version.memory_bytes:,} bytes of memory; the champions and shadows "
+                f"beside it take {taken:,} of the {self._budget_bytes:,} that model_memory_bytes allows"
             )
 
-    def _drop_unused(self, keep: str) -> None:
-        held = {version.model_id for version in self._routed.values()} | {keep}
+    def _drop_unused(self, keep: Sequence[ModelVersion] = ()) -> None:
+        routed = [version for versions in self._routed.values() for version in versions]
+        held = {version.model_id for version in (*routed, *keep)}
         for model_id in [model_id for model_id in self._models if model_id not in held]:
             if sum(self._sizes[loaded][1] for loaded in self._models) <= self._budget_bytes:
                 return
@@ -97,9 +102,11 @@ class ModelShelf:
 
 
 def require_match(spec: StreamSpec, version: ModelVersion) -> None:
-    """Raise ModelUnusable unless `version` was made for the stream as it is declared now."""
+    """Raise ModelUnusable unless `version` was made for the stream as it is declared now, and still exists."""
     if version.stream != spec.name:
         raise ModelUnusable(f"model {version.model_id} belongs to stream {version.stream!r}, not to {spec.name!r}")
+    if version.status == "pruned":
+        raise ModelUnusable(f"model {version.model_id} was pruned: its file was deleted; choose another version")
     if version.features != spec.features:
         raise ModelUnusable(
             f"model {version.model_id} was made for other features than stream {spec.name!r} declares: "

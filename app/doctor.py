@@ -12,7 +12,7 @@ from app import kafka_checks as kafka
 from app import local_checks as local
 from app.findings import Finding, problem, skipped
 from app.settings import Settings
-from app.worker import ROLES
+from app.stages import ROLES
 from schemas.errors import PenstockError, SettingsError
 from schemas.streams import StreamSpec
 from stream.connection import Cluster, KafkaConnection

@@ -14,7 +14,7 @@ from app.models import RegistryView, read_registry
 from app.partitions import admin_client, partition_count
 from app.registry import artifact_store
 from app.settings import Settings
-from app.worker import RoleName
+from app.stages import RoleName
 from ml.models.protocol import Model
 from schemas.errors import PenstockError, SettingsError
 from schemas.events import ModelVersion
@@ -26,6 +26,7 @@ from topics import StreamTopics, topics_of
 
 INPUTS: Final[Mapping[RoleName, Callable[[StreamTopics], str]]] = {
     "score": lambda topics: topics.features,
+    "join": lambda topics: topics.predictions,
     "learn": lambda topics: topics.commands,
 }
 _BROKER_TIMEOUT_S: Final = 5.0

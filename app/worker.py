@@ -5,100 +5,36 @@ import contextlib
 import gc
 import logging
 import signal
-import time
 from collections.abc import Coroutine, Iterable
-from typing import Any, Literal
+from itertools import groupby
+from typing import Any
 
 from aiokafka import AIOKafkaConsumer
 
-from agents import control, score
 from agents.serving import Serving
 from agents.shelf import ModelShelf
 from app.health import Pages, Report
 from app.registry import model_opener
 from app.settings import Settings
+from app.stages import ROLES, RoleName, StreamStages
+from ml.errors import ModelError
+from ml.models.registry import learner_type
 from schemas.errors import SettingsError
-from schemas.events import Alert, Deployment, ModelVersion
-from schemas.features import FeatureReader
-from schemas.streams import StreamSpec
-from schemas.wire import encode
 from stream import admin
 from stream import metrics as m
 from stream.announcer import Announcer
 from stream.connection import KafkaConnection
-from stream.deadletters import DeadLetterGate
-from stream.intake import FeatureIntake
 from stream.metrics import Metrics
-from stream.placement import Placement
 from stream.role import Role, RoleSettings, StageSpec
-from stream.tasks import PartitionTask, Stage
+from stream.tasks import PartitionTask
 from stream.views import LogView, ViewFollower
 from stream.watchdog import LoopGuard, ProgressWatch, measure_loop_lag
-from topics.specs import StreamTopics, topics_of
+from topics.specs import topics_of
 
 log = logging.getLogger("penstock.worker")
 
-RoleName = Literal["score", "learn"]
-ROLES: tuple[RoleName, ...] = ("score", "learn")
 ALIVE_STALL_S = 10.0  # with lag and an answering broker; the watchdog itself waits for stall_timeout_ms
 EMBEDDED_FETCH_WAIT_MS = 5  # the embedded broker answers a fetch only when the wait is over
-
-
-def now_ms() -> int:
-    """Return the wall clock, in milliseconds since the epoch."""
-    return time.time_ns() // 1_000_000
-
-
-class StreamStages:
-    """One stream's views and serving model on this worker, and the stages made from them."""
-
-    def __init__(
-        self, spec: StreamSpec, settings: Settings, shelf: ModelShelf, metrics: Metrics, announcer: Announcer
-    ) -> None:
-        self.spec = spec
-        self.models = LogView(StreamTopics(spec.name).models, ModelVersion)
-        self.deployments = LogView(StreamTopics(spec.name).deployments, Deployment)
-        self._settings = settings
-        self._shelf = shelf
-        self._metrics = metrics
-        self._announcer = announcer
-        self._topics = StreamTopics(spec.name)
-        self._reader = FeatureReader(spec)
-
-    def attach(self, views: ViewFollower) -> None:
-        """Use `views`, which follows this stream's logs."""
-        self._views = views
-        self.serving = Serving(
-            self.spec,
-            self.models,
-            self.deployments,
-            views.caught_up,
-            self._shelf,
-            self._metrics,
-            self._raise_alert,
-            now_ms,
-        )
-
-    def stages(self, role: RoleName) -> list[StageSpec]:
-        """Return the stages of `role` for this stream."""
-        if role == "score":
-            return [StageSpec(self.spec.name, score.STAGE, (self._topics.features,), self._score)]
-        return [StageSpec(self.spec.name, control.STAGE, (self._topics.commands,), self._control, single=True)]
-
-    def _score(self, partition: int, partitions: int) -> Stage:
-        intake = FeatureIntake(
-            self._reader, Placement(self._topics.features, partition, partitions), self._settings.max_event_bytes
-        )
-        gate = DeadLetterGate(self._settings.dead_letter_share, self._settings.dead_letter_window)
-        return score.Score(self.serving, intake, gate, self._metrics, now_ms)
-
-    def _control(self, partition: int, partitions: int) -> Stage:
-        return control.Control(
-            self.spec, self.models, self.deployments, self._views.caught_up, self._shelf, self._metrics, now_ms
-        )
-
-    async def _raise_alert(self, alert: Alert) -> None:
-        await self._announcer.say(self._topics.alerts, self.spec.name, encode(alert))
 
 
 class Worker:
@@ -111,6 +47,7 @@ class Worker:
         self._role_names = tuple(roles)
         self._ending: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._roles: list[Role] = []
+        self._started = False
         self._streams: list[StreamStages] = []
         self._background: set[asyncio.Task[None]] = set()
         self._progress = ProgressWatch(self.tasks, connection.reachable, settings.stall_timeout_ms / 1000)
@@ -135,6 +72,7 @@ class Worker:
         if not self._settings.streams:
             raise SettingsError("no stream is declared: write a [streams.<name>] table, or run `penstock stream init`")
         await self._check_topics(cluster.embedded)
+        await asyncio.to_thread(self._check_learners)
         pages = Pages(self.metrics, self._refresh_gauges, self.health)
         address = await pages.start(self._settings.metrics_host, self._settings.metrics_port)
         closing.push_async_callback(pages.stop)
@@ -143,9 +81,12 @@ class Worker:
         closing.callback(guard.stop)
         closing.push_async_callback(self._stop_background)
         await self._start_streams(cluster.embedded, closing)
+        stages = [stage for stream in self._streams for name in self._role_names for stage in stream.stages(name)]
+        by_group = {group: list(of_it) for group, of_it in groupby(sorted(stages, key=_group), _group)}
         async with asyncio.TaskGroup() as starting:
-            for role in self._role_names:
-                starting.create_task(self._start_role(role, cluster.embedded, closing))
+            for group, of_it in by_group.items():
+                starting.create_task(self._start_role(group, of_it, cluster.embedded, closing))
+        self._started = True
         self._spawn(measure_loop_lag(self.metrics))
         self._spawn(self._progress.run())
         log.info("the worker runs %s; metrics and health are at %s", ", ".join(self._role_names), address)
@@ -157,22 +98,37 @@ class Worker:
         if problems := await admin.check(self._connection, wanted):
             raise SettingsError("\n".join(problems))
 
+    def _check_learners(self) -> None:
+        """Import what the learners need, before the event loop has anything to do that could not wait for it."""
+        if "learn" not in self._role_names:
+            return
+        for spec in self._settings.streams:
+            for lineage, learner in spec.learners.items():
+                try:
+                    learner_type(learner.algorithm)
+                except ModelError as error:
+                    raise SettingsError(f"[streams.{spec.name}.learners.{lineage}]: {error}") from error
+
     async def _start_streams(self, embedded: bool, closing: contextlib.AsyncExitStack) -> None:
         shelf = ModelShelf(model_opener(self._settings), self._settings.model_memory_bytes)
         self._shelf = shelf
         announcer = Announcer(self._connection)
+
+        def open_consumer() -> AIOKafkaConsumer:
+            return AIOKafkaConsumer(
+                auto_offset_reset="earliest",
+                enable_auto_commit=False,
+                isolation_level="read_uncommitted" if embedded else "read_committed",
+                fetch_max_wait_ms=EMBEDDED_FETCH_WAIT_MS if embedded else self._settings.kafka_fetch_max_wait_ms,
+                **self._connection.client_options(),
+            )
+
         self._streams = [
-            StreamStages(spec, self._settings, shelf, self.metrics, announcer) for spec in self._settings.streams
+            StreamStages(spec, self._settings, shelf, self.metrics, announcer, open_consumer)
+            for spec in self._settings.streams
         ]
-        consumer = AIOKafkaConsumer(
-            auto_offset_reset="earliest",
-            enable_auto_commit=False,
-            isolation_level="read_uncommitted" if embedded else "read_committed",
-            fetch_max_wait_ms=EMBEDDED_FETCH_WAIT_MS if embedded else self._settings.kafka_fetch_max_wait_ms,
-            **self._connection.client_options(),
-        )
         logs: list[LogView[Any]] = [view for stream in self._streams for view in (stream.models, stream.deployments)]
-        views: ViewFollower = ViewFollower(consumer, logs)
+        views: ViewFollower = ViewFollower(open_consumer(), logs)
         for stream in self._streams:
             stream.attach(views)
         closing.push_async_callback(views.stop)
@@ -181,16 +137,17 @@ class Worker:
         for stream in self._streams:
             self._spawn(stream.serving.follow())
 
-    async def _start_role(self, name: RoleName, embedded: bool, closing: contextlib.AsyncExitStack) -> None:
+    async def _start_role(
+        self, group: str, stages: list[StageSpec], embedded: bool, closing: contextlib.AsyncExitStack
+    ) -> None:
         settings = RoleSettings(
             connection=self._connection,
-            group=f"{self._settings.kafka_group_prefix}-{name}",
+            group=f"{self._settings.kafka_group_prefix}-{group}",
             exactly_once=self._settings.delivery == "exactly_once" and not embedded,
             commit_interval_s=self._settings.commit_interval_ms / 1000,
             session_timeout_ms=self._settings.kafka_session_timeout_ms,
             fetch_max_wait_ms=EMBEDDED_FETCH_WAIT_MS if embedded else self._settings.kafka_fetch_max_wait_ms,
         )
-        stages = [stage for stream in self._streams for stage in stream.stages(name)]
         role = Role(settings, stages, self.metrics, self.end)
         self._roles.append(role)
         closing.push_async_callback(role.stop)
@@ -210,9 +167,8 @@ class Worker:
         Ready: partitions assigned, tasks recovered, champions loaded. Alive: offsets move while there is lag and the
         broker answers.
         """
-        started = bool(self._roles) and len(self._roles) == len(self._role_names)
         scoring = "score" not in self._role_names or all(stream.serving.current for stream in self._streams)
-        ready = started and scoring and all(role.ready for role in self._roles)
+        ready = self._started and scoring and all(role.ready for role in self._roles)
         return {
             "ready": ready,
             "alive": self._progress.stalled_s <= ALIVE_STALL_S,
@@ -251,6 +207,10 @@ class Worker:
         for task in list(self._background):
             task.cancel()
         await asyncio.gather(*self._background, return_exceptions=True)
+
+
+def _group(stage: StageSpec) -> str:
+    return stage.group
 
 
 def _serving_report(serving: Serving) -> Report:

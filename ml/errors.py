@@ -15,3 +15,7 @@ class ModelPayloadInvalid(ModelError):
 
 class ModelInputInvalid(ModelError):
     """A matrix, labels or weights do not fit the model."""
+
+
+class ModelParametersInvalid(ModelError):
+    """Hyper-parameters that an algorithm does not know, or whose values it cannot use."""

@@ -75,13 +75,17 @@ class ArtifactStore:
             )
         return payload
 
+    def remove(self, sha256: str) -> None:
+        """Delete an artifact, if it is there. Raises ArtifactUnavailable."""
+        with self._working(sha256), contextlib.suppress(FileNotFoundError):
+            self._files.rm_file(self._path(sha256))
+
     def probe(self) -> None:
         """Store a few bytes, get them and remove them; raise what goes wrong."""
         payload = f"probe {secrets.token_hex(16)}".encode()
         sha256 = self.put(payload)
         self.get(sha256, len(payload))
-        with self._working(sha256):
-            self._files.rm_file(self._path(sha256))
+        self.remove(sha256)
 
     def _read(self, sha256: str, at_most_bytes: int) -> bytes:
         with self._working(sha256):

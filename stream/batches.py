@@ -1,6 +1,6 @@
 """The unit of work: what one fetch gave of one partition, and what a stage makes of it."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
@@ -35,6 +35,11 @@ class Batch:
     def next_offset(self) -> int:
         """The offset to commit once every record of the batch is done."""
         return self.records[-1].offset + 1
+
+    def cut(self, records: int) -> Iterator["Batch"]:
+        """Yield the batch in pieces of at most so many records."""
+        for start in range(0, len(self.records), records):
+            yield Batch(self.source, self.records[start : start + records], self.epoch)
 
 
 class Outgoing(NamedTuple):

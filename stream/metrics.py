@@ -49,6 +49,13 @@ PREDICTION_ERRORS = Metric(
     "Times a batch could not be scored; it is tried again or the worker stops.",
     ("stream",),
 )
+SHADOW_ERRORS = Metric(
+    "ml_shadow_errors_total",
+    "counter",
+    "events",
+    "Events that a shadow model gave no score for; their predictions go out without it.",
+    ("stream", "variant"),
+)
 DEAD_LETTERS = Metric(
     "ml_dead_letters_total",
     "counter",
@@ -74,7 +81,7 @@ MODEL_LOAD_FAILURES = Metric(
     "ml_model_load_failures_total",
     "counter",
     "failures",
-    "Times a routed model could not be verified or loaded; the previous one serves on.",
+    "Times a routed model could not be verified or loaded: the previous champion serves on, a shadow is left out.",
     ("stream",),
 )
 CONSUMER_LAG = Metric(
@@ -119,12 +126,23 @@ EVENTS_EXPIRED = Metric(
     "Records that retention removed before they were read; they are lost to this deployment.",
     ("topic",),
 )
+LEARNT_SAMPLES = Metric(
+    "ml_learner_samples_total", "counter", "samples", "Samples that a learner has taken.", ("stream", "lineage")
+)
+LEARNER_UPDATES = Metric(
+    "ml_learner_updates_total",
+    "counter",
+    "updates",
+    "What learners did beside taking samples: batches learnt, snapshots published, kept back or pruned.",
+    ("stream", "lineage", "action"),
+)
 READY = Metric("ml_ready", "gauge", "1", "1 when every task of the worker has recovered and can work.")
 
 METRICS: tuple[Metric, ...] = (
     PREDICTIONS,
     PREDICTION_LATENCY,
     PREDICTION_ERRORS,
+    SHADOW_ERRORS,
     DEAD_LETTERS,
     MODEL_INFO,
     MODEL_MEMORY,
@@ -136,6 +154,8 @@ METRICS: tuple[Metric, ...] = (
     TASKS,
     TASK_RESTARTS,
     EVENTS_EXPIRED,
+    LEARNT_SAMPLES,
+    LEARNER_UPDATES,
     READY,
 )
 

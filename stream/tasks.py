@@ -44,7 +44,7 @@ RETRY_S = (0.2, 0.5, 1.0, 2.0, 5.0)
 class Stage(Protocol):
     """What a partition task runs. One instance per task, opened again whenever the task is.
 
-    It may keep state between batches: the fold of every record before the committed offsets (see `memory`).
+    A subclass overrides what it needs. It may keep state between batches: the fold of every record before the committed offsets (see `memory`).
     """
 
     async def open(self, committed: Offsets) -> None:
@@ -55,6 +55,9 @@ class Stage(Protocol):
 
     async def save(self, outbox: Outbox) -> None:
         """Put the state, if it is time, into `outbox`: it is committed with all that was processed so far."""
+
+    async def close(self) -> None:
+        """Give up what `open` took. Never raises."""
 
 
 class Source(Protocol):
@@ -237,6 +240,7 @@ class PartitionTask:
         finally:
             self.running = False
             self._abandon()
+            await self._stage.close()
             await delivery.stop()
 
     async def _run(self, delivery: Delivery) -> None:

@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from app.models import describe_model, promote, register
 from app.registry import artifact_store, signer
 from app.settings import Settings, load_settings
-from app.worker import ROLES, RoleName, Worker, now_ms
+from app.stages import ROLES, RoleName, now_ms
+from app.worker import Worker
 from schemas.events import AuditEvent, DeadLetter, ModelVersion, Prediction
 from schemas.wire import decode
 from stream import admin

@@ -9,7 +9,7 @@ import msgspec
 from app.cli.context import Context, json_option, pass_context, run, stream_option, whoami
 from app.models import RegistryView, describe_model, promote, read_registry, register
 from app.registry import artifact_store, signer
-from app.worker import now_ms
+from app.stages import now_ms
 from schemas.errors import PenstockError
 from schemas.events import ModelVersion
 

@@ -57,13 +57,32 @@ class Model(Protocol):
 
 @runtime_checkable
 class Learner(Model, Protocol):
-    """A model that goes on learning."""
+    """A model that goes on learning.
 
-    def learn(self, matrix: Matrix, labels: Labels, weights: NDArray[np.float64] | None = None) -> None:
-        """Learn from the rows in their order. Not to be called together with any other method.
+    Made from the numbers of features and classes and the algorithm's own hyper-parameters, by keyword: one that it
+    does not know, or a value that it cannot use, raises ModelParametersInvalid. `heavy` says that learning is
+    so slow that it wants a process of its own.
+    """
 
-        `labels` are class indices of shape (n,), `weights` (default 1) are at least 0, of shape (n,).
-        Raises ModelInputInvalid, with nothing learned, when they do not fit.
+    heavy: ClassVar[bool]
+
+    def __init__(self, n_features: int, classes: int = 1, **parameters: Any) -> None: ...
+
+    def learn(self, matrix: Matrix, labels: Labels, weights: NDArray[np.float64] | None = None) -> Scores:
+        """Learn from the rows in their order. Return what each row scored just before something was learnt from it.
+
+        `labels` are class indices of shape (n,), `weights` (default 1) are finite and at least 0, of shape (n,).
+        The scores are as from `predict`. Not to be called together with any other method.
+        Raises ModelInputInvalid, with nothing learned, when matrix, labels and weights do not fit.
+        """
+
+    def retune(self, **parameters: Any) -> None:
+        """Use these hyper-parameters from now on. Raises ModelParametersInvalid when one cannot be changed to that."""
+
+    def canonical(self) -> bytes:
+        """Return bytes that two models share exactly when they are equal, whatever they went through before.
+
+        Equal means that every number that matters is; unlike `dump`, it is blind to how objects lie in memory.
         """
 
 

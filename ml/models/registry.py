@@ -3,7 +3,7 @@
 from importlib.metadata import EntryPoints, entry_points
 
 from ml.errors import ModelUnknown
-from ml.models.protocol import Model
+from ml.models.protocol import Learner, Model
 
 GROUP = "penstock.models"
 
@@ -28,6 +28,15 @@ def model_type(algorithm: str) -> type[Model]:
     except (ImportError, AttributeError) as error:
         raise ModelUnknown(f"algorithm {algorithm!r} ({entry.value}) cannot be imported: {error}") from error
     return found
+
+
+def learner_type(algorithm: str) -> type[Learner]:
+    """Return the class that provides `algorithm`, as `model_type` does; raises ModelUnknown when it cannot learn."""
+    kind = model_type(algorithm)
+    if not hasattr(kind, "learn"):
+        raise ModelUnknown(f"algorithm {algorithm!r} cannot learn from a stream")
+    learner: type[Learner] = kind
+    return learner
 
 
 def _installed() -> EntryPoints:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from stream.batches import Batch, Outbox, TopicPartition
 from stream.metrics import Metrics
-from stream.tasks import PartitionTask, TaskLimits, TaskName
+from stream.tasks import PartitionTask, Stage, TaskLimits, TaskName
 from stream.turns import Turns
 from tests.support import MemoryDelivery, MemoryKafka, MemorySource, Offsets, Pass, leap_through, now
 
@@ -60,7 +60,7 @@ PLANS = st.builds(
 )
 
 
-class Copy:
+class Copy(Stage):
     """A stage that writes what it reads, to the partition of the same number."""
 
     def __init__(self, wait: Pass) -> None:

@@ -1,21 +1,23 @@
 """What control answers to commands, and what it writes."""
 
+import asyncio
 from collections import defaultdict
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
 import pytest
 
-from agents.control import Control
+from agents.control import LOAD_TIMEOUT_S, Control
 from agents.shelf import ModelUnusable
-from schemas.errors import PenstockError
+from schemas.errors import PenstockError, RetryableError
 from schemas.events import AuditEvent, Command, DeadLetter, Deployment, ModelVersion
 from schemas.streams import StreamSpec
 from schemas.wire import decode, encode
 from stream.batches import Outbox, TopicPartition
 from stream.metrics import Metrics
 from stream.views import LogView
-from tests.support import Entry, Model, batch, deployment_of, version_of
+from tests.support import Entry, Model, batch, deployment_of, leap_through, version_of
 
 SPEC = StreamSpec(name="flights", features=("a", "b"))
 COMMANDS = TopicPartition("flights.commands", 0)
@@ -29,6 +31,7 @@ class Bench:
         self.deployments: LogView[Deployment] = LogView("flights.deployments", Deployment)
         self.broken: dict[str, PenstockError] = {}
         self.late: list[ModelVersion] = []
+        self.proved: list[tuple[str, ...]] = []
         self.metrics = Metrics()
         self.written: dict[str, list[tuple[bytes | None, bytes]]] = defaultdict(list)
         self.control = Control(
@@ -41,7 +44,8 @@ class Bench:
             lambda: 7000,
         )
 
-    async def get(self, spec: StreamSpec, version: ModelVersion) -> Model:
+    async def get(self, spec: StreamSpec, version: ModelVersion, beside: Sequence[ModelVersion] = ()) -> Model:
+        self.proved.append((version.model_id, *(other.model_id for other in beside)))
         if version.model_id in self.broken:
             raise self.broken[version.model_id]
         return Model()
@@ -65,7 +69,7 @@ class Bench:
         return [decode(Deployment, value) for _, value in self.written["flights.deployments"]]
 
 
-def _command(model_id: str = "m1", expected_revision: int = 0, **changes: Any) -> bytes:
+def _command(model_id: str = "m1", expected_revision: int | None = 0, **changes: Any) -> bytes:
     command = Command(
         stream="flights",
         action="promote",
@@ -82,7 +86,7 @@ def _command(model_id: str = "m1", expected_revision: int = 0, **changes: Any) -
 async def bench() -> Bench:
     bench = Bench()
     bench.models.fold(encode(version_of(SPEC, name)) for name in ("m1", "m2"))
-    await bench.control.open()
+    await bench.control.open({COMMANDS: 0})
     return bench
 
 
@@ -139,7 +143,7 @@ async def test_a_command_that_comes_again_is_answered_again_but_carried_out_once
 
 async def test_it_goes_on_from_its_own_log_and_knows_what_was_carried_out_before(bench: Bench) -> None:
     bench.deployments.fold([encode(deployment_of(SPEC, "m2", 4))])
-    await bench.control.open()
+    await bench.control.open({COMMANDS: 0})
     again, newer = await bench.take(_command("m2", 3, correlation_id="command-4"), _command("m1", 4))
     assert (again.outcome, newer.outcome) == ("done", "done")
     assert [deployment.revision for deployment in bench.routing] == [5]
@@ -147,7 +151,7 @@ async def test_it_goes_on_from_its_own_log_and_knows_what_was_carried_out_before
 
 async def test_what_was_never_committed_is_forgotten_when_it_opens_again(bench: Bench) -> None:
     await bench.take(_command())
-    await bench.control.open()
+    await bench.control.open({COMMANDS: 0})
     [answer] = await bench.take(_command())
     assert answer.revision == 1
     assert [deployment.revision for deployment in bench.routing] == [1, 1]
@@ -162,7 +166,7 @@ async def test_a_model_registered_just_before_its_command_is_known(bench: Bench)
 @pytest.mark.parametrize(
     ("command", "sentence"),
     [
-        (_command("m9"), "no model 'm9' is registered in flights.models"),
+        (_command("m9"), "no model 'm9' is registered in stream 'flights'"),
         (_command(stream="fraud"), "the command is for stream 'fraud'; this is 'flights'"),
         (_command(expected_revision=3), "the routing is at revision 0, not at 3 as the command expects"),
     ],
@@ -196,3 +200,110 @@ async def test_a_record_that_is_no_command_is_a_dead_letter_and_the_next_one_is_
     assert "'explode'" in letters[2].message
     labels = {"stream": "flights", "stage": "control", "reason": "empty"}
     assert bench.metrics.registry.get_sample_value("ml_dead_letters_total", labels) == 1
+
+
+async def test_shadows_come_and_go_and_a_promotion_keeps_the_others(bench: Bench) -> None:
+    bench.models.fold(encode(version_of(SPEC, name)) for name in ("s1", "s2"))
+    answers = await bench.take(
+        _command("m1", 0),
+        _command("s1", 1, action="shadow"),
+        _command("s2", 2, action="shadow"),
+        _command("s2", 3),
+        _command("s1", 4, action="unshadow", correlation_id="away"),
+    )
+    assert [(answer.outcome, answer.reason) for answer in answers] == [
+        ("done", "model m1 is the champion"),
+        ("done", "model s1 is a shadow"),
+        ("done", "model s2 is a shadow"),
+        ("done", "model s2 is the champion"),
+        ("done", "model s1 is no shadow any more"),
+    ]
+    assert [(d.revision, d.champion, d.shadows) for d in bench.routing] == [
+        (1, "m1", ()),
+        (2, "m1", ("s1",)),
+        (3, "m1", ("s1", "s2")),
+        (4, "s2", ("s1",)),
+        (5, "s2", ()),
+    ]
+
+
+async def test_every_candidate_is_proved_with_room_beside_all_that_is_routed_with_it(bench: Bench) -> None:
+    bench.models.fold(encode(version_of(SPEC, name)) for name in ("s1", "s2"))
+    await bench.take(_command("m1", 0), _command("s1", 1, action="shadow"), _command("s2", 2, action="shadow"))
+    bench.broken["s1"] = ModelUnusable("it is gone")
+    await bench.take(_command("m2", 3), _command("s1", 4, action="unshadow"))
+    assert bench.proved == [("m1",), ("s1", "m1"), ("s2", "m1", "s1"), ("m2", "s1", "s2")]
+    assert bench.routing[-1].shadows == ("s2",)
+
+
+async def test_a_shadow_that_cannot_be_loaded_is_refused(bench: Bench) -> None:
+    await bench.take(_command("m1", 0))
+    bench.broken["m2"] = ModelUnusable("model m2 was pruned")
+    [answer] = await bench.take(_command("m2", 1, action="shadow"))
+    assert (answer.outcome, answer.reason, answer.revision) == ("refused", "model m2 was pruned", 1)
+    assert len(bench.routing) == 1
+
+
+async def test_a_learner_s_version_follows_the_one_before_it_without_naming_a_revision(bench: Bench) -> None:
+    bench.models.fold(
+        encode(msgspec.structs.replace(version_of(SPEC, f"v{offset}"), lineage="online", samples_offset=offset))
+        for offset in (10, 20, 30)
+    )
+    shadow = {"action": "shadow", "correlation_id": "first"}
+    [_, first, second, late] = await bench.take(
+        _command("m1", 0),
+        _command("v10", None, **shadow),
+        _command("v30", None, action="succeed"),
+        _command("v20", None, action="succeed"),
+    )
+    assert (first.outcome, second.outcome, late.outcome) == ("done", "done", "refused")
+    assert second.reason == "model v30 took the place of the routed version of its lineage"
+    assert [d.shadows for d in bench.routing] == [(), ("v10",), ("v30",)]
+    again, refused = await bench.take(_command("v10", None, **shadow), _command("v10", None, action="shadow"))
+    assert (again.outcome, refused.outcome) == ("done", "refused")
+    assert len(bench.routing) == 3
+
+
+@pytest.mark.parametrize("action", ["shadow", "unshadow", "succeed"])
+async def test_every_action_that_comes_again_is_carried_out_once_also_after_a_restart(
+    bench: Bench, action: str
+) -> None:
+    for offset in (1, 2):
+        version = msgspec.structs.replace(version_of(SPEC, f"v{offset}"), lineage="online", samples_offset=offset)
+        bench.models.fold([encode(version)])
+    await bench.take(_command("m1", 0), _command("v1", 1, action="shadow", correlation_id="before"))
+    command = {
+        "shadow": _command("m2", 2, action="shadow", correlation_id="c"),
+        "unshadow": _command("v1", 2, action="unshadow", correlation_id="c"),
+        "succeed": _command("v2", None, action="succeed", correlation_id="c"),
+    }[action]
+    first, second = await bench.take(command, command)
+    bench.deployments.fold(value for _, value in bench.written["flights.deployments"])
+    await bench.control.open({COMMANDS: 0})
+    [third] = await bench.take(command)
+    assert first == second == third
+    assert (first.outcome, first.revision, len(bench.routing)) == ("done", 3, 3)
+
+
+async def test_when_the_store_is_away_the_command_comes_again_unanswered(bench: Bench) -> None:
+    bench.broken["m1"] = RetryableError("the store is away")
+    with pytest.raises(RetryableError):
+        await bench.take(_command())
+    bench.broken.clear()
+    [answer] = await bench.take(_command())
+    assert (answer.outcome, answer.revision) == ("done", 1)
+
+
+def test_a_model_that_takes_too_long_to_load_is_refused() -> None:
+    class Slow(Bench):
+        async def get(self, spec: StreamSpec, version: ModelVersion, beside: Sequence[ModelVersion] = ()) -> Model:
+            await asyncio.sleep(2 * LOAD_TIMEOUT_S)
+            return Model()
+
+    async def scenario() -> None:
+        bench = Slow()
+        bench.models.fold([encode(version_of(SPEC, "m1"))])
+        [answer] = await bench.take(_command())
+        assert (answer.outcome, answer.reason) == ("refused", "model m1 could not be loaded within 45 s")
+
+    leap_through(scenario())

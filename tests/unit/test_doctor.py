@@ -16,7 +16,7 @@ from app.kafka_checks import INPUTS
 from app.local_checks import check_port, check_settings, check_signing_key, check_store
 from app.registry import LOCAL_KEY
 from app.settings import Settings
-from app.worker import ROLES
+from app.stages import ROLES
 from schemas.errors import RetryableError, SettingsError
 from schemas.streams import StreamSpec
 from stores.artifacts import ArtifactStore, ArtifactUnavailable, load_or_create_key

@@ -1,16 +1,19 @@
 """One batch of feature records through the stage: every record becomes one prediction or one dead letter."""
 
 import json
+import logging
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 
 from agents.score import Score
 from agents.serving import Served
+from agents.shadows import Shadow
 from ml.models.protocol import Matrix, Scores
 from schemas.errors import FatalError
-from schemas.events import DeadLetter, Prediction
+from schemas.events import DeadLetter, Prediction, ShadowScore
 from schemas.features import FeatureReader
 from schemas.streams import StreamSpec
 from schemas.wire import decode
@@ -43,10 +46,11 @@ class Answers(Model):
 class Bench:
     """The stage for one partition, with a model."""
 
-    def __init__(self, spec: StreamSpec, model: Model, gate: DeadLetterGate | None = None) -> None:
+    def __init__(self, spec: StreamSpec, model: Model, gate: DeadLetterGate | None = None, **shadows: Model) -> None:
         self.spec = spec
         self.metrics = Metrics()
-        self.served = Served(model, version_of(spec, "m1"), deployment_of(spec, "m1", 3))
+        beside = tuple(Shadow(shadow, version_of(spec, name)) for name, shadow in shadows.items())
+        self.served = Served(model, version_of(spec, "m1"), deployment_of(spec, "m1", 3), beside)
         placement = Placement(f"{spec.name}.features", HOME, 4)
         self.score = Score(
             self,  # type: ignore[arg-type]  # as much of a Serving as is used
@@ -82,7 +86,7 @@ def _record(offset: int, a: float | None = 0.0, b: float | None = 0.0, timestamp
 
 async def test_a_prediction_says_everything_there_is_to_know_about_it() -> None:
     bench = Bench(BINARY, Model())
-    predictions, letters = await bench.take(_record(41, 0.25, None))
+    predictions, letters = await bench.take(_record(41, 0.25, None, timestamp=NOW_MS - 40))
     assert letters == []
     assert predictions == [
         Prediction(
@@ -99,6 +103,7 @@ async def test_a_prediction_says_everything_there_is_to_know_about_it() -> None:
             features=(0.25, None),
             partition=HOME,
             offset=41,
+            latency_ms=40,
         )
     ]
 
@@ -174,6 +179,97 @@ async def test_too_many_dead_letters_stop_the_worker_with_the_last_reason() -> N
 
 async def test_latency_runs_from_the_record_s_time_in_kafka_and_is_never_negative() -> None:
     bench = Bench(BINARY, Model())
-    await bench.take(_record(0, timestamp=NOW_MS - 40), _record(1, timestamp=NOW_MS + 5000))
+    predictions, _ = await bench.take(_record(0, timestamp=NOW_MS - 40), _record(1, timestamp=NOW_MS + 5000))
+    assert [p.latency_ms for p in predictions] == [40, 0]
     assert bench.count("ml_prediction_latency_seconds_sum") == pytest.approx(0.04)
     assert bench.count("ml_prediction_latency_seconds_count") == 2
+
+
+async def test_shadows_score_the_same_event_in_the_same_prediction_under_their_lineage_or_their_id() -> None:
+    bench = Bench(BINARY, Model(), alone=Answers([0.125, 0.25]), v7=Answers([0.5, 0.75]))
+    lineage = bench.served.shadows[1]
+    lineage.version = msgspec.structs.replace(lineage.version, lineage="online")
+    predictions, letters = await bench.take(_record(0, 1.0), _record(1, 0.0))
+    assert letters == []
+    assert [(p.model_id, p.score, p.label) for p in predictions] == [("m1", 1.0, 1), ("m1", 0.0, 0)]
+    assert [p.shadows for p in predictions] == [
+        (
+            ShadowScore(variant="alone", model_id="alone", score=alone),
+            ShadowScore(variant="online", model_id="v7", score=online),
+        )
+        for alone, online in ((0.125, 0.5), (0.25, 0.75))
+    ]
+
+
+async def test_a_multiclass_shadow_gives_the_score_of_each_class() -> None:
+    shadow = Answers([[0.25, 0.5, 0.25]])
+    shadow.classes = 3
+    [prediction] = (await Bench(CLASSES, Answers([[0.75, 0.125, 0.125]]), s=shadow).take(_record(0)))[0]
+    assert prediction.label == "owl"
+    assert prediction.shadows == (ShadowScore(variant="s", model_id="s", score=0.5, scores=[0.25, 0.5, 0.25]),)
+
+
+async def test_a_shadow_sees_exactly_what_the_champion_scored() -> None:
+    shadow = Model()
+    bench = Bench(BINARY, Answers([0.5, np.nan, 0.5]), s=shadow)
+    predictions, letters = await bench.take(*(_record(i, i / 8) for i in range(3)), Entry(3, b"{", b"N1"))
+    assert ([p.offset for p in predictions], len(letters)) == ([0, 2], 2)
+    assert [p.shadows[0].score for p in predictions] == [0.0, 0.25]
+    assert [len(matrix) for matrix in shadow.seen] == [2]
+
+
+class Raises(Model):
+    """Is no good."""
+
+    def predict(self, matrix: Matrix) -> Scores:
+        raise ZeroDivisionError("oops")
+
+
+@pytest.mark.parametrize(
+    ("bad", "words"),
+    [
+        (Raises(), "ZeroDivisionError: oops"),
+        (Answers([0.5]), "AssertionError"),
+        (Answers([[0.5], [0.5], [0.5]]), "shape (3, 1) instead of (3,)"),
+        (Answers([np.nan, np.inf, -np.inf]), "not every score is finite"),
+    ],
+    ids=["raises", "too few", "shape", "not finite"],
+)
+async def test_a_shadow_that_fails_is_left_out_counted_and_told_once(
+    bad: Model, words: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    bench = Bench(BINARY, Model(), bad=bad, good=Model())
+    records = [_record(i, i / 8) for i in range(3)]
+    with caplog.at_level(logging.WARNING, "penstock.shadows"):
+        for _ in range(2):
+            predictions, letters = await bench.take(*records)
+    assert letters == []
+    assert [(p.score, [(s.variant, s.score) for s in p.shadows]) for p in predictions] == [
+        (i / 8, [("good", i / 8)]) for i in range(3)
+    ]
+    assert bench.count("ml_shadow_errors_total", variant="bad") == 6
+    assert bench.count("ml_shadow_errors_total", variant="good") == 0
+    [told] = caplog.messages
+    assert told.startswith("stream flights: shadow bad gives no score for some events: ")
+    assert words in told
+
+
+async def test_only_the_events_without_a_finite_shadow_score_do_without_it() -> None:
+    bench = Bench(BINARY, Model(), s=Answers([0.5, np.nan, 0.75]))
+    predictions, _ = await bench.take(*map(_record, range(3)))
+    assert [[s.score for s in p.shadows] for p in predictions] == [[0.5], [], [0.75]]
+    assert bench.count("ml_shadow_errors_total", variant="s") == 1
+
+
+async def test_when_the_champion_scored_nothing_the_shadows_are_asked_nothing() -> None:
+    shadow = Model()
+    predictions, letters = await Bench(BINARY, Answers([np.nan]), s=shadow).take(_record(0))
+    assert (len(predictions), len(letters), shadow.seen) == (0, 1, [])
+
+
+async def test_without_shadows_a_prediction_takes_no_byte_for_them() -> None:
+    outbox = Outbox()
+    bench = Bench(BINARY, Model())
+    await bench.score.process(batch(TopicPartition("flights.features", HOME), [_record(0)]), outbox)
+    [(_, value)] = outbox.targets[TopicPartition("flights.predictions", HOME)]
+    assert b"shadows" not in value

@@ -1,8 +1,9 @@
 """Which model serves: the newest that can be had, and everybody hears when that is not the newest."""
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 
+import msgspec
 from aiokafka.errors import KafkaConnectionError
 
 from agents.serving import RETRY_S, Serving
@@ -30,10 +31,12 @@ class World:
         self.alert_errors: list[Exception] = []
         self.late: list[ModelVersion] = []
         self.routed: list[str] = []
+        self.routed_shadows: list[list[str]] = []
+        self.got: list[tuple[str, ...]] = []
         self.load_s = 0.0
         self.serving = self.new_serving()
 
-    def new_serving(self) -> Serving:
+    def new_serving(self, loads: bool = True) -> Serving:
         return Serving(
             SPEC,
             self.models,
@@ -43,16 +46,19 @@ class World:
             self.metrics,
             self.alert,
             lambda: 5000,
+            loads,
         )
 
-    async def get(self, spec: StreamSpec, version: ModelVersion) -> Model:
+    async def get(self, spec: StreamSpec, version: ModelVersion, beside: Sequence[ModelVersion] = ()) -> Model:
+        self.got.append((version.model_id, *(other.model_id for other in beside)))
         await asyncio.sleep(self.load_s)
         if version.model_id in self.broken:
             raise self.broken[version.model_id]
         return Model()
 
-    def route(self, version: ModelVersion) -> None:
-        self.routed.append(version.model_id)
+    def route(self, champion: ModelVersion, shadows: Sequence[ModelVersion] = ()) -> None:
+        self.routed.append(champion.model_id)
+        self.routed_shadows.append([shadow.model_id for shadow in shadows])
 
     async def catch_up(self) -> None:
         late, self.late = self.late, []
@@ -66,12 +72,17 @@ class World:
     def register(self, *names: str) -> None:
         self.models.fold(encode(version_of(SPEC, name)) for name in names)
 
-    def deploy(self, name: str, revision: int) -> None:
-        self.deployments.fold([encode(deployment_of(SPEC, name, revision))])
+    def deploy(self, name: str, revision: int, *shadows: str) -> None:
+        deployment = msgspec.structs.replace(deployment_of(SPEC, name, revision), shadows=shadows)
+        self.deployments.fold([encode(deployment)])
 
     @property
     def champion(self) -> str | None:
         return self.serving.current.version.model_id if self.serving.current else None
+
+    @property
+    def shadows(self) -> list[str]:
+        return [shadow.version.model_id for shadow in self.serving.current.shadows] if self.serving.current else []
 
 
 def serving(scenario: Callable[[World], Coroutine[None, None, None]]) -> Callable[[], None]:
@@ -216,3 +227,101 @@ async def test_an_alert_that_cannot_be_sent_now_is_sent_later_and_stops_nothing(
     assert world.champion == "m1"
     await asyncio.sleep(RETRY_S + 1.0)
     assert [alert.subject for alert in world.alerts] == ["m2"]
+
+
+@serving
+async def test_champion_and_shadows_are_swapped_in_together_and_each_is_loaded_once(world: World) -> None:
+    world.register("m1", "m2", "s1", "s2")
+    world.deploy("m1", 1)
+    await asyncio.sleep(1.0)
+    world.load_s = 10.0
+    world.deploy("m2", 2, "s1", "s2")
+    await asyncio.sleep(29.0)
+    assert (world.champion, world.shadows) == ("m1", [])
+    await asyncio.sleep(2.0)
+    assert (world.champion, world.shadows) == ("m2", ["s1", "s2"])
+    assert world.got == [("m1",), ("m2",), ("s1", "m2"), ("s2", "m2", "s1")]
+    assert (world.routed[-1], world.routed_shadows[-1]) == ("m2", ["s1", "s2"])
+
+
+@serving
+async def test_a_deployment_that_only_changes_shadows_loads_nothing_that_is_there(world: World) -> None:
+    world.register("m1", "s1", "s2")
+    world.deploy("m1", 1, "s1")
+    await asyncio.sleep(1.0)
+    before = await world.serving.ready()
+    world.got.clear()
+    world.broken = {"m1": ModelUnusable("gone"), "s1": ModelUnusable("gone")}
+    world.deploy("m1", 2, "s1", "s2")
+    await asyncio.sleep(1.0)
+    after = await world.serving.ready()
+    assert world.got == [("s2", "m1", "s1")]
+    assert after.model is before.model
+    assert after.shadows[0] is before.shadows[0]
+    assert (after.deployment.revision, world.shadows, world.alerts) == (2, ["s1", "s2"], [])
+    world.deploy("m1", 3)
+    await asyncio.sleep(1.0)
+    assert (world.shadows, world.routed_shadows[-1]) == ([], [])
+
+
+@serving
+async def test_a_shadow_that_cannot_be_had_is_left_out_told_softly_and_tried_again(world: World) -> None:
+    world.register("m1", "m2", "s1", "s2")
+    world.deploy("m1", 1)
+    await asyncio.sleep(1.0)
+    world.broken["s1"] = ModelUnusable("the store is away")
+    world.deploy("m2", 2, "s1", "s2")
+    await asyncio.sleep(1.0)
+    assert (world.champion, world.shadows) == ("m2", ["s2"])
+    await asyncio.sleep(3 * RETRY_S)
+    [alert] = world.alerts
+    assert (alert.kind, alert.severity, alert.subject) == ("shadow_unusable", "low", "s1")
+    assert alert.message == "shadow s1 cannot be loaded: the store is away; events are scored without it"
+    world.broken.clear()
+    await asyncio.sleep(RETRY_S + 1.0)
+    assert world.shadows == ["s1", "s2"]
+    assert world.routed == ["m1", "m2", "m2"]
+    tried = len(world.got)
+    await asyncio.sleep(10 * RETRY_S)
+    assert len(world.got) == tried
+
+
+@serving
+async def test_when_the_new_champion_cannot_be_had_the_old_deployment_s_shadows_are_tried_again(world: World) -> None:
+    world.register("m1", "m2", "s1")
+    world.broken = {"m2": ModelUnusable("gone"), "s1": ModelUnusable("gone")}
+    world.deploy("m1", 1, "s1")
+    await asyncio.sleep(1.0)
+    world.deploy("m2", 2)
+    await asyncio.sleep(1.0)
+    assert (world.champion, world.shadows) == ("m1", [])
+    del world.broken["s1"]
+    await asyncio.sleep(RETRY_S + 1.0)
+    assert (world.champion, world.shadows) == ("m1", ["s1"])
+    del world.broken["m2"]
+    await asyncio.sleep(RETRY_S + 1.0)
+    assert (world.champion, world.shadows) == ("m2", [])
+
+
+@serving
+async def test_the_newest_record_of_a_model_counts(world: World) -> None:
+    world.register("m1")
+    world.models.fold([encode(msgspec.structs.replace(version_of(SPEC, "m1"), memory_bytes=7))])
+    world.deploy("m1", 1)
+    assert (await world.serving.ready()).version.memory_bytes == 7
+
+
+@serving
+async def test_where_nothing_is_scored_room_is_reserved_and_no_model_is_loaded(world: World) -> None:
+    quiet = asyncio.create_task(world.new_serving(loads=False).follow())
+    world.broken["m1"] = ModelUnusable("so that the other Serving, which loads, routes nothing")
+    world.register("m1", "s1")
+    world.deploy("m1", 1, "s1")
+    await asyncio.sleep(1.0)
+    assert (world.routed, world.routed_shadows) == (["m1"], [["s1"]])
+    assert world.got == [("m1",)]
+    world.late = [version_of(SPEC, "s2")]
+    world.deploy("m1", 2, "s2")
+    await asyncio.sleep(1.0)
+    assert world.routed_shadows[-1] == ["s2"]
+    quiet.cancel()

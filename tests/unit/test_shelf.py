@@ -65,6 +65,7 @@ async def test_a_model_has_predicted_before_it_is_handed_out(opener: Opener) -> 
     ("change", "sentence"),
     [
         ({"stream": "fraud"}, "belongs to stream 'fraud', not to 'flights'"),
+        ({"status": "pruned"}, "was pruned: its file was deleted"),
         ({"features": ("b", "a")}, "b, a instead of a, b"),
         ({"task": "multiclass", "classes": ("x", "y")}, "is multiclass with classes"),
     ],
@@ -137,12 +138,51 @@ async def test_the_last_champion_may_go_once_another_is_routed(opener: Opener) -
     assert _names(shelf) == ["second", "third"]
 
 
+async def test_a_shadow_never_goes_until_the_stream_is_routed_without_it(opener: Opener) -> None:
+    shelf = ModelShelf(opener, 300)
+    champion, shadow = version_of(FLIGHTS, "champion"), version_of(FLIGHTS, "shadow")
+    await shelf.get(FLIGHTS, champion)
+    await shelf.get(FLIGHTS, shadow, [champion])
+    shelf.route(champion, [shadow])
+    for number in range(5):
+        await shelf.get(FLIGHTS, version_of(FLIGHTS, f"m{number}"))
+    assert {"champion", "shadow"} < set(_names(shelf))
+    shelf.route(champion)
+    for number in range(5, 10):
+        await shelf.get(FLIGHTS, version_of(FLIGHTS, f"m{number}"))
+    assert "champion" in _names(shelf)
+    assert "shadow" not in _names(shelf)
+
+
+async def test_what_is_to_be_routed_together_stays_while_the_rest_of_it_is_loaded(opener: Opener) -> None:
+    shelf = ModelShelf(opener, 300)
+    old = version_of(FLIGHTS, "old", memory_bytes=200)
+    await shelf.get(FLIGHTS, old)
+    shelf.route(old)
+    champion, shadow = version_of(FLIGHTS, "champion"), version_of(FLIGHTS, "shadow")
+    await shelf.get(FLIGHTS, champion)
+    await shelf.get(FLIGHTS, shadow, [champion])
+    assert _names(shelf) == ["champion", "old", "shadow"]
+
+
+async def test_a_model_needs_room_beside_the_shadows_of_every_stream_and_what_its_own_routes_to(opener: Opener) -> None:
+    shelf = ModelShelf(opener, 1000)
+    shelf.route(version_of(FRAUD, "fraud"), [version_of(FRAUD, "shadow", memory_bytes=400)])
+    shelf.route(version_of(FLIGHTS, "old", memory_bytes=900))
+    champion = version_of(FLIGHTS, "champion", memory_bytes=300)
+    await shelf.get(FLIGHTS, champion)
+    with pytest.raises(ModelUnusable, match=r"m2 needs 201 bytes.*beside it take 800 of the 1,000"):
+        await shelf.get(FLIGHTS, version_of(FLIGHTS, "m2", memory_bytes=201), [champion])
+    await shelf.get(FLIGHTS, version_of(FLIGHTS, "m3", memory_bytes=200), [champion])
+    assert opener.opened == ["champion", "m3"]
+
+
 async def test_a_model_that_does_not_fit_beside_the_other_champions_is_refused_unopened(opener: Opener) -> None:
     shelf = ModelShelf(opener, 1000)
     champion = version_of(FLIGHTS, "champion", memory_bytes=600)
     await shelf.get(FLIGHTS, champion)
     shelf.route(champion)
-    with pytest.raises(ModelUnusable, match=r"m2 needs 401 bytes.*champions take 600 of the 1,000"):
+    with pytest.raises(ModelUnusable, match=r"m2 needs 401 bytes.*beside it take 600 of the 1,000"):
         await shelf.get(FRAUD, version_of(FRAUD, "m2", memory_bytes=401))
     assert opener.opened == ["champion"]
     await shelf.get(FRAUD, version_of(FRAUD, "m3", memory_bytes=400))

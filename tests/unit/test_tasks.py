@@ -83,6 +83,9 @@ class Bench:
         if self.saves:
             outbox.add(STATE.topic, STATE.partition, None, b",".join(self.processed))
 
+    async def close(self) -> None:
+        await self.at("close")
+
     async def at(self, point: str) -> None:
         """Note the moment, then wait or fail as the test wants."""
         self.log.append((now(), point))

@@ -1,0 +1,132 @@
+"""From records of `<s>.samples` to columns that a learner takes, with the triggers between them in their places."""
+
+import logging
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ml.learning.samples import Samples
+from schemas.errors import InvalidEvent
+from schemas.events import Event, ShadowScore, Trigger
+from schemas.features import FeatureReader
+from schemas.streams import LearnerSpec, StreamSpec
+from schemas.wire import DECODE_ERRORS, decode, decoder
+from stream.batches import Record
+
+TRIGGER_KEY = b"trigger"
+
+log = logging.getLogger("penstock.learn")
+
+
+class LearnableSample(Event, frozen=True, kw_only=True, gc=False):
+    """What a learner reads of a Sample."""
+
+    revision: int
+    event_time_ms: int
+    label_time_ms: int
+    features: tuple[float | None, ...]
+    label: int | str
+    weight: float
+    score: float
+    scores: list[float] | None = None
+    model_id: str
+    shadows: tuple[ShadowScore, ...] = ()
+
+
+class SampleReader:
+    """Reads records for one lineage of one stream. Corrected labels are left out unless the learner applies them.
+
+    A record that is no sample of the stream is logged and left out, as every fold of the log must do alike.
+    """
+
+    def __init__(self, spec: StreamSpec, lineage: str, learner: LearnerSpec) -> None:
+        self._spec = spec
+        self._lineage = lineage
+        self._learner = learner
+        self._decode = decoder(LearnableSample).decode
+        self._matrix = FeatureReader(spec).matrix
+        self._classes = {label: index for index, label in enumerate(spec.classes or (0, 1))}
+        self._ours: dict[str, bool] = {}
+
+    def read(self, records: Sequence[Record]) -> Iterator[Samples | tuple[int, Trigger]]:
+        """Yield runs of samples, and between them each trigger for this lineage with its offset. About 2 µs each."""
+        start = 0
+        for position, record in enumerate(records):
+            if record.key == TRIGGER_KEY:
+                yield from self._samples(records[start:position])
+                start = position + 1
+                yield from self._trigger(record)
+        yield from self._samples(records[start:] if start else records)
+
+    def _trigger(self, record: Record) -> Iterator[tuple[int, Trigger]]:
+        try:
+            trigger = decode(Trigger, record.value)
+        except InvalidEvent as error:
+            log.warning("the trigger at offset %d of %s.samples is skipped: %s", record.offset, self._spec.name, error)
+            return
+        if trigger.lineage == self._lineage:
+            yield record.offset, trigger
+
+    def _samples(self, records: Sequence[Record]) -> Iterator[Samples]:
+        offsets, found = self._decoded(records)
+        if self._learner.revisions == "ignore" and any(sample.revision for sample in found):
+            first = [position for position, sample in enumerate(found) if not sample.revision]
+            offsets, found = [offsets[i] for i in first], [found[i] for i in first]
+        if found:
+            yield Samples(
+                offsets=np.array(offsets, dtype=np.int64),
+                event_time_ms=np.array([sample.event_time_ms for sample in found], dtype=np.int64),
+                label_time_ms=np.array([sample.label_time_ms for sample in found], dtype=np.int64),
+                matrix=self._matrix([sample.features for sample in found]),
+                labels=np.array([self._classes[sample.label] for sample in found], dtype=np.int64),
+                weights=np.array([sample.weight for sample in found], dtype=np.float64),
+                served=self._served(found),
+            )
+
+    def _decoded(self, records: Sequence[Record]) -> tuple[list[int], list[LearnableSample]]:
+        try:
+            found = [self._decode(record.value) for record in records]  # type: ignore[arg-type]  # None is refused
+        except DECODE_ERRORS:
+            found = []
+        width = len(self._spec.features)
+        if found and all(len(s.features) == width and s.label in self._classes for s in found):
+            return [record.offset for record in records], found
+        return self._one_by_one(records)
+
+    def _one_by_one(self, records: Sequence[Record]) -> tuple[list[int], list[LearnableSample]]:
+        good = []
+        for record in records:
+            try:
+                sample = decode(LearnableSample, record.value)
+                if len(sample.features) != len(self._spec.features) or sample.label not in self._classes:
+                    raise InvalidEvent("invalid_field", "it has other features or labels than the stream declares")
+            except InvalidEvent as error:
+                log.warning(
+                    "the record at offset %d of %s.samples is skipped: %s", record.offset, self._spec.name, error
+                )
+            else:
+                good.append((record.offset, sample))
+        return [offset for offset, _ in good], [sample for _, sample in good]
+
+    def _served(self, found: Sequence[LearnableSample]) -> NDArray[np.float64]:
+        """Return the scores of the lineage's version that served or shadowed each event; NaN where none did."""
+        classes = len(self._spec.classes)
+        served = [self._served_score(sample) for sample in found]
+        if not classes:
+            return np.array([np.nan if score is None else score.score for score in served], dtype=np.float64)
+        unknown = [np.nan] * classes
+        return np.array([unknown if score is None else score.scores or unknown for score in served], dtype=np.float64)
+
+    def _served_score(self, sample: LearnableSample) -> LearnableSample | ShadowScore | None:
+        if self._is_ours(sample.model_id):
+            return sample
+        return next((shadow for shadow in sample.shadows if self._is_ours(shadow.model_id)), None)
+
+    def _is_ours(self, model_id: str) -> bool:
+        ours = self._ours.get(model_id)
+        if ours is None:
+            lineage, _, offset = model_id.rpartition("@")
+            ours = (lineage == self._lineage and offset.isdigit()) or model_id == self._learner.start_from
+            self._ours[model_id] = ours
+        return ours

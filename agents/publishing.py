@@ -1,0 +1,159 @@
+"""Publishing: a learner's snapshot becomes a version of its lineage, serves or is kept back, and is pruned in time."""
+
+import asyncio
+from collections.abc import Callable, Mapping
+
+import msgspec
+
+from agents.serving import find_version
+from ml.learning.online import Snapshot
+from schemas.errors import PenstockError
+from schemas.events import Command, Deployment, ModelVersion
+from schemas.streams import LearnerSpec, StreamSpec
+from schemas.wire import encode
+from stores.artifacts import ArtifactStore, Signer
+from stream.batches import Outbox
+from stream.views import LogView
+from topics.specs import StreamTopics
+
+
+def model_id_of(lineage: str, samples_offset: int) -> str:
+    """Return the id of the snapshot that has learnt all samples before `samples_offset`."""
+    return f"{lineage}@{samples_offset}"
+
+
+class Publisher:
+    """Registers the snapshots of one lineage. What it writes goes out with the learner's own commit.
+
+    An id follows from lineage and offset, so that a snapshot that is made again after a crash is the same version.
+    """
+
+    def __init__(
+        self,
+        spec: StreamSpec,
+        lineage: str,
+        learner: LearnerSpec,
+        models: LogView[ModelVersion],
+        deployments: LogView[Deployment],
+        store: ArtifactStore,
+        signer: Signer,
+        clock_ms: Callable[[], int],
+    ) -> None:
+        self._spec = spec
+        self._lineage = lineage
+        self._learner = learner
+        self._models = models
+        self._deployments = deployments
+        self._store = store
+        self._signer = signer
+        self._clock_ms = clock_ms
+        self._topics = StreamTopics(spec.name)
+
+    async def starting_payload(self) -> bytes | None:
+        """Return the bytes of the version that the lineage starts from, verified; None without one.
+
+        Raises PenstockError when it is not registered, not signed, or damaged.
+        """
+        if self._learner.start_from is None:
+            return None
+        version = find_version(self._models, self._learner.start_from)
+        if version is None:
+            raise PenstockError(
+                f"learner {self._lineage!r} of stream {self._spec.name!r} is to start from model "
+                f"{self._learner.start_from!r}, which is not registered"
+            )
+        self._signer.verify(version)
+        return await asyncio.to_thread(self._store.get, version.sha256, version.size_bytes)
+
+    async def register(self, snapshot: Snapshot, metrics: Mapping[str, float], outbox: Outbox) -> ModelVersion:
+        """Store and sign a snapshot; put its registration into `outbox`."""
+        sha256 = await asyncio.to_thread(self._store.put, snapshot.payload)
+        earlier = self._versions()
+        version = ModelVersion(
+            model_id=model_id_of(self._lineage, snapshot.next_offset),
+            stream=self._spec.name,
+            algorithm=self._learner.algorithm,
+            task=self._spec.task,
+            created_time_ms=self._clock_ms(),
+            sha256=sha256,
+            signature="",
+            size_bytes=len(snapshot.payload),
+            memory_bytes=snapshot.memory_bytes,
+            features=self._spec.features,
+            classes=self._spec.classes,
+            metrics=dict(metrics),
+            parameters=dict(self._learner.parameters),
+            parent=earlier[-1].model_id if earlier else self._learner.start_from,
+            registered_by=self._name,
+            lineage=self._lineage,
+            samples_offset=snapshot.next_offset,
+        )
+        version = msgspec.structs.replace(version, signature=self._signer.sign(version))
+        outbox.add(self._topics.models, 0, self._key, encode(version))
+        return version
+
+    def ask_to_serve(self, version: ModelVersion, outbox: Outbox) -> bool:
+        """Ask control to put the version where its lineage is; return whether the lineage is, or shall be, anywhere."""
+        if self.serves():
+            action = "succeed"
+        elif self._learner.shadow:
+            action = "shadow"
+        else:
+            return False
+        command = Command(
+            stream=self._spec.name,
+            action=action,  # type: ignore[arg-type]  # one of the two above
+            model_id=version.model_id,
+            expected_revision=None,
+            issued_by=self._name,
+            issued_time_ms=self._clock_ms(),
+            correlation_id=f"{version.model_id}-{action}",
+        )
+        outbox.add(self._topics.commands, 0, self._key, encode(command))
+        return True
+
+    def serves(self) -> bool:
+        """Whether a version of the lineage, or the one that it started from, is champion or shadow by now."""
+        if not self._deployments.events:
+            return False
+        newest = self._deployments.events[-1]
+        routed = {newest.champion, *newest.shadows}
+        return self._learner.start_from in routed or any(
+            version.lineage == self._lineage
+            for version in (find_version(self._models, model_id) for model_id in routed)
+            if version is not None
+        )
+
+    async def prune(self, outbox: Outbox) -> list[str]:
+        """Delete snapshots that never served, but the newest `keep_snapshots` of them; return the ids of the deleted.
+
+        The registrations stay, marked as pruned.
+        """
+        served = {i for d in self._deployments.events for i in (d.champion, *d.shadows)}
+        spare = [version for version in self._versions() if version.model_id not in served]
+        pruned = spare[: -self._learner.keep_snapshots]
+        ids = {version.model_id for version in pruned}
+        needed = {version.sha256 for version in self._alive() if version.model_id not in ids}
+        for version in pruned:
+            if version.sha256 not in needed:
+                await asyncio.to_thread(self._store.remove, version.sha256)
+            gone = msgspec.structs.replace(version, status="pruned")
+            outbox.add(self._topics.models, 0, self._key, encode(gone))
+        return [version.model_id for version in pruned]
+
+    def _versions(self) -> list[ModelVersion]:
+        """Return the lineage's versions that are not pruned, oldest first."""
+        own = [version for version in self._alive() if version.lineage == self._lineage]
+        return sorted(own, key=lambda version: version.samples_offset or 0)
+
+    def _alive(self) -> list[ModelVersion]:
+        newest = {version.model_id: version for version in self._models.events}
+        return [version for version in newest.values() if version.status == "registered"]
+
+    @property
+    def _name(self) -> str:
+        return f"learner {self._lineage}"
+
+    @property
+    def _key(self) -> bytes:
+        return self._spec.name.encode()

@@ -1,0 +1,153 @@
+"""A stream on this worker: its logs' views, its serving models, and the stages of each role."""
+
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Literal
+
+import msgspec
+from aiokafka import AIOKafkaConsumer
+
+from agents import control, evaluate, join, learn, score
+from agents.blobs import Blobs
+from agents.hosts import Apart, Here
+from agents.publishing import Publisher
+from agents.serving import Serving
+from agents.shelf import ModelShelf
+from app.registry import artifact_store, signer
+from app.settings import Settings
+from ml.models.registry import learner_type
+from schemas.events import Alert, Deployment, ModelVersion
+from schemas.features import FeatureReader
+from schemas.streams import StreamSpec
+from schemas.wire import encode
+from stream.announcer import Announcer
+from stream.deadletters import DeadLetterGate
+from stream.intake import FeatureIntake
+from stream.memory import KafkaMemory
+from stream.metrics import Metrics
+from stream.placement import Placement
+from stream.role import StageSpec
+from stream.tasks import Stage
+from stream.views import LogView, ViewFollower
+from topics.specs import StreamTopics
+
+RoleName = Literal["score", "join", "learn"]
+ROLES: tuple[RoleName, ...] = ("score", "join", "learn")
+
+
+def now_ms() -> int:
+    """Return the wall clock, in milliseconds since the epoch."""
+    return time.time_ns() // 1_000_000
+
+
+class StreamStages:
+    """One stream's views and serving model on this worker, and the stages made from them."""
+
+    def __init__(
+        self,
+        spec: StreamSpec,
+        settings: Settings,
+        shelf: ModelShelf,
+        metrics: Metrics,
+        announcer: Announcer,
+        open_consumer: Callable[[], AIOKafkaConsumer],
+    ) -> None:
+        """`open_consumer` makes a consumer without a group, which reads what is committed."""
+        self.spec = spec
+        self.models = LogView(StreamTopics(spec.name).models, ModelVersion)
+        self.deployments = LogView(StreamTopics(spec.name).deployments, Deployment)
+        self._settings = settings
+        self._shelf = shelf
+        self._metrics = metrics
+        self._announcer = announcer
+        self._open_consumer = open_consumer
+        self._topics = StreamTopics(spec.name)
+        self._reader = FeatureReader(spec)
+
+    def attach(self, views: ViewFollower) -> None:
+        """Use `views`, which follows this stream's logs."""
+        self._views = views
+        self.serving = Serving(
+            self.spec,
+            self.models,
+            self.deployments,
+            views.caught_up,
+            self._shelf,
+            self._metrics,
+            self._raise_alert,
+            now_ms,
+        )
+
+    def stages(self, role: RoleName) -> list[StageSpec]:
+        """Return the stages of `role` for this stream. What reads the same topic is in different consumer groups."""
+        stream, topics = self.spec.name, self._topics
+        if role == "score":
+            return [StageSpec(stream, "score", score.STAGE, (topics.features,), self._score)]
+        if role == "join":
+            return [StageSpec(stream, "join", join.STAGE, (topics.predictions, topics.labels), self._join)]
+        samples = (topics.samples,)
+        return [
+            StageSpec(stream, "learn", control.STAGE, (topics.commands,), self._control, single=True),
+            StageSpec(stream, "evaluate", evaluate.STAGE, samples, self._evaluate, single=True),
+            *(
+                StageSpec(stream, f"learn-{lineage}", learn.STAGE, samples, partial(self._learn, lineage), single=True)
+                for lineage in self.spec.learners
+            ),
+        ]
+
+    def _score(self, partition: int, partitions: int) -> Stage:
+        intake = FeatureIntake(
+            self._reader, Placement(self._topics.features, partition, partitions), self._settings.max_event_bytes
+        )
+        gate = DeadLetterGate(self._settings.dead_letter_share, self._settings.dead_letter_window)
+        return score.Score(self.serving, intake, gate, self._metrics, now_ms)
+
+    def _control(self, partition: int, partitions: int) -> Stage:
+        return control.Control(
+            self.spec, self.models, self.deployments, self._views.caught_up, self._shelf, self._metrics, now_ms
+        )
+
+    def _join(self, partition: int, partitions: int) -> Stage:
+        return join.Join(
+            self.spec,
+            partition,
+            Placement(self._topics.labels, partition, partitions),
+            DeadLetterGate(self._settings.dead_letter_share, self._settings.dead_letter_window),
+            self._memory(join.STAGE, partition),
+            self._metrics,
+            now_ms,
+            self._settings.max_event_bytes,
+        )
+
+    def _evaluate(self, partition: int, partitions: int) -> Stage:
+        return evaluate.Evaluate(self.spec, self._memory(evaluate.STAGE, partition), self._metrics)
+
+    def _learn(self, lineage: str, partition: int, partitions: int) -> Stage:
+        chosen = self.spec.learners[lineage]
+        learner = msgspec.structs.replace(
+            chosen,
+            strategy=chosen.strategy or self._settings.online_strategy,
+            batch_size=chosen.batch_size or self._settings.online_batch_size,
+            max_buffer=chosen.max_buffer or self._settings.online_max_buffer,
+        )
+        store = artifact_store(self._settings)
+        return learn.Learn(
+            self.spec,
+            lineage,
+            learner,
+            Apart() if learner_type(learner.algorithm).heavy else Here(),
+            self._memory(f"{learn.STAGE}-{lineage}", partition),
+            Blobs(store),
+            Publisher(
+                self.spec, lineage, learner, self.models, self.deployments, store, signer(self._settings), now_ms
+            ),
+            self._metrics,
+            self._settings.checkpoint_interval_ms / 1000,
+        )
+
+    def _memory(self, stage: str, partition: int) -> KafkaMemory:
+        return KafkaMemory(self._topics.checkpoints, stage, partition, self._open_consumer)
+
+    async def _raise_alert(self, alert: Alert) -> None:
+        await self._announcer.say(self._topics.alerts, self.spec.name, encode(alert))

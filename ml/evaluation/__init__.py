@@ -1,0 +1,1 @@
+"""Prequential evaluation: mergeable tallies, windows that ripen, gates on the ripe ones. `evaluator` is the way in."""

@@ -1,0 +1,141 @@
+"""One window: the tallies of its variants, its span of event time, and which events are in it."""
+
+from typing import Final
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from ml.evaluation.columns import Columns
+from ml.evaluation.figures import Figures
+from ml.evaluation.histogram import Ints
+from ml.evaluation.tally import Scoring, Tally, TallyState
+
+CHAMPION: Final = "champion"
+MAX_EVENTS: Final = 65_536  # of a window, whose corrections can be told to be its own
+
+
+class Measured(msgspec.Struct, frozen=True):
+    """One variant's figures, and the newest of its models that they are of."""
+
+    variant: str
+    model_id: str
+    figures: Figures
+
+
+class WindowState(msgspec.Struct, frozen=True, array_like=True):
+    """A Window at rest."""
+
+    number: int
+    from_ms: int
+    to_ms: int
+    looked_at: bool
+    tallies: dict[str, TallyState]
+    events: bytes
+
+
+class Window:
+    """The samples of one window. Its event times are in [from_ms, to_ms)."""
+
+    def __init__(self, number: int, scoring: Scoring, span_ms: tuple[int, int] | None = None) -> None:
+        self.number = number
+        self.from_ms, self.to_ms = span_ms or (0, 0)
+        self.looked_at = False
+        self._grows = span_ms is None
+        self._scoring = scoring
+        self._tallies: dict[str, Tally] = {}
+        self._events: list[Ints] = []
+        self._dump: bytes | None = None
+
+    @property
+    def n(self) -> int:
+        """Events counted for the champion, which scores all of them."""
+        return self._tallies[CHAMPION].n if CHAMPION in self._tallies else 0
+
+    @property
+    def known_events(self) -> int:
+        """How many of its events it can tell."""
+        return sum(len(events) for events in self._events)
+
+    @property
+    def weight_bytes(self) -> int:
+        """About what `dump` gives, from above, and from the counts alone."""
+        return 8 * self.known_events + sum(tally.weight_bytes for tally in self._tallies.values())
+
+    def add(self, samples: Columns) -> None:
+        """Count first samples of events."""
+        self._dump = None
+        if self._grows:
+            first, last = int(samples.event_times_ms.min()), int(samples.event_times_ms.max())
+            self.from_ms = min(self.from_ms, first) if self.n else first
+            self.to_ms = max(self.to_ms, last + 1)
+            self._events.append(samples.events[: max(0, MAX_EVENTS - self.known_events)])
+        delays_ms = samples.label_times_ms - samples.event_times_ms
+        for variant, scored in samples.variants.items():
+            rows = scored.rows
+            tally = self._tallies.setdefault(variant, Tally(self._scoring))
+            tally.model_id = scored.models[-1]
+            tally.add(
+                samples.labels[rows],
+                scored.scores,
+                delays_ms[rows],
+                int(samples.assumed[rows].sum()),
+                samples.latencies_ms[rows] if variant == CHAMPION else None,
+            )
+
+    def correct(self, samples: Columns) -> None:
+        """Count revisions of events that are in this window: their label replaces the one before."""
+        self._dump = None
+        for variant, scored in samples.variants.items():
+            rows = scored.rows
+            if variant in self._tallies:
+                first = int((samples.revisions[rows] == 1).sum())
+                self._tallies[variant].correct(samples.replaced[rows], samples.labels[rows], scored.scores, first)
+
+    def has(self, events: Ints) -> NDArray[np.bool_]:
+        """Return which of the events, shape (n,), are known to be in this window."""
+        if len(self._events) > 1:
+            self._events = [np.sort(np.concatenate(self._events))]
+        known = self._events[0] if self._events else events[:0]
+        return np.isin(events, known)
+
+    def forget_events(self) -> None:
+        """Know none of its events any more."""
+        self._events = []
+        self._dump = None
+
+    def figures(self) -> list[Measured]:
+        """Return the figures of each variant, the champion first."""
+        names = sorted(self._tallies, key=lambda name: (name != CHAMPION, name))
+        return [Measured(name, self._tallies[name].model_id, self._tallies[name].figures()) for name in names]
+
+    def dump(self) -> bytes:
+        """Return the state. It is kept until the window changes: one that is full is packed once, in about 1 ms."""
+        if self._dump is None:
+            events = np.concatenate([*self._events, np.zeros(0, dtype=np.int64)])
+            state = WindowState(
+                self.number,
+                self.from_ms,
+                self.to_ms,
+                self.looked_at,
+                {name: tally.dump() for name, tally in self._tallies.items()},
+                events.astype("<i8").tobytes(),
+            )
+            self._dump = msgspec.msgpack.encode(state)
+        return self._dump
+
+    def looked(self) -> None:
+        """Note that its first look is out."""
+        self.looked_at = True
+        self._dump = None
+
+    @classmethod
+    def restored(cls, scoring: Scoring, dumped: bytes, *, grows: bool) -> "Window":
+        """Return the window of which `dumped` is the dump."""
+        state = msgspec.msgpack.decode(dumped, type=WindowState)
+        window = cls(state.number, scoring, None if grows else (state.from_ms, state.to_ms))
+        window.from_ms, window.to_ms, window.looked_at = state.from_ms, state.to_ms, state.looked_at
+        window._tallies = {name: Tally.restored(scoring, tally) for name, tally in state.tallies.items()}
+        events = np.frombuffer(state.events, dtype="<i8").astype(np.int64)
+        window._events = [events] if len(events) else []
+        return window
