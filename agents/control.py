@@ -4,7 +4,6 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 
 from agents.routing import rerouted, was_done
-from agents.serving import find_version
 from agents.shelf import ModelShelf
 from schemas.errors import InvalidEvent, PenstockError, RetryableError
 from schemas.events import AuditEvent, Command, Deployment, ModelVersion
@@ -92,10 +91,13 @@ class Control:
         """Return the new deployment. Raises PenstockError with the reason when there is none."""
         if command.stream != self._spec.name:
             raise PenstockError(f"the command is for stream {command.stream!r}; this is {self._spec.name!r}")
-        routes = rerouted(command, self._history, self._find)
+        registry = {version.model_id: version for version in self._models.events}  # the newest record of each counts
+        routes = rerouted(command, self._history, registry.get)
         assert routes.champion is not None  # without one, every command but a promotion is refused
         if command.action != "unshadow":
-            await self._prove(command.model_id, (routes.champion, *routes.shadows))
+            routed = (routes.champion, *routes.shadows)
+            beside = [registry[other] for other in routed if other in registry and other != command.model_id]
+            await self._prove(registry[command.model_id], beside)
         return Deployment(
             stream=self._spec.name,
             revision=self._revision + 1,
@@ -106,18 +108,15 @@ class Control:
             shadows=routes.shadows,
         )
 
-    async def _prove(self, model_id: str, routed: Sequence[str]) -> None:
+    async def _prove(self, version: ModelVersion, beside: Sequence[ModelVersion]) -> None:
         """Load the model, which proves signature, hash, form and room before anything is routed to it."""
-        known = {version.model_id: version for version in map(self._find, routed) if version is not None}
-        version = known.pop(model_id)
         try:
             async with asyncio.timeout(LOAD_TIMEOUT_S):
-                await self._shelf.get(self._spec, version, list(known.values()))
+                await self._shelf.get(self._spec, version, beside)
         except TimeoutError as error:
-            raise PenstockError(f"model {model_id} could not be loaded within {LOAD_TIMEOUT_S:.0f} s") from error
-
-    def _find(self, model_id: str) -> ModelVersion | None:
-        return find_version(self._models, model_id)
+            raise PenstockError(
+                f"model {version.model_id} could not be loaded within {LOAD_TIMEOUT_S:.0f} s"
+            ) from error
 
     @property
     def _revision(self) -> int:

@@ -1,4 +1,4 @@
-"""Registering and promoting models: what `penstock models` and the demo do, as functions."""
+"""Registering models and routing to them: what `penstock models` does, as functions."""
 
 import asyncio
 import hashlib
@@ -6,12 +6,11 @@ import secrets
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
-from agents.serving import find_version
 from agents.shelf import require_match
 from ml.errors import ModelError
 from ml.models.registry import model_type
@@ -25,6 +24,7 @@ from stream.connection import KafkaConnection
 from stream.views import LogView, ViewFollower
 from topics import StreamTopics, topics_of
 
+Action = Literal["promote", "shadow", "unshadow"]
 Parameters = Mapping[str, str | int | float | bool | None]
 
 
@@ -33,14 +33,23 @@ class RegistryView:
 
     def __init__(self, spec: StreamSpec, models: LogView[ModelVersion], deployments: LogView[Deployment]) -> None:
         self.spec = spec
-        self.models = models.events
         self.deployments = deployments.events
-        self._log = models
+        self._models = {version.model_id: version for version in models.events}
+
+    @property
+    def models(self) -> list[ModelVersion]:
+        """The newest record of every model, in the order in which they were first registered."""
+        return list(self._models.values())
 
     @property
     def champion(self) -> str | None:
         """The id of the model that is routed to, if any."""
         return self.deployments[-1].champion if self.deployments else None
+
+    @property
+    def shadows(self) -> tuple[str, ...]:
+        """The ids of the models that score beside the champion."""
+        return self.deployments[-1].shadows if self.deployments else ()
 
     @property
     def revision(self) -> int:
@@ -49,7 +58,7 @@ class RegistryView:
 
     def find(self, model_id: str) -> ModelVersion:
         """Return the version with this id. Raises PenstockError when there is none."""
-        version = find_version(self._log, model_id)
+        version = self._models.get(model_id)
         if version is None:
             raise PenstockError(f"stream {self.spec.name} has no model {model_id!r}; see `penstock models list`")
         return version
@@ -144,25 +153,28 @@ async def read_registry(connection: KafkaConnection, spec: StreamSpec) -> Regist
     return RegistryView(spec, models, deployments)
 
 
-async def promote(
+async def ask_control(
     connection: KafkaConnection,
     spec: StreamSpec,
+    action: Action,
     model_id: str,
     issued_by: str,
     now_ms: int,
     expected_revision: int | None = None,
     timeout_s: float = 30.0,
 ) -> AuditEvent:
-    """Ask control to make `model_id` the champion and return its answer.
+    """Ask control to promote, shadow or unshadow `model_id` and return its answer.
 
     `expected_revision` defaults to the newest one. Raises PenstockError when no answer comes in time: then no
     worker with the role `learn` runs, and the command waits for one.
     """
     registry = await read_registry(connection, spec)
-    require_match(spec, registry.find(model_id))
+    version = registry.find(model_id)
+    if action != "unshadow":  # that must work whatever became of the model
+        require_match(spec, version)
     command = Command(
         stream=spec.name,
-        action="promote",
+        action=action,
         model_id=model_id,
         expected_revision=registry.revision if expected_revision is None else expected_revision,
         issued_by=issued_by,

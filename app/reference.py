@@ -5,7 +5,7 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Final, get_type_hints
+from typing import Final, get_type_hints
 
 import click
 import msgspec
@@ -13,7 +13,7 @@ import msgspec
 from app.cli.main import cli
 from app.settings import settings_reference
 from app.sources import allowed
-from schemas.streams import StreamSpec
+from schemas.streams import EvaluationSpec, JoinSpec, LearnerSpec, StreamSpec
 from stream.metrics import METRICS, SECONDS
 
 FOLDER: Final = Path(__file__).parents[1] / "docs"
@@ -25,10 +25,42 @@ _STREAM_MEANINGS: Final[Mapping[str, str]] = {
     "task": "What is predicted: 0 or 1, one of several classes, or how unusual an event is.",
     "classes": "The classes of a multiclass stream, in the order of the model's scores; others have none.",
     "threshold": "A score from here on is label 1; from 0 to 1 for a binary stream.",
-    "partitions": "Of features, labels, predictions and `features.dead`. It cannot be changed later.",
+    "partitions": "Of features, labels, predictions, `features.dead` and `labels.dead`. It cannot be changed later.",
     "replication": "How many brokers keep a copy of each topic.",
     "min_insync_replicas": "How many of them must have a record before it counts; at most `replication`.",
-    "retention_hours": "How long events, labels, predictions and dead letters are kept.",
+    "retention_hours": "How long events, labels, predictions, samples and dead letters are kept.",
+}
+_JOIN_MEANINGS: Final[Mapping[str, str]] = {
+    "window_minutes": "A label counts when its time is at most this long after its event's.",
+    "lateness_minutes": "How much out of order labels may come, by their own times.",
+    "idle_wait_minutes": "How long, by Kafka's time, a side without news is waited for before the other goes on alone.",
+    "assume_negative": "An event without a label in time becomes a sample with label 0, marked as assumed.",
+}
+_EVALUATION_MEANINGS: Final[Mapping[str, str]] = {
+    "window_samples": "A window is so many samples in a row.",
+    "window_minutes": "When not 0, a window is a span of event time instead.",
+    "maturity_minutes": "A window is judged so long, by label time, after its last event; else after the join window.",
+    "min_samples": "A window of fewer samples raises no alert.",
+    "accuracy_drop": "An alert when the accuracy is lower than the reference by more than this share of it.",
+    "reference_accuracy": "The reference; else it is taken from the first windows.",
+    "reference_windows": "How many mature windows make the reference.",
+    "max_false_positive_rate": "An alert above it.",
+    "max_latency_ms": "An alert when the median latency is above it.",
+    "cooldown_minutes": "An alert of one kind comes at most once in so much event time.",
+}
+_LEARNER_MEANINGS: Final[Mapping[str, str]] = {
+    "algorithm": "A model that can learn, by the name of its entry point.",
+    "strategy": "When it learns; else `online_strategy`.",
+    "batch_size": "Samples in a mini-batch; else `online_batch_size`.",
+    "max_buffer": "The most samples that wait to be learnt; else `online_max_buffer`.",
+    "period_minutes": "Event time between updates (periodic), or the longest without one (adaptive).",
+    "revisions": "Whether a corrected label is learnt, too.",
+    "publish_every": "After so many samples a snapshot becomes a model version.",
+    "publish_margin": "By how much a snapshot's Brier score may exceed the serving version's; else it is kept back.",
+    "keep_snapshots": "How many of the snapshots that never served are kept.",
+    "shadow": "Whether the first snapshot becomes a shadow by itself.",
+    "start_from": "A registered model to begin with.",
+    "parameters": "What the algorithm takes.",
 }
 
 
@@ -48,7 +80,16 @@ which the same name with `_file` (`_FILE`) gives. An unknown name or a bad value
 Each stream is a table `[streams.<name>]` of `penstock.toml`; every topic of the stream begins with its name, and every
 worker of a deployment needs the same tables. `penstock stream init --csv FILE` proposes one.
 
-{_stream_table()}"""
+{_table(StreamSpec, _STREAM_MEANINGS)}
+### How labels meet predictions: `[streams.<name>.join]`
+
+{_table(JoinSpec, _JOIN_MEANINGS)}
+### How predictions are judged: `[streams.<name>.evaluation]`
+
+{_table(EvaluationSpec, _EVALUATION_MEANINGS)}
+### Models that learn from the stream's samples: `[streams.<name>.learners.<lineage>]`
+
+{_table(LearnerSpec, _LEARNER_MEANINGS)}"""
 
 
 def metrics_page() -> str:
@@ -93,17 +134,23 @@ PAGES: Final[Mapping[str, Callable[[], str]]] = {
 }
 
 
-def _stream_table() -> str:
+def _table(kind: type[msgspec.Struct], meanings: Mapping[str, str]) -> str:
+    """Return the keys of a table of `penstock.toml`, without the tables in it, which have tables of their own."""
     rows = ["| key | default | allowed | meaning |", "|---|---|---|---|"]
-    kinds = get_type_hints(StreamSpec)
-    for field in (f for f in msgspec.structs.fields(StreamSpec) if f.name != "name"):
-        default = "" if field.required else _shown(field.default)
-        meaning = _STREAM_MEANINGS[field.name]
-        rows.append(f"| `{field.name}` | {default} | {allowed(kinds[field.name])} | {meaning} |")
+    kinds = get_type_hints(kind, include_extras=True)
+    inner = {"name", "join", "evaluation", "learners"}
+    for field in (f for f in msgspec.structs.fields(kind) if f.name not in inner):
+        meaning = meanings[field.name]
+        rows.append(f"| `{field.name}` | {_default(field)} | {allowed(kinds[field.name])} | {meaning} |")
     return "\n".join(rows) + "\n"
 
 
-def _shown(default: Any) -> str:
+def _default(field: msgspec.structs.FieldInfo) -> str:
+    if field.required or field.default is None:
+        return ""
+    default = field.default_factory() if field.default_factory is not msgspec.NODEFAULT else field.default
+    if isinstance(default, bool):
+        return f"`{str(default).lower()}`"
     return f"`{list(default) if isinstance(default, tuple) else default}`"
 
 

@@ -136,6 +136,23 @@ LEARNER_UPDATES = Metric(
     "What learners did beside taking samples: batches learnt, snapshots published, kept back or pruned.",
     ("stream", "lineage", "action"),
 )
+PERFORMANCE = Metric(
+    "ml_performance",
+    "gauge",
+    "see figure",
+    "A figure (accuracy, roc_auc, n, ...) of each variant in the newest mature window; NaN when it cannot be computed.",
+    ("stream", "variant", "figure"),
+)
+SAMPLES_EVALUATED = Metric(
+    "ml_samples_evaluated_total", "counter", "records", "Records of samples that evaluation has read.", ("stream",)
+)
+SAMPLES_MISSED = Metric(
+    "ml_samples_missed_total",
+    "counter",
+    "samples",
+    "Samples that no window counts, by reason: late, no_room, unknown_event (of a revision) or unusable.",
+    ("stream", "reason"),
+)
 READY = Metric("ml_ready", "gauge", "1", "1 when every task of the worker has recovered and can work.")
 
 METRICS: tuple[Metric, ...] = (
@@ -156,6 +173,9 @@ METRICS: tuple[Metric, ...] = (
     EVENTS_EXPIRED,
     LEARNT_SAMPLES,
     LEARNER_UPDATES,
+    PERFORMANCE,
+    SAMPLES_EVALUATED,
+    SAMPLES_MISSED,
     READY,
 )
 

@@ -44,7 +44,8 @@ RETRY_S = (0.2, 0.5, 1.0, 2.0, 5.0)
 class Stage(Protocol):
     """What a partition task runs. One instance per task, opened again whenever the task is.
 
-    A subclass overrides what it needs. It may keep state between batches: the fold of every record before the committed offsets (see `memory`).
+    A subclass overrides what it needs. It may keep state between batches: the fold of every record before the
+    committed offsets (see `memory`).
     """
 
     async def open(self, committed: Offsets) -> None:

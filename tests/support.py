@@ -8,7 +8,7 @@ import asyncio
 import itertools
 import selectors
 from collections import defaultdict, deque
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self, TypeVar
 
@@ -16,7 +16,7 @@ import numpy as np
 from aiokafka.errors import ProducerFenced
 
 from ml.models.protocol import Matrix, Scores
-from schemas.events import Deployment, ModelVersion
+from schemas.events import Checkpoint, Deployment, ModelVersion
 from schemas.streams import StreamSpec
 from stream.batches import Batch, Outbox, TopicPartition
 
@@ -118,6 +118,34 @@ class MemoryKafka:
 
 async def _at_once(_: str) -> None:
     await asyncio.sleep(0)
+
+
+class LogMemory:
+    """A stage's memory over a MemoryKafka. What is saved counts once `commit` says so."""
+
+    def __init__(self, kafka: MemoryKafka, batch_records: int = 100) -> None:
+        self.kafka = kafka
+        self.batch_records = batch_records
+        self.committed: Checkpoint | None = None
+        self.saved: Checkpoint | None = None
+        self.reads: list[tuple[TopicPartition, int, int]] = []
+
+    async def newest(self) -> Checkpoint | None:
+        return self.committed
+
+    async def read(self, source: TopicPartition, start: int, stop: int) -> AsyncIterator[Batch]:
+        self.reads.append((source, start, stop))
+        wanted = [entry for entry in self.kafka.logs[source] if start <= entry.offset < stop]
+        if wanted:
+            for piece in batch(source, wanted).cut(self.batch_records):
+                yield piece
+
+    def save(self, checkpoint: Checkpoint, outbox: Outbox) -> None:
+        self.saved = checkpoint
+
+    def commit(self) -> None:
+        """Commit what was saved last, if anything was."""
+        self.committed = self.saved or self.committed
 
 
 class MemoryDelivery:

@@ -15,7 +15,7 @@ import xgboost
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from numpy.typing import NDArray
 
-from app.models import describe_model, promote, register
+from app.models import ask_control, describe_model, register
 from app.registry import artifact_store, signer
 from app.settings import Settings, load_settings
 from app.stages import ROLES, RoleName, now_ms
@@ -73,7 +73,8 @@ class Deployment:
         return await register(self.connection, spec, store, signer(self.settings), version, payload)
 
     async def promote(self, version: ModelVersion) -> AuditEvent:
-        return await promote(self.connection, self.streams[version.stream], version.model_id, "tests", now_ms())
+        spec = self.streams[version.stream]
+        return await ask_control(self.connection, spec, "promote", version.model_id, "tests", now_ms())
 
     @asynccontextmanager
     async def worker(self, roles: Iterable[RoleName] = ROLES, **settings: Any) -> AsyncIterator["Running"]:

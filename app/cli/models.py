@@ -1,22 +1,40 @@
-"""`penstock models register|list|show|promote`."""
+"""`penstock models register|list|show|promote|shadow|unshadow`."""
 
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import click
 import msgspec
 
 from app.cli.context import Context, json_option, pass_context, run, stream_option, whoami
-from app.models import RegistryView, describe_model, promote, read_registry, register
+from app.models import Action, RegistryView, ask_control, describe_model, read_registry, register
 from app.registry import artifact_store, signer
 from app.stages import now_ms
 from schemas.errors import PenstockError
 from schemas.events import ModelVersion
 
 
+def _routing_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command what each of them needs that asks control to change the routing."""
+    for option in (
+        pass_context,
+        json_option,
+        click.option(
+            "--timeout", "timeout_s", default=30.0, show_default=True, help="Seconds to wait for control's answer."
+        ),
+        click.option("--expected-revision", type=int, help="Refuse if the routing is at another revision by then."),
+        stream_option,
+        click.argument("model_id"),
+    ):
+        command = option(command)
+    return command
+
+
 @click.group()
 def models() -> None:
-    """Register models and choose which one serves."""
+    """Register models and choose which one serves, and which ones score beside it."""
 
 
 @models.command("register")
@@ -44,9 +62,9 @@ def register_command(context: Context, stream_name: str | None, path: Path, algo
 @json_option
 @pass_context
 def list_command(context: Context, stream_name: str | None) -> None:
-    """List the stream's models, oldest first; the champion is marked."""
+    """List the stream's models, oldest first; the champion is marked with *, shadows with +."""
     registry = _registry(context, stream_name)
-    rows = [{"champion": v.model_id == registry.champion, **msgspec.to_builtins(v)} for v in registry.models]
+    rows = [_routed(version, registry) | msgspec.to_builtins(version) for version in registry.models]
     context.write(rows, lambda: "\n".join(_line(v, registry) for v in registry.models) or "No model is registered.")
 
 
@@ -58,25 +76,50 @@ def list_command(context: Context, stream_name: str | None) -> None:
 def show(context: Context, model_id: str, stream_name: str | None) -> None:
     """Show everything that is recorded of one model."""
     registry = _registry(context, stream_name)
-    document = {"champion": model_id == registry.champion, **msgspec.to_builtins(registry.find(model_id))}
+    version = registry.find(model_id)
+    document = _routed(version, registry) | msgspec.to_builtins(version)
     context.write(document, lambda: "\n".join(f"{name:<16} {value}" for name, value in document.items()))
 
 
 @models.command("promote")
-@click.argument("model_id")
-@stream_option
-@click.option("--expected-revision", type=int, help="Refuse if the routing is at another revision by then.")
-@click.option("--timeout", "timeout_s", default=30.0, show_default=True, help="Seconds to wait for control's answer.")
-@json_option
-@pass_context
-def promote_command(
-    context: Context, model_id: str, stream_name: str | None, expected_revision: int | None, timeout_s: float
+@_routing_options
+def promote_command(context: Context, **asked: Any) -> None:
+    """Make a model the champion. It is no shadow then; the other shadows stay.
+
+    Asks control, waits for its answer and prints it; exit code 1 when refused.
+    """
+    _ask(context, "promote", **asked)
+
+
+@models.command("shadow")
+@_routing_options
+def shadow_command(context: Context, **asked: Any) -> None:
+    """Let a model score every event beside the champion, for comparison; at most 8 at a time.
+
+    A shadow of the same lineage makes room for it. Asks control, as `promote` does.
+    """
+    _ask(context, "shadow", **asked)
+
+
+@models.command("unshadow")
+@_routing_options
+def unshadow_command(context: Context, **asked: Any) -> None:
+    """End what `shadow` began. Asks control, as `promote` does."""
+    _ask(context, "unshadow", **asked)
+
+
+def _ask(
+    context: Context,
+    action: Action,
+    model_id: str,
+    stream_name: str | None,
+    expected_revision: int | None,
+    timeout_s: float,
 ) -> None:
-    """Make a model the champion: asks control, waits for its answer and prints it; exit code 1 when refused."""
     settings = context.settings()
     spec = context.stream(settings, stream_name)
     connection = context.connection(settings)
-    answer = run(promote(connection, spec, model_id, whoami(), now_ms(), expected_revision, timeout_s))
+    answer = run(ask_control(connection, spec, action, model_id, whoami(), now_ms(), expected_revision, timeout_s))
     context.write(
         msgspec.to_builtins(answer), lambda: f"{answer.outcome}: {answer.reason} (revision {answer.revision})"
     )
@@ -89,7 +132,15 @@ def _registry(context: Context, stream_name: str | None) -> RegistryView:
     return run(read_registry(context.connection(settings), context.stream(settings, stream_name)))
 
 
+def _routed(version: ModelVersion, registry: RegistryView) -> dict[str, Any]:
+    return {"champion": version.model_id == registry.champion, "shadow": version.model_id in registry.shadows}
+
+
 def _line(version: ModelVersion, registry: RegistryView) -> str:
     created = datetime.fromtimestamp(version.created_time_ms / 1000, UTC)
-    mark = "*" if version.model_id == registry.champion else " "
-    return f"{mark} {version.model_id:<44} {version.algorithm:<16} {created:%Y-%m-%d %H:%M} {version.size_bytes:>12,} B"
+    routed = _routed(version, registry)
+    mark = "*" if routed["champion"] else "+" if routed["shadow"] else " "
+    return (
+        f"{mark} {version.model_id:<44} {version.algorithm:<16} {version.lineage or '-':<16} {version.status:<10} "
+        f"{created:%Y-%m-%d %H:%M} {version.size_bytes:>12,} B"
+    )

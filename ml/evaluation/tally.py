@@ -11,7 +11,9 @@ from numpy.typing import NDArray
 from ml.evaluation.figures import Figures, calibration_error, decisions, mean, ratio, roc_auc
 from ml.evaluation.histogram import Floats, Histogram, HistogramState, Ints, ordered_keys, probability_keys
 
-CLIP: Final = 1e-15  # a probability nearer to 0 than this counts as this, or one mistake made in certainty would be infinite
+CLIP: Final = (
+    1e-15  # a probability nearer to 0 than this counts as this, or one mistake made in certainty would be infinite
+)
 CALIBRATION_BINS: Final = 15  # as in Guo et al. 2017
 _SCALE: Final = 2**30  # losses and confidences are summed as whole multiples of 1/_SCALE: each is exact to 5e-10
 _TIME_LEVEL: Final = 46  # six bits behind the leading one: 64 bins for each doubling

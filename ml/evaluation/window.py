@@ -46,6 +46,7 @@ class Window:
         self._tallies: dict[str, Tally] = {}
         self._events: list[Ints] = []
         self._dump: bytes | None = None
+        self._weight_bytes: int | None = None
 
     @property
     def n(self) -> int:
@@ -60,11 +61,13 @@ class Window:
     @property
     def weight_bytes(self) -> int:
         """About what `dump` gives, from above, and from the counts alone."""
-        return 8 * self.known_events + sum(tally.weight_bytes for tally in self._tallies.values())
+        if self._weight_bytes is None:
+            self._weight_bytes = sum(tally.weight_bytes for tally in self._tallies.values())
+        return 8 * self.known_events + self._weight_bytes
 
     def add(self, samples: Columns) -> None:
         """Count first samples of events."""
-        self._dump = None
+        self._dump = self._weight_bytes = None
         if self._grows:
             first, last = int(samples.event_times_ms.min()), int(samples.event_times_ms.max())
             self.from_ms = min(self.from_ms, first) if self.n else first
@@ -85,7 +88,7 @@ class Window:
 
     def correct(self, samples: Columns) -> None:
         """Count revisions of events that are in this window: their label replaces the one before."""
-        self._dump = None
+        self._dump = self._weight_bytes = None
         for variant, scored in samples.variants.items():
             rows = scored.rows
             if variant in self._tallies:

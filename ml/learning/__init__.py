@@ -1,1 +1,1 @@
-"""Learning from samples as they come: `strategies` says when, `comparison` how well, `online` puts them around a model."""
+"""Learning from samples as they come: `strategies` says when, `comparison` how well, `online` does it."""

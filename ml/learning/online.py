@@ -77,7 +77,7 @@ class OnlineLearner:
 
     @property
     def next_offset(self) -> int:
-        """The offset before which everything is learnt: that of the oldest waiting sample, else after the newest one."""
+        """The offset before which everything is learnt: of the oldest waiting sample, else after the newest one."""
         return int(self._buffer[0].offsets[0]) if self._buffer else self._next_offset
 
     def take(self, samples: Samples) -> list[Update]:
@@ -204,9 +204,10 @@ def open_learner(
             model = kind.load(start_from)
             model.retune(**parameters)
         learner = OnlineLearner(model, settings, Comparison(compare_samples, maturity_ms))
-    if (learner.model.n_features, learner.model.classes) != (n_features, classes):
+    shape = (learner.model.n_features, learner.model.classes)
+    if shape != (n_features, classes):
         raise ModelPayloadInvalid(
-            f"this {algorithm} model takes {learner.model.n_features} features and gives {learner.model.classes} scores; "
+            f"this {algorithm} model takes {shape[0]} features and gives {shape[1]} scores; "
             f"{n_features} features and {classes} scores are needed"
         )
     return learner
@@ -221,7 +222,9 @@ def _samples(columns: list[bytes], n_features: int, classes: int) -> Samples:
             for column, like in zip(columns, likes, strict=True)
         ]
     except ValueError as error:
-        raise ModelPayloadInvalid(f"the waiting samples of this online learner are of another shape ({error})") from error
+        raise ModelPayloadInvalid(
+            f"the waiting samples of this online learner are of another shape ({error})"
+        ) from error
     return Samples(*arrays)
 
 

@@ -14,9 +14,9 @@ from ml.models.protocol import Labels, Matrix
 class Samples:
     """n samples in log order, one array per column.
 
-    `offsets`, `event_time_ms` and `label_time_ms` are int64 of shape (n,); `matrix` is float32 (n, F); `labels` are class
-    indices, int64 (n,); `weights` float64 (n,). `served` are the scores that another version gave the same events,
-    float64: (n,), or (n, K) for K classes; NaN where there is none.
+    `offsets`, `event_time_ms` and `label_time_ms` are int64 of shape (n,); `matrix` is float32 (n, F); `labels` are
+    class indices, int64 (n,); `weights` float64 (n,). `served` are the scores that another version gave the same
+    events, float64: (n,), or (n, K) for K classes; NaN where there is none.
     """
 
     offsets: NDArray[np.int64]

@@ -6,6 +6,7 @@ anomaly score), else (n, classes), each row the probabilities of the classes in 
 entry-point group `penstock.models` (see `registry`), and pass the suite in tests/contract/test_models.py.
 """
 
+import math
 from typing import Any, ClassVar, Protocol, Self, runtime_checkable
 
 import numpy as np
@@ -92,3 +93,28 @@ def check_matrix(matrix: Matrix, n_features: int) -> None:
         raise ModelInputInvalid(f"the matrix is {matrix.dtype}, and the model takes float32")
     if matrix.ndim != 2 or matrix.shape[1] != n_features:
         raise ModelInputInvalid(f"the matrix has shape {matrix.shape}, and the model takes (n, {n_features})")
+
+
+def check_learnable(
+    matrix: Matrix, labels: Labels, weights: NDArray[np.float64] | None, n_features: int, classes: int
+) -> NDArray[np.float64]:
+    """Return the weights, 1 for each row when there are none. Raise ModelInputInvalid when something does not fit."""
+    check_matrix(matrix, n_features)
+    rows, outcomes = len(matrix), max(classes, 2)
+    if np.isinf(matrix).any():
+        raise ModelInputInvalid("the matrix holds an infinite value, which would spoil a running mean for good")
+    if labels.shape != (rows,) or labels.dtype.kind not in "iu" or not ((labels >= 0) & (labels < outcomes)).all():
+        raise ModelInputInvalid(f"labels must be {rows} class indices from 0 to {outcomes - 1}")
+    if weights is None:
+        return np.ones(rows)
+    if weights.shape != (rows,) or not ((weights >= 0) & (weights < math.inf)).all():
+        raise ModelInputInvalid(f"weights must be {rows} finite numbers of at least 0")
+    return weights
+
+
+def known_values(matrix: Matrix) -> list[dict[int, float]]:
+    """Return each row as river takes it: a dict by column, without the missing values. About 0.6 µs for 10 columns."""
+    columns = range(matrix.shape[1])
+    if not np.isnan(matrix).any():
+        return [dict(zip(columns, row, strict=True)) for row in matrix.tolist()]
+    return [{column: value for column, value in enumerate(row) if value == value} for row in matrix.tolist()]

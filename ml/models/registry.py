@@ -1,6 +1,7 @@
 """Algorithms by name. Any installed package can add one: an entry point in the group `penstock.models`."""
 
 from importlib.metadata import EntryPoints, entry_points
+from typing import cast
 
 from ml.errors import ModelUnknown
 from ml.models.protocol import Learner, Model
@@ -35,8 +36,7 @@ def learner_type(algorithm: str) -> type[Learner]:
     kind = model_type(algorithm)
     if not hasattr(kind, "learn"):
         raise ModelUnknown(f"algorithm {algorithm!r} cannot learn from a stream")
-    learner: type[Learner] = kind
-    return learner
+    return cast(type[Learner], kind)
 
 
 def _installed() -> EntryPoints:

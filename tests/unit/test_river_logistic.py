@@ -2,7 +2,6 @@
 
 import io
 import pickle
-import zlib
 from typing import Any
 
 import numpy as np
@@ -12,7 +11,11 @@ from river.base import Classifier
 
 from ml.errors import ModelInputInvalid, ModelPayloadInvalid
 from ml.models.protocol import Labels, Matrix
-from ml.models.river_logistic import CLASSES_IN_PICKLE, HEADER, RiverLogisticModel
+from ml.models.river_logistic import CLASSES_IN_PICKLE, RiverLogisticModel
+from ml.models.sealing import header, seal
+
+
+HEADER = header("river-logistic")
 
 
 def _data(classes: int, rows: int = 400) -> tuple[Matrix, Labels]:
@@ -123,14 +126,9 @@ def test_the_pickle_may_name_what_it_needs_and_nothing_else() -> None:
     assert needed == CLASSES_IN_PICKLE
 
 
-def _payload(state: object) -> bytes:
-    pickled = pickle.dumps(state)
-    return HEADER + zlib.crc32(pickled).to_bytes(4) + pickled
-
-
 def test_a_hostile_pickle_behind_the_right_header_and_checksum_is_refused() -> None:
     with pytest.raises(ModelPayloadInvalid, match=r"wants builtins\.eval, which is not on the list"):
-        RiverLogisticModel.load(_payload((1, 1, preprocessing.StandardScaler(), eval)))
+        RiverLogisticModel.load(seal("river-logistic", (1, 1, preprocessing.StandardScaler(), eval)))
 
 
 @pytest.mark.parametrize(
@@ -145,7 +143,7 @@ def test_a_hostile_pickle_behind_the_right_header_and_checksum_is_refused() -> N
 )
 def test_a_pickle_of_something_else_is_refused(state: object) -> None:
     with pytest.raises(ModelPayloadInvalid, match="something else than a scaler and a classifier"):
-        RiverLogisticModel.load(_payload(state))
+        RiverLogisticModel.load(seal("river-logistic", state))
 
 
 def test_another_format_version_is_named() -> None:

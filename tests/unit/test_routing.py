@@ -14,8 +14,9 @@ from tests.support import deployment_of, version_of
 SPEC = StreamSpec(name="flights", features=("a", "b"))
 
 
-def _version(model_id: str, lineage: str = "", samples_offset: int | None = None) -> ModelVersion:
-    return msgspec.structs.replace(version_of(SPEC, model_id), lineage=lineage, samples_offset=samples_offset)
+def _version(model_id: str, lineage: str = "", offset: int | None = None, parent: str | None = None) -> ModelVersion:
+    version = version_of(SPEC, model_id)
+    return msgspec.structs.replace(version, lineage=lineage, samples_offset=offset, parent=parent)
 
 
 REGISTRY = {
@@ -28,6 +29,11 @@ REGISTRY = {
         _version("a2b", "a", 200),
         _version("b1", "b", 100),
         _version("b2", "b", 200),
+        _version("c1", "c", 100, parent="m1"),
+        _version("c2", "c", 200, parent="c1"),
+        _version("d1", "d", 300, parent="a1"),
+        _version("e1", "e", 100, parent="e2"),
+        _version("e2", "e", 200, parent="e1"),
     )
 }
 
@@ -63,6 +69,10 @@ def _command(action: Any, model_id: str, expected_revision: int | None = 3, corr
         (_at("a1", "b1", "m2"), _command("succeed", "a2", None), ("a2", "b1", "m2")),
         (_at("m1", "b1", "a1", "m2"), _command("succeed", "a2", None), ("m1", "b1", "a2", "m2")),
         (_at("m1", "a0"), _command("succeed", "a1"), ("m1", "a1")),
+        (_at("m1", "m2"), _command("succeed", "c2", None), ("c2", "m2")),
+        (_at("m2", "m1"), _command("succeed", "c1", None), ("m2", "c1")),
+        (_at("m1", "c1"), _command("succeed", "c2", None), ("m1", "c2")),
+        (_at("m1"), _command("shadow", "c1", None), ("m1", "c1")),
     ],
 )
 def test_a_command_changes_what_it_names_and_nothing_else(
@@ -91,7 +101,10 @@ def test_a_command_changes_what_it_names_and_nothing_else(
         (_at("m1", "m2"), _command("unshadow", "m1"), "'m1' is no shadow; the shadows are: m2"),
         (_at("m1"), _command("unshadow", "m2"), "the shadows are: none"),
         (_at("m1"), _command("succeed", "m2", None), "belongs to no lineage"),
-        (_at("m1", "b1"), _command("succeed", "a1", None), "no version of lineage 'a' is routed"),
+        (_at("m1", "b1"), _command("succeed", "a1", None), "no version of lineage 'a' is champion or shadow"),
+        (_at("a1"), _command("succeed", "d1", None), "no version of lineage 'd' is champion or shadow"),
+        (_at("m2"), _command("succeed", "c2", None), "no version of lineage 'c' is champion or shadow"),
+        (_at("m1"), _command("succeed", "e2", None), "no version of lineage 'e' is champion or shadow"),
         (_at("a2"), _command("succeed", "a1", None), "has learnt no further than a2"),
         (_at("m1", "a2"), _command("succeed", "a2b", None), "has learnt no further than a2"),
         (_at("m1", "a2"), _command("succeed", "a2", None), "has learnt no further than a2"),

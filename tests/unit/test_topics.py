@@ -2,7 +2,7 @@
 
 import pytest
 
-from schemas.events import EVENT_TYPES, DeadLetter
+from schemas.events import EVENT_TYPES, DeadLetter, Trigger
 from schemas.streams import StreamSpec
 from topics import MAX_MESSAGE_BYTES, StreamTopics, TopicSpec, topics_of
 
@@ -20,14 +20,20 @@ def test_the_names_are_the_ones_that_producers_and_consumers_know() -> None:
     assert sorted(specs()) == [
         "flights.alerts",
         "flights.audit",
+        "flights.checkpoints",
         "flights.commands",
         "flights.commands.dead",
         "flights.deployments",
         "flights.features",
         "flights.features.dead",
         "flights.labels",
+        "flights.labels.dead",
         "flights.models",
+        "flights.performance",
         "flights.predictions",
+        "flights.retrain",
+        "flights.samples",
+        "flights.updates",
     ]
 
 
@@ -37,7 +43,7 @@ def test_every_name_of_a_stream_has_a_topic_and_the_other_way_round() -> None:
 
 def test_an_entity_is_at_the_same_partition_in_every_topic_of_events() -> None:
     many = {name for name, spec in specs().items() if spec.partitions == 6}
-    assert many == {"flights.features", "flights.features.dead", "flights.labels", "flights.predictions"}
+    assert many == {f"flights.{name}" for name in ("features", "features.dead", "labels", "labels.dead", "predictions")}
     assert {spec.partitions for name, spec in specs().items() if name not in many} == {1}
 
 
@@ -47,22 +53,29 @@ def test_the_registry_is_kept_forever_whatever_the_cluster_defaults_to(name: str
     assert (config["retention.ms"], config["retention.bytes"]) == ("-1", "-1")
 
 
-@pytest.mark.parametrize("name", ["features", "features.dead", "labels", "predictions", "commands", "commands.dead"])
+@pytest.mark.parametrize(
+    "name",
+    ["features", "features.dead", "labels", "labels.dead", "predictions", "samples", "commands", "commands.dead"],
+)
 def test_flows_are_kept_for_the_declared_time(name: str) -> None:
     assert specs()[f"flights.{name}"].config["retention.ms"] == str(48 * HOUR_MS)
 
 
-def test_alerts_are_kept_longer_than_what_they_are_about() -> None:
-    assert int(specs()["flights.alerts"].config["retention.ms"]) > 48 * HOUR_MS
+@pytest.mark.parametrize("name", ["alerts", "performance", "updates", "retrain"])
+def test_what_is_told_of_the_models_is_kept_longer_than_the_events_it_is_about(name: str) -> None:
+    assert int(specs()[f"flights.{name}"].config["retention.ms"]) > 48 * HOUR_MS
 
 
-def test_no_topic_is_compacted() -> None:
-    assert {spec.config["cleanup.policy"] for spec in specs().values()} == {"delete"}
+def test_only_checkpoints_are_compacted_and_nothing_else_removes_one() -> None:
+    policies = {name: spec.config["cleanup.policy"] for name, spec in specs().items()}
+    assert {name for name, policy in policies.items() if policy != "delete"} == {"flights.checkpoints"}
+    assert policies["flights.checkpoints"] == "compact"
+    assert "retention.ms" not in specs()["flights.checkpoints"].config
 
 
-def test_an_oversized_event_reaches_the_dead_letters() -> None:
+def test_an_oversized_event_reaches_the_dead_letters_and_a_large_state_its_topic() -> None:
     wide = {name for name, spec in specs().items() if spec.config.get("max.message.bytes") == str(MAX_MESSAGE_BYTES)}
-    assert wide == {"flights.features", "flights.features.dead", "flights.labels"}
+    assert wide == {f"flights.{name}" for name in ("features", "features.dead", "labels", "labels.dead", "checkpoints")}
 
 
 def test_replication_holds_for_every_topic() -> None:
@@ -71,8 +84,8 @@ def test_replication_holds_for_every_topic() -> None:
 
 def test_every_event_type_has_its_topic() -> None:
     values = [spec.value for spec in topics_of(FLIGHTS)]
-    assert {value for value in values if isinstance(value, type)} == set(EVENT_TYPES)
-    assert values.count(DeadLetter) == 2
+    assert {value for value in values if isinstance(value, type)} == set(EVENT_TYPES) - {Trigger}  # which is in samples
+    assert values.count(DeadLetter) == 3
     assert [value for value in values if isinstance(value, str)] == ["FeatureEvent"]
 
 
