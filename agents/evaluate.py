@@ -19,9 +19,10 @@ from schemas.streams import MINUTE_MS, StreamSpec
 from schemas.wire import encode
 from stream import metrics as m
 from stream.batches import Batch, Outbox, TopicPartition
+from stream.delivery import Offsets
 from stream.memory import Memory
 from stream.metrics import Metrics
-from stream.tasks import Offsets, Stage
+from stream.tasks import Stage
 from topics.specs import StreamTopics
 
 STAGE = "evaluate"
@@ -150,7 +151,6 @@ def rules_of(spec: StreamSpec) -> tuple[Scoring, WindowRules, GateRules]:
             cooldown_ms=rules.cooldown_minutes * MINUTE_MS,
         ),
     )
-
 
 
 def performance_of(spec: StreamSpec, report: Report) -> Performance:

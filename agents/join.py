@@ -2,46 +2,36 @@
 
 A label is inside when its time is at most the window after its event's. A prediction waits for labels until the clock
 has passed its event time, the window and the lateness; a label waits for its prediction until the clock has passed its
-own time and the lateness (whatever comes later than that waits at least for the next sweep). A waiting label is judged
+own time and the lateness (whatever comes later than that waits for the next sweep). A waiting label is judged
 when its prediction comes, as if it had come then: so the order in which the two inputs are read makes no difference
 between two sweeps, and reading the logs again from sweep to sweep rebuilds the state exactly. The checkpoint holds
-the clock, the sweeps and the offsets from which to read. An event is known by (event_id, entity_id); the rebuilding
-relies on it that no two events with different times share them within the window and the lateness.
+the clock, the sweeps and the offsets from which to read. An event is known by (event_id, entity_id); rebuilding
+relies on it that no two events of different times share them within the window and the lateness.
 """
 
 import asyncio
 import logging
-from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import AsyncExitStack, aclosing
-from dataclasses import dataclass
+from contextlib import AsyncExitStack
 from typing import Final
 
 import msgspec
 import numpy as np
 
-from agents.joinclock import NEVER, Clock, Side, SweepLog
+from agents.joinclock import Clock, Side, SweepLog
 from agents.joininput import Hasher, LabelReader, Labels, PredictionReader, Predictions
 from agents.joinoutput import JoinOutput
-from agents.pending import NO_OFFSET, SMALLEST, Ints, Pending
-from schemas.errors import InvalidEvent
+from agents.matching import STEP_ROWS, Matcher
+from agents.pending import SMALLEST
+from schemas.errors import FatalError
 from schemas.events import Checkpoint
 from schemas.streams import MINUTE_MS, StreamSpec
-from schemas.wire import DECODE_ERRORS, encode
+from schemas.wire import encode
 from stream import metrics as m
-from stream.batches import Batch, Outbox, Record, TopicPartition
+from stream.batches import Batch, Outbox, TopicPartition
 from stream.deadletters import DeadLetterGate
 from stream.memory import Memory
 from stream.metrics import Metrics
 from stream.placement import Placement
+from stream.tape import Tape
 from topics.specs import StreamTopics
-
-log = logging.getLogger("penstock.join")
-
-STAGE: Final = "join"
-FORMAT: Final = 1
-GRID: Final = 256  # sweeps in the time that a prediction waits
-STEP_ROWS: Final = 2_000  # between looks at the event loop; about 10 ms
-_PREDICTIONS: Final = 0
-_LABELS: Final = 1
-_WAITING: Final = np.dtype([("offset", "i8"), ("timestamp", "i8")])

@@ -42,9 +42,20 @@ class Sent(NamedTuple):
 
 
 class Deployment:
-    """Binary streams (and multiclass ones, by their classes) on one broker, apart from all others by `name`."""
+    """Binary streams (and multiclass ones, by their classes) on one broker, apart from all others by `name`.
 
-    def __init__(self, broker: Broker, name: str, folder: Path, environ: dict[str, str], **classes: list[str]) -> None:
+    `tables` are more lines for penstock.toml.
+    """
+
+    def __init__(
+        self,
+        broker: Broker,
+        name: str,
+        folder: Path,
+        environ: dict[str, str],
+        tables: str = "",
+        **classes: list[str],
+    ) -> None:
         self.environ = {
             "ML_KAFKA_BOOTSTRAP": broker.bootstrap,
             "ML_KAFKA_GROUP_PREFIX": name,
@@ -54,7 +65,7 @@ class Deployment:
             "ML_KAFKA_SESSION_TIMEOUT_MS": "6000",
         } | environ
         self.config = folder / "penstock.toml"
-        self.config.write_text("\n".join(_table(stream, labels) for stream, labels in classes.items()))
+        self.config.write_text("\n".join(_table(stream, labels) for stream, labels in classes.items()) + tables)
         self.settings: Settings = load_settings(self.environ, self.config)
         self.connection = self.settings.kafka_connection()
         self.streams = {spec.name: spec for spec in self.settings.streams}
@@ -85,15 +96,17 @@ class Deployment:
         finally:
             await running.end()
 
-    async def send(self, stream: str, records: Iterable[Sent]) -> None:
+    async def send(self, stream: str, records: Iterable[Sent], topic: str = "features") -> None:
         """Write records as a foreign producer would, and wait until the broker has them all."""
-        async with self.producer(stream) as send:
+        async with self.producer(stream, topic) as send:
             await send(records)
 
     @asynccontextmanager
-    async def producer(self, stream: str) -> AsyncIterator[Callable[[Iterable[Sent]], Awaitable[None]]]:
+    async def producer(
+        self, stream: str, topic: str = "features"
+    ) -> AsyncIterator[Callable[[Iterable[Sent]], Awaitable[None]]]:
         """What `send` does, many times. It writes each record once, through restarts of the broker too."""
-        topic = StreamTopics(stream).features
+        topic = f"{stream}.{topic}"
         bootstrap = self.connection.bootstrap
         client = AIOKafkaProducer(bootstrap_servers=bootstrap, enable_idempotence=True, max_request_size=5 * 2**20)
 
@@ -120,6 +133,16 @@ class Deployment:
             for tp, records in (await reader.getmany(timeout_ms=300)).items():  # what should not be there
                 found[tp.topic] += [_checked(types[tp.topic], record) for record in records]
         return found[topics.predictions], found[topics.features_dead]
+
+    async def records(self, topic: str, count: int) -> list[Any]:
+        """Return all committed records of a topic once there are `count`; fail if there are not in time, or more."""
+        found: list[Any] = []
+        async with self.reader(topic) as reader, asyncio.timeout(PATIENCE_S):
+            while len(found) < count or (more := await reader.getmany(timeout_ms=300)):
+                more = more if len(found) >= count else await reader.getmany(timeout_ms=100)
+                found += [record for records in more.values() for record in records]
+        assert len(found) == count
+        return found
 
     @asynccontextmanager
     async def reader(self, *topics: str) -> AsyncIterator[AIOKafkaConsumer]:

@@ -21,7 +21,7 @@ CLASSES_IN_PICKLE: Final = frozenset({("river.drift.adwin", "ADWIN"), ("river._r
 
 @dataclass(frozen=True, slots=True)
 class ErrorRise:
-    """At `row` the error had risen to `after`, over the last `n` samples, from `before`, over all since the last change."""
+    """At `row` the error over the last `n` samples, `after`, had risen above that since the last change, `before`."""
 
     row: int
     n: int

@@ -138,7 +138,7 @@ class Evaluator:
         return msgspec.msgpack.encode(state)
 
     def load(self, dumped: bytes) -> None:
-        """Take over what an Evaluator of the same rules dumped. Raises ValueError or ModelPayloadInvalid on anything else."""
+        """Take over what an Evaluator of the same rules dumped. Raises ValueError or ModelPayloadInvalid otherwise."""
         state = msgspec.msgpack.decode(dumped, type=EvaluatorState)
         self._event_head_ms, self._label_head_ms = state.event_head_ms, state.label_head_ms
         self._windows.load(state.windows)

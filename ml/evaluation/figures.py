@@ -7,7 +7,7 @@ from ml.evaluation.histogram import Histogram, Ints
 
 
 class Figures(msgspec.Struct, frozen=True, kw_only=True):
-    """What is said of one variant in one window; schemas/events.py (VariantPerformance) tells what each figure means."""
+    """What is said of one variant in one window. VariantPerformance in schemas/events.py tells what each means."""
 
     n: int
     assumed: int

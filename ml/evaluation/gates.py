@@ -15,7 +15,8 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
     """Evidence that the champion is not what it was, or not what it should be.
 
     `value` went past `threshold`; `reference` is what the threshold was derived from, if anything. It is of `n`
-    events with times in [from_ms, to_ms). `window` names them, the same in every replay. `time_ms` is the newest label time.
+    events with times in [from_ms, to_ms); of a rise in errors, of the event that gave it away. `window` names them, the
+    same in every replay. `time_ms` is the newest label time.
     """
 
     kind: Kind

@@ -21,7 +21,7 @@ Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
 
-def ordered_keys(values: Floats) -> Ints:
+def ordered_keys(values: Floats | Ints) -> Ints:
     """Return integers in the order of `values`, which are finite; 0.0 and -0.0 are the same."""
     bits = (np.asarray(values, dtype=np.float64) + 0.0).view(np.int64)
     keys: Ints = bits ^ ((bits >> 63) & np.int64(0x7FFF_FFFF_FFFF_FFFF))
@@ -105,19 +105,20 @@ class Histogram:
         return round(float(low + high) / 2, 3) + 0.0
 
     def dump(self) -> HistogramState:
-        """Return the state, of at most 8 bytes a bin and mostly 2 to 5. Bytes of one place stand together: they compress."""
+        """Return the state, mostly 2 to 6 bytes a bin. Bytes of one place stand together, so that they compress."""
         keys, counts = self.counted()
         columns = np.column_stack([np.diff(keys, prepend=0), counts]).astype("<i8")
-        packed = zlib.compress(columns.view(np.uint8).reshape(len(keys), -1).T.tobytes(), 1)
+        packed = zlib.compress(
+            columns.view(np.uint8).reshape(len(keys), columns.itemsize * columns.shape[1]).T.tobytes(), 1
+        )
         return HistogramState(self._level, len(keys), packed)
 
     def load(self, state: HistogramState) -> None:
         """Take over what `dump` of a histogram of as many columns gave."""
         raw = np.frombuffer(zlib.decompress(state.packed), dtype=np.uint8)
-        columns = np.ascontiguousarray(raw.reshape(-1, state.bins).T).view("<i8") if state.bins else self._counts[:0]
-        self._level = state.level
-        self._keys = np.cumsum(columns[:, 0]) if state.bins else np.zeros(0, dtype=np.int64)
-        self._counts = columns[:, 1:].astype(np.int64) if state.bins else columns
+        places = raw.reshape(8 * (1 + self._columns), state.bins)
+        columns = np.ascontiguousarray(places.T).view("<i8").astype(np.int64)
+        self._level, self._keys, self._counts = state.level, np.cumsum(columns[:, 0]), columns[:, 1:]
         self._waiting, self._rows = [], 0
 
     def _settle(self) -> None:

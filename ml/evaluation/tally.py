@@ -11,9 +11,7 @@ from numpy.typing import NDArray
 from ml.evaluation.figures import Figures, calibration_error, decisions, mean, ratio, roc_auc
 from ml.evaluation.histogram import Floats, Histogram, HistogramState, Ints, ordered_keys, probability_keys
 
-CLIP: Final = (
-    1e-15  # a probability nearer to 0 than this counts as this, or one mistake made in certainty would be infinite
-)
+CLIP: Final = 1e-15  # the least probability that counts, or one mistake made in certainty would be infinite
 CALIBRATION_BINS: Final = 15  # as in Guo et al. 2017
 _SCALE: Final = 2**30  # losses and confidences are summed as whole multiples of 1/_SCALE: each is exact to 5e-10
 _TIME_LEVEL: Final = 46  # six bits behind the leading one: 64 bins for each doubling
@@ -32,7 +30,7 @@ class Scoring:
     def predicted(self, scores: Floats) -> Ints:
         """Return class indices, shape (n,), for scores of shape (n,), or (n, classes) when multiclass."""
         if self.task == "multiclass":
-            return scores.argmax(axis=1)
+            return np.asarray(scores.argmax(axis=1), dtype=np.int64)
         return (scores >= self.threshold).astype(np.int64)
 
 
@@ -89,9 +87,9 @@ class Tally:
             self._latency.add(ordered_keys(latencies_ms), ones)
 
     def correct(self, before: Ints, after: Ints, scores: Floats, first: int) -> None:
-        """Replace the labels `before` by `after`, of events with these scores that were added; `first` had none replaced yet.
+        """Replace the labels `before` by `after`, of events with these scores that were added.
 
-        The label delay stays that of the first label.
+        `first` of them had no label replaced yet. The label delay stays that of the first label.
         """
         self._revised += first
         self._count(before, scores, -1)

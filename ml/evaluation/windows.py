@@ -21,7 +21,7 @@ MAX_WAITING: Final = 1024
 MAX_WAITING_BYTES: Final = 2_000_000
 
 LATE, NO_ROOM, UNKNOWN_EVENT = "late", "no_room", "unknown_event"
-"""Why a sample was counted in no window: the window is mature; there was no room to keep it; a revision's event is not known."""
+"""Why no window counts a sample: its window is mature, or there was no room for it; or a revision's event is unknown."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +65,8 @@ class Windows(Protocol):
     """The windows that are not mature yet.
 
     At most MAX_WAITING closed ones, of MAX_WAITING_BYTES together, wait for their labels. One that closes when
-    there is no room stays at its first look: it is never mature, and is judged by no gate. So state is bounded, and at any
-    rate of samples some windows are followed to the end.
+    there is no room stays at its first look: it is never mature, and is judged by no gate. So the state is
+    bounded, and at any rate of samples some windows are followed to the end.
     """
 
     def stop(self, samples: Columns, heads: Heads, start: int) -> int:

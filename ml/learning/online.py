@@ -192,7 +192,7 @@ def open_learner(
     With `dumped` the other arguments must be what they were when it was made.
 
     Raises ModelUnknown when `algorithm` does not exist or cannot learn, ModelParametersInvalid when it does not
-    take `parameters`, ModelPayloadInvalid when `start_from` or `dumped` cannot be used or are of another shape.
+    take `parameters` or the strategy, ModelPayloadInvalid when `start_from` or `dumped` cannot be used or are of another shape.
     """
     kind = learner_type(algorithm)
     if dumped is not None:

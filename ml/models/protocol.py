@@ -62,10 +62,12 @@ class Learner(Model, Protocol):
 
     Made from the numbers of features and classes and the algorithm's own hyper-parameters, by keyword: one that it
     does not know, or a value that it cannot use, raises ModelParametersInvalid. `heavy` says that learning is
-    so slow that it wants a process of its own.
+    so slow that it wants a process of its own, `by_row` that rows are learnt one after the other, so that it does not
+    matter which of them come together in a batch.
     """
 
     heavy: ClassVar[bool]
+    by_row: ClassVar[bool]
 
     def __init__(self, n_features: int, classes: int = 1, **parameters: Any) -> None: ...
 

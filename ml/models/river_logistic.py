@@ -62,6 +62,7 @@ class RiverLogisticModel:
 
     algorithm: ClassVar[str] = "river-logistic"
     heavy: ClassVar[bool] = False
+    by_row: ClassVar[bool] = True
 
     def __init__(self, n_features: int, classes: int = 1, **parameters: Any) -> None:
         chosen = checked(self.algorithm, parameters, _Parameters)

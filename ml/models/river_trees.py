@@ -214,6 +214,7 @@ class RiverHoeffdingTreeModel(_RiverClassifier):
 
     algorithm: ClassVar[str] = "river-hoeffding-tree"
     heavy: ClassVar[bool] = False
+    by_row: ClassVar[bool] = True
     _classes_in_pickle = _TREE_CLASSES | {("ml.models.river_trees", "Leaf"), ("ml.models.river_trees", "Tree")}
     _memory_per_byte = 5.0
 
@@ -245,6 +246,7 @@ class RiverAdaptiveForestModel(_RiverClassifier):
 
     algorithm: ClassVar[str] = "river-adaptive-forest"
     heavy: ClassVar[bool] = True
+    by_row: ClassVar[bool] = True
     _classes_in_pickle = _TREE_CLASSES | {
         ("builtins", "int"),
         ("collections", "defaultdict"),

@@ -12,7 +12,7 @@ from ml.models.xgboost_file import XGBoostFile, inspect
 
 # Resident memory of loaded boosters was 2.06 to 2.07 times their UBJ size (0.4 to 11 MB; binary and 3 classes).
 # While loading it is up to 3.9 times for a moment.
-_MEMORY_PER_FILE_BYTE = 2.1
+MEMORY_PER_FILE_BYTE = 2.1
 _COPY_BYTES = 1024 * 1024
 
 
@@ -28,8 +28,8 @@ class XGBoostModel:
 
     def __init__(self, payload: bytes, *, threads: int = 1) -> None:
         self._file: XGBoostFile = inspect(payload)
-        self._booster = _booster(payload, threads)
-        self.memory_bytes = int(len(payload) * _MEMORY_PER_FILE_BYTE)
+        self._booster = open_booster(payload, threads)
+        self.memory_bytes = int(len(payload) * MEMORY_PER_FILE_BYTE)
 
     @classmethod
     def load(cls, payload: bytes, *, threads: int = 1) -> Self:
@@ -56,15 +56,20 @@ class XGBoostModel:
 
     def predict(self, matrix: Matrix) -> Scores:
         check_matrix(matrix, self.n_features)
-        scores: Scores = self._booster.inplace_predict(matrix, missing=np.nan, validate_features=False)
-        # XGBoost's answer for no rows is flat.
-        return scores if self.classes == 1 else scores.reshape(len(matrix), self.classes)
+        return booster_scores(self._booster, matrix, self.classes)
 
     def dump(self) -> bytes:
         return bytes(self._booster.save_raw("ubj"))
 
 
-def _booster(payload: bytes, threads: int) -> xgboost.Booster:
+def booster_scores(booster: xgboost.Booster, matrix: Matrix, classes: int) -> Scores:
+    scores: Scores = booster.inplace_predict(matrix, missing=np.nan, validate_features=False)
+    # XGBoost's answer for no rows is flat.
+    return scores if classes == 1 else scores.reshape(len(matrix), classes)
+
+
+def open_booster(payload: bytes, threads: int) -> xgboost.Booster:
+    """Return the booster in a UBJ file that was inspected. Raises ModelPayloadInvalid when XGBoost refuses it."""
     try:
         return xgboost.Booster({"nthread": threads}, model_file=_copied(payload))
     except (XGBoostError, UnicodeDecodeError) as error:  # the latter when its message repeats damaged text

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,20 +10,19 @@ import xgboost
 
 from ml.models.protocol import Labels, Learner, Matrix, Model
 from ml.models.registry import algorithms, model_type
-from ml.models.river_logistic import RiverLogisticModel
 from ml.models.xgboost_model import XGBoostModel
 
 N_FEATURES = 5
+Train = Callable[[Matrix, Labels, int, int], Model]
 
 
 @dataclass(frozen=True)
 class Case:
-    """An algorithm and a task. `tolerance` is what a row's score may differ by alone and in a batch."""
+    """An algorithm and a task."""
 
     algorithm: str
     classes: int
-    train: Callable[[Matrix, Labels, int, int], Model]
-    tolerance: float
+    train: Train
 
     def __str__(self) -> str:
         return f"{self.algorithm}-{self.classes}"
@@ -44,14 +44,25 @@ def _xgboost(matrix: Matrix, labels: Labels, classes: int, seed: int) -> Model:
     return XGBoostModel.from_booster(xgboost.train(parameters, xgboost.DMatrix(matrix, labels, nthread=1), 20))
 
 
-def _river_logistic(matrix: Matrix, labels: Labels, classes: int, seed: int) -> Model:
-    model = RiverLogisticModel(N_FEATURES, classes, learning_rate=0.1)
-    model.learn(matrix, labels)
-    return model
+def _learner(algorithm: str, **parameters: Any) -> Train:
+    def train(matrix: Matrix, labels: Labels, classes: int, seed: int) -> Model:
+        kind = model_type(algorithm)
+        assert issubclass(kind, Learner)
+        learner = kind(N_FEATURES, classes, **parameters)
+        learner.learn(matrix, labels)
+        return learner
+
+    return train
 
 
-TRAINERS = {"xgboost": (_xgboost, 0.0), "river-logistic": (_river_logistic, 1e-12)}
-CASES = [Case(name, classes, *TRAINERS[name]) for name in algorithms() if name in TRAINERS for classes in (1, 3)]
+TRAINERS = {
+    "xgboost": _xgboost,
+    "xgboost-online": _learner("xgboost-online", rounds=20),
+    "river-logistic": _learner("river-logistic", learning_rate=0.1),
+    "river-hoeffding-tree": _learner("river-hoeffding-tree", grace_period=50),
+    "river-adaptive-forest": _learner("river-adaptive-forest", n_models=3, seed=5),
+}
+CASES = [Case(name, classes, TRAINERS[name]) for name in algorithms() if name in TRAINERS for classes in (1, 3)]
 
 
 @pytest.fixture(scope="session", params=CASES, ids=str)

@@ -14,7 +14,6 @@ from ml.models.protocol import Labels, Matrix
 from ml.models.river_logistic import CLASSES_IN_PICKLE, RiverLogisticModel
 from ml.models.sealing import header, seal
 
-
 HEADER = header("river-logistic")
 
 

@@ -1,0 +1,302 @@
+"""The rules by which predictions and labels of one partition meet; the state they leave is a fold over both logs.
+
+`moments` are what the clock said (its last sweep) when each record was read. Nothing here depends on how the records
+are cut into batches.
+"""
+
+from collections import Counter
+from collections.abc import Iterator
+from typing import Final
+
+import msgspec
+import numpy as np
+
+from agents.joininput import LabelReader, Labels, Predictions, names_of
+from agents.joinoutput import JoinOutput, Outcome, Waited
+from agents.pending import NO_OFFSET, SMALLEST, Ints, Keys, Pending, Table
+from schemas.errors import InvalidEvent
+from schemas.streams import MINUTE_MS, StreamSpec
+
+STEP_ROWS: Final = 2_000  # between looks at the event loop; about 10 ms
+GRID: Final = 256  # sweeps in the time that a prediction waits
+_WAITING: Final = np.dtype([("offset", "i8"), ("timestamp", "i8")])
+
+
+class Matcher:
+    """Predictions that wait for their labels, labels that wait for their prediction, and what they make together.
+
+    `unlabelled` counts the predictions that wait for a first label. `counts` counts what leaves no output:
+    "repeated" predictions, "duplicate" labels, "unlabelled" predictions that expired.
+    """
+
+    def __init__(self, spec: StreamSpec, labels: LabelReader, smallest: int = SMALLEST) -> None:
+        self.window_ms = spec.join.window_minutes * MINUTE_MS
+        self.lateness_ms = spec.join.lateness_minutes * MINUTE_MS
+        self.grid_ms = max(1, (self.window_ms + self.lateness_ms) // GRID)
+        self.unlabelled = 0
+        self.counts: Counter[str] = Counter()
+        self._assume = spec.join.assume_negative
+        self._names = names_of(spec)
+        self._labels = labels
+        self._rows = Pending(_row_type(spec), smallest)
+        self._waiting = Pending(_WAITING, smallest)
+        self._origins: list[tuple[str, str, int, int | str]] = []
+        self._origin_codes: dict[tuple[str, str, int, int | str], int] = {}
+        self._history: dict[int, list[tuple[int, int]]] = {}  # (time, code) of the labels before the newest, if any
+        self._holds: dict[int, int] = {}  # until when which prediction must be read again, though it may be gone
+
+    @property
+    def waiting(self) -> int:
+        """The number of labels that wait for their prediction."""
+        return self._waiting.alive
+
+    def take_predictions(self, predictions: Predictions, moments: Ints, out: JoinOutput | None) -> None:
+        """Let predictions wait, and meet the labels that wait for them. Without `out` nothing is written."""
+        rows = self._new_rows(predictions)
+        expiry = np.maximum(predictions.times_ms + self.window_ms + self.lateness_ms, moments) + 1
+        for chosen in rounds(predictions.keys.hashes):
+            found = self._rows.find(predictions.keys.take(chosen), moments[chosen])
+            new = chosen[found < 0]
+            self.counts["repeated"] += chosen.size - new.size
+            if not new.size:
+                continue
+            keys = predictions.keys.take(new)
+            extras = [predictions.shadows[i] for i in new.tolist()]
+            ids = self._rows.add(keys, rows[new], extras, expiry[new], np.full(new.size, NO_OFFSET))
+            self.unlabelled += new.size
+            if self._waiting.alive:
+                self._meet(keys, ids, moments[new], predictions.offsets[new], out)
+
+    def _new_rows(self, predictions: Predictions) -> Table:
+        rows = np.empty(len(predictions.offsets), dtype=self._rows.row_type)
+        rows["event_time"] = predictions.times_ms
+        rows["scored_time"] = predictions.scored_ms
+        rows["latency"] = predictions.latency_ms
+        rows["score"] = predictions.score
+        rows["offset"] = predictions.offsets
+        rows["features"] = predictions.features
+        rows["scores"] = predictions.scores
+        rows["origin"] = [self._origin(origin) for origin in predictions.origins]
+        rows["label_time"] = rows["label"] = rows["revision"] = -1
+        return rows
+
+    def _origin(self, origin: tuple[str, str, int, int | str]) -> int:
+        code = self._origin_codes.get(origin)
+        if code is None:
+            code = self._origin_codes[origin] = len(self._origins)
+            self._origins.append(origin)
+        return code
+
+    def _meet(self, keys: Keys, ids: Ints, moments: Ints, triggers: Ints, out: JoinOutput | None) -> None:
+        """Judge the labels that waited for the new rows `ids`, in the order in which they were read."""
+        owners, mates, expiries = [], [], []
+        left = np.arange(ids.size)
+        while left.size:
+            found = self._waiting.find(keys.take(left), moments[left])
+            left, found = left[found >= 0], found[found >= 0]
+            owners.append(left)
+            mates.append(found)
+            expiries.append(self._waiting.expiry(found))
+            self._waiting.remove(found)
+        owner, mate, expiry = np.concatenate(owners), np.concatenate(mates), np.concatenate(expiries)
+        order = np.argsort(mate)
+        owner, mate, expiry = owner[order], mate[order], expiry[order]
+        if owner.size:
+            labels = self._labels.again(self._waited(mate))
+            for turn in rounds(owner):
+                self._judge(ids[owner[turn]], labels.take(turn), expiry[turn], triggers[owner[turn]], out)
+        self._waiting.tidy()
+
+    def _waited(self, mates: Ints) -> list[Waited]:
+        rows = self._waiting.rows(mates)
+        return [
+            Waited(offset, timestamp, text.entity_id, text.extra)
+            for offset, timestamp, text in zip(
+                rows["offset"].tolist(), rows["timestamp"].tolist(), self._waiting.texts(mates), strict=True
+            )
+        ]
+
+    def take_labels(self, labels: Labels, moments: Ints, out: JoinOutput | None) -> None:
+        """Let labels meet their predictions, or wait for them. Without `out` nothing is written."""
+        expiry = np.maximum(labels.times_ms + self.lateness_ms, moments) + 1
+        for chosen in rounds(labels.keys.hashes):
+            part = labels.take(chosen)
+            ids = self._rows.find(part.keys, moments[chosen])
+            met, alone = np.flatnonzero(ids >= 0), np.flatnonzero(ids < 0)
+            if met.size:
+                self._judge(ids[met], part.take(met), expiry[chosen[met]], part.offsets[met], out)
+            if alone.size:
+                self._wait(part.take(alone), expiry[chosen[alone]])
+
+    def _wait(self, labels: Labels, expiry: Ints) -> None:
+        rows = np.empty(len(labels.offsets), dtype=_WAITING)
+        rows["offset"], rows["timestamp"] = labels.offsets, labels.timestamps_ms
+        self._waiting.add(labels.keys, rows, [record.value or b"" for record in labels.records], expiry, labels.offsets)
+
+    def _judge(self, ids: Ints, labels: Labels, expiry: Ints, triggers: Ints, out: JoinOutput | None) -> None:
+        """Make samples of labels that met the rows `ids` (one each), or refuse them.
+
+        `expiry` is until when each label would have waited.
+        """
+        rows = self._rows.rows(ids)
+        first = rows["revision"] < 0
+        inside = labels.times_ms - rows["event_time"] <= self.window_ms
+        good = inside & (first | (labels.times_ms > rows["label_time"]))
+        if not good.all():
+            for i in np.flatnonzero(~inside).tolist():
+                self._hold(int(expiry[i]), int(rows["offset"][i]))
+            for i in np.flatnonzero(~good).tolist():
+                error = self._fault(int(ids[i]), rows[i], int(labels.times_ms[i]), int(labels.codes[i]))
+                if error is None:
+                    self.counts["duplicate"] += 1
+                elif out is not None:
+                    out.letter(int(triggers[i]), labels.records[i], error)
+            kept = np.flatnonzero(good)
+            if not kept.size:
+                return
+            ids, rows, labels, triggers, first = ids[kept], rows[kept], labels.take(kept), triggers[kept], first[kept]
+        for i in np.flatnonzero(~first).tolist():
+            older = self._history.setdefault(int(ids[i]), [])
+            older.append((int(rows["label_time"][i]), int(rows["label"][i])))
+        columns = {"revision": rows["revision"] + 1, "label": labels.codes, "label_time": labels.times_ms}
+        self._rows.update(ids, labels.offsets, **columns)
+        self.unlabelled -= int(first.sum())
+        if out is not None:
+            self._write(ids, rows, self._outcome(labels, rows), triggers, out)
+
+    def _fault(self, row_id: int, row: np.void, time_ms: int, code: int) -> InvalidEvent | None:
+        """Say what is wrong with a label that does not count; None for one that was there before."""
+        late_ms = time_ms - int(row["event_time"]) - self.window_ms
+        if late_ms > 0:
+            return InvalidEvent(
+                "outside_window",
+                f"label time {time_ms} is {late_ms + self.window_ms} ms after the event's; "
+                f"the window is {self.window_ms} ms",
+            )
+        newest = (int(row["label_time"]), int(row["label"]))
+        if (time_ms, code) == newest or (time_ms, code) in self._history.get(row_id, ()):
+            return None
+        name, label_time = self._names[newest[1]], newest[0]
+        if time_ms == label_time:
+            return InvalidEvent("conflicting", f"label {name!r} of the same time, {time_ms}, came before this one")
+        return InvalidEvent("superseded", f"label {name!r} of the later time {label_time} came before this one")
+
+    def _hold(self, expiry: int, offset: int) -> None:
+        """Keep the prediction that refuses a label in what is read again, until the label would have expired."""
+        until = -(-expiry // self.grid_ms) * self.grid_ms
+        self._holds[until] = min(self._holds.get(until, offset), offset)
+
+    def _outcome(self, labels: Labels, rows: Table) -> Outcome:
+        names = self._names
+        return Outcome(
+            event_ids=labels.event_ids,
+            entity_ids=labels.entity_ids,
+            revisions=(rows["revision"] + 1).tolist(),
+            times_ms=labels.times_ms.tolist(),
+            labels=[names[code] for code in labels.codes.tolist()],
+            weights=labels.weights,
+            replaces=[None if code < 0 else names[code] for code in rows["label"].tolist()],
+        )
+
+    def _write(self, ids: Ints, rows: Table, outcome: Outcome, triggers: Ints, out: JoinOutput) -> None:
+        shadows: list[object] = [()] * len(ids)
+        if self._rows.has_extras(ids):
+            shadows = [msgspec.Raw(text.extra) if text.extra else () for text in self._rows.texts(ids)]
+        origins = self._origins
+        out.samples(triggers, rows, outcome, [origins[code] for code in rows["origin"].tolist()], shadows)
+
+    def sweep(self, moment: int, after: Ints, offsets: Ints, out: JoinOutput | None) -> Iterator[None]:
+        """Let expire what expires at `moment` or before; yields between steps of about 10 ms.
+
+        `after` are the moments after each of the records at `offsets`: they tell which record brought it about.
+        """
+        expired = self._rows.expired(moment)
+        for start in range(0, expired.size, STEP_ROWS):
+            if start:
+                yield
+            self._expire(expired[start : start + STEP_ROWS], after, offsets, out)
+        expired = self._waiting.expired(moment)
+        for start in range(0, expired.size, STEP_ROWS):
+            yield
+            self._give_up(expired[start : start + STEP_ROWS], after, offsets, out)
+        self._holds = {until: offset for until, offset in self._holds.items() if until > moment}
+
+    def _expire(self, ids: Ints, after: Ints, offsets: Ints, out: JoinOutput | None) -> None:
+        bare = ids[self._rows.label_offset(ids) == NO_OFFSET]
+        self.unlabelled -= bare.size
+        if bare.size and out is not None:
+            if self._assume:
+                self._write_assumed(bare, offsets[np.searchsorted(after, self._rows.expiry(bare))], out)
+            else:
+                self.counts["unlabelled"] += bare.size
+        if self._history:
+            for row_id in ids.tolist():
+                self._history.pop(row_id, None)
+        self._rows.remove(ids)
+        self._rows.tidy()
+
+    def _write_assumed(self, ids: Ints, triggers: Ints, out: JoinOutput) -> None:
+        rows, count = self._rows.rows(ids), len(ids)
+        texts = self._rows.texts(ids)
+        outcome = Outcome(
+            event_ids=[text.event_id.decode() for text in texts],
+            entity_ids=[text.entity_id.decode() for text in texts],
+            revisions=[0] * count,
+            times_ms=(rows["event_time"] + self.window_ms).tolist(),
+            labels=[0] * count,
+            weights=[1.0] * count,
+            replaces=[None] * count,
+            assumed=True,
+        )
+        self._write(ids, rows, outcome, triggers, out)
+
+    def _give_up(self, ids: Ints, after: Ints, offsets: Ints, out: JoinOutput | None) -> None:
+        if out is not None:
+            error = InvalidEvent("no_prediction", "no prediction of this event came in time")
+            triggers = offsets[np.searchsorted(after, self._waiting.expiry(ids))]
+            for trigger, record in zip(triggers.tolist(), self._waited(ids), strict=True):
+                out.letter(trigger, record, error)
+        self._waiting.remove(ids)
+        self._waiting.tidy()
+
+    def resume_offsets(self, next_offsets: tuple[int, int]) -> tuple[int, int]:
+        """Return from which prediction and which label on the logs must be read to rebuild this state."""
+        oldest = self._rows.oldest()
+        predictions = [next_offsets[0], *self._holds.values()]
+        if oldest is not None:
+            predictions.append(int(oldest["offset"]))
+        return min(predictions), min(next_offsets[1], self._rows.label_bound(), self._waiting.label_bound())
+
+
+def rounds(keys: Ints) -> Iterator[Ints]:
+    """Yield positions, ascending, so that no key is twice in a round and equal keys come in their order."""
+    count = keys.size
+    order = np.argsort(keys, kind="stable")
+    ordered = keys[order]
+    starts = np.append(True, ordered[1:] != ordered[:-1])
+    if starts.all():
+        yield np.arange(count)
+        return
+    places = np.arange(count)
+    turns = np.empty(count, dtype=np.int64)
+    turns[order] = places - np.maximum.accumulate(np.where(starts, places, 0))
+    for turn in range(int(turns.max()) + 1):
+        yield np.flatnonzero(turns == turn)
+
+
+def _row_type(spec: StreamSpec) -> np.dtype[np.void]:
+    return np.dtype(
+        [
+            ("event_time", "i8"),
+            ("scored_time", "i8"),
+            ("latency", "i8"),
+            ("label_time", "i8"),
+            ("offset", "i8"),
+            ("origin", "i4"),
+            ("label", "i4"),
+            ("revision", "i4"),
+            ("score", "f8"),
+            ("scores", "f8", (len(spec.classes),)),
+            ("features", "f8", (len(spec.features),)),
+        ]
+    )
