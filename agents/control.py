@@ -14,6 +14,7 @@ from stream.batches import Batch, Outbox
 from stream.deadletters import dead_letter
 from stream.delivery import Offsets
 from stream.metrics import Metrics
+from stream.tasks import Stage
 from stream.views import LogView
 from topics.specs import StreamTopics
 
@@ -27,7 +28,7 @@ _DONE = {
 }
 
 
-class Control:
+class Control(Stage):
     """The stage on `<s>.commands`. Its state, the deployments so far, is read from its own log when it opens."""
 
     def __init__(
@@ -54,9 +55,6 @@ class Control:
         """Fold `<s>.deployments` to its end: whoever wrote it before is fenced by now."""
         await self._caught_up()
         self._history = list(self._deployments.events)
-
-    async def save(self, outbox: Outbox) -> None:
-        """There is nothing to save: the deployments are the state."""
 
     async def process(self, batch: Batch, outbox: Outbox) -> None:
         """Decide each command; a record that is no command becomes a dead letter."""

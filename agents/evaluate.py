@@ -36,10 +36,11 @@ log = logging.getLogger("penstock.evaluate")
 class Evaluate(Stage):
     """The stage on `<s>.samples`. Its state is the windows that are not mature yet, of some 3 MB at most."""
 
-    def __init__(self, spec: StreamSpec, memory: Memory, metrics: Metrics) -> None:
+    def __init__(self, spec: StreamSpec, memory: Memory, metrics: Metrics, save_samples: int = SAVE_SAMPLES) -> None:
         self._spec = spec
         self._memory = memory
         self._metrics = metrics
+        self._save_samples = save_samples
         self._topics = StreamTopics(spec.name)
         self._source = TopicPartition(self._topics.samples, 0)
         self._scoring, self._windows, self._gates = rules_of(spec)
@@ -116,7 +117,7 @@ class Evaluate(Stage):
     async def save(self, outbox: Outbox) -> None:
         """Put the state into `outbox` when much has been folded since the last time, or for long in the log's time."""
         since_ms = self._unsaved_since_ms
-        if since_ms is None or (self._unsaved < SAVE_SAMPLES and self._newest_ms - since_ms < SAVE_LOG_MS):
+        if since_ms is None or (self._unsaved < self._save_samples and self._newest_ms - since_ms < SAVE_LOG_MS):
             return
         checkpoint = Checkpoint(
             stage=STAGE,

@@ -54,7 +54,7 @@ class Clock(msgspec.Struct, kw_only=True):
         times = np.maximum.accumulate(np.maximum(times, self.time_ms))
         own.head_ms, own.newest_ms = int(heads[-1]), int(newest[-1])
         self.time_ms = int(times[-1])
-        swept = self._swept(times)
+        swept = np.maximum(self._swept(times), self.swept_ms)  # the grid may have been finer before a restart
         self.swept_ms = int(swept[-1])
         return swept
 

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import Annotated, Any, Final
 
 import msgspec
@@ -67,7 +68,7 @@ class Predictions:
 class Labels:
     """Labels in log order, by column. `codes` count the stream's labels: 0 and 1, or the position of the class.
 
-    `event_ids` and `entity_ids` are the texts of `keys`; `records` are what was read.
+    `records` are what was read.
     """
 
     keys: Keys
@@ -112,7 +113,7 @@ class PredictionReader:
         """Return what can be used (None when that is nothing) and the number of records that cannot."""
         events, bad = _decoded(self._decode, [record.value for record in batch.records])
         records = _without(batch.records, bad)
-        misfits = {i: error for i, event in enumerate(events) if (error := self._misfit(event))}
+        misfits = self._misfits(events)
         events, records = _without(events, misfits), _without(records, misfits)
         unusable = len(bad) + len(misfits)
         if unusable:
@@ -120,30 +121,37 @@ class PredictionReader:
             log.warning("%d records of %s are skipped; one of them: %s", unusable, batch.source.topic, error)
         return self._columns(records, events) if events else None, unusable
 
-    def _misfit(self, event: ScoredEvent) -> InvalidEvent | None:
-        if len(event.features) == self._width and len(event.scores or ()) == self._classes:
-            return None
-        return InvalidEvent(
-            "misfit",
-            f"{len(event.features)} features and {len(event.scores or ())} class scores, "
-            f"where the stream declares {self._width} and {self._classes}",
-        )
+    def _misfits(self, events: Sequence[ScoredEvent]) -> dict[int, InvalidEvent]:
+        """Return, by position, the events that are not of the width that the stream declares."""
+        widths = [len(event.features) for event in events]
+        classes = [len(event.scores or ()) for event in events]
+        if widths.count(self._width) == classes.count(self._classes) == len(events):
+            return {}
+        return {
+            i: InvalidEvent(
+                "misfit",
+                f"{width} features and {scores} class scores, where the stream declares {self._width} "
+                f"and {self._classes}",
+            )
+            for i, (width, scores) in enumerate(zip(widths, classes, strict=True))
+            if (width, scores) != (self._width, self._classes)
+        }
 
     def _columns(self, records: Sequence[Record], events: Sequence[ScoredEvent]) -> Predictions:
         columns = list(zip(*map(msgspec.structs.astuple, events), strict=True))
         event_ids, entity_ids, times, scored, latency, score, model, variant, revision, label, features = columns[:11]
         return Predictions(
-            keys=_keys(event_ids, entity_ids, self._hasher),
+            keys=Keys.of(event_ids, entity_ids, self._hasher),
             offsets=np.array([record.offset for record in records]),
             timestamps_ms=np.array([record.timestamp for record in records]),
             times_ms=np.array(times),
             scored_ms=np.array(scored),
             latency_ms=np.array(latency),
             score=np.array(score),
-            features=np.array(features, dtype=np.float64),
+            features=_matrix(features, self._width),
             scores=np.array(columns[11] if self._classes else [()] * len(events), dtype=np.float64),
             origins=list(zip(model, variant, revision, label, strict=True)),
-            shadows=[bytes(raw) for raw in columns[12]],
+            shadows=list(map(bytes, columns[12])),
         )
 
 
@@ -164,20 +172,25 @@ class LabelReader:
         Raises FatalError when the producer uses another partitioner.
         """
         records: Sequence[Record] = batch.records
-        labels, bad = _decoded(self._decode, [self._fitting(record.value) for record in records])
+        labels, bad = _decoded(self._decode, self._fitting([record.value for record in records]))
         refused = [(records[i], self._too_large(records[i]) or error) for i, error in bad.items()]
         records = _without(records, bad)
-        bad = {i: self._unknown(label) for i, label in enumerate(labels) if label.label not in self._codes}
-        bad = self._placement.check([r.key for r in records], [label.entity_id for label in labels]) | bad
+        bad = self._placement.check([r.key for r in records], [label.entity_id for label in labels])
+        bad = {i: self._unknown(labels[i]) for i in self._strange(labels)} | bad
         refused += [(records[i], error) for i, error in bad.items()]
         records, labels = _without(records, bad), _without(labels, bad)
         return self.columns(records, labels) if labels else None, refused
+
+    def _strange(self, labels: Sequence[Label]) -> Sequence[int]:
+        """Return the positions of labels that are none of the stream's."""
+        codes = [self._codes.get(label.label) for label in labels]
+        return [i for i, code in enumerate(codes) if code is None] if None in codes else ()
 
     def columns(self, records: Sequence[Record], labels: Sequence[Label]) -> Labels:
         """Return labels that are good, with their records, by column."""
         event_ids, entity_ids, names, times, weights = zip(*map(msgspec.structs.astuple, labels), strict=True)
         return Labels(
-            keys=_keys(event_ids, entity_ids, self._hasher),
+            keys=Keys.of(event_ids, entity_ids, self._hasher),
             offsets=np.array([record.offset for record in records]),
             timestamps_ms=np.array([record.timestamp for record in records]),
             times_ms=np.array(times),
@@ -192,8 +205,12 @@ class LabelReader:
         """Return as columns records that were found good before."""
         return self.columns(records, [self._decode(record.value or b"") for record in records])
 
-    def _fitting(self, value: bytes | None) -> bytes | None:
-        return value if value is None or len(value) <= self._max_event_bytes else None
+    def _fitting(self, values: list[bytes | None]) -> list[bytes | None]:
+        """Put None for each value that is too large to be worth parsing."""
+        limit = self._max_event_bytes
+        if max(map(len, filter(None, values)), default=0) <= limit:
+            return values
+        return [value if value is not None and len(value) <= limit else None for value in values]
 
     def _too_large(self, record: Record) -> InvalidEvent | None:
         size = len(record.value or b"")
@@ -211,9 +228,12 @@ def names_of(spec: StreamSpec) -> tuple[int | str, ...]:
     return spec.classes if spec.task == "multiclass" else (0, 1)
 
 
-def _keys(event_ids: Sequence[str], entity_ids: Sequence[str], hasher: Hasher) -> Keys:
-    hashes = np.array(list(map(hasher, zip(event_ids, entity_ids, strict=True))), dtype=np.int64)
-    return Keys(hashes, list(map(str.encode, event_ids)), list(map(str.encode, entity_ids)))
+def _matrix(rows: Sequence[list[float | None]], width: int) -> NDArray[np.float64]:
+    """Return the rows as float64, shape (len(rows), width); None is NaN. Without any it takes half the time."""
+    try:
+        return np.fromiter(chain.from_iterable(rows), np.float64, len(rows) * width).reshape(-1, width)
+    except TypeError:
+        return np.array(rows, dtype=np.float64)
 
 
 def _decoded(

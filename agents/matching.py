@@ -10,6 +10,7 @@ from typing import Final
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
 from agents.joininput import LabelReader, Labels, Predictions, names_of
 from agents.joinoutput import JoinOutput, Outcome, Waited
@@ -52,20 +53,23 @@ class Matcher:
 
     def take_predictions(self, predictions: Predictions, moments: Ints, out: JoinOutput | None) -> None:
         """Let predictions wait, and meet the labels that wait for them. Without `out` nothing is written."""
-        rows = self._new_rows(predictions)
         expiry = np.maximum(predictions.times_ms + self.window_ms + self.lateness_ms, moments) + 1
-        for chosen in rounds(predictions.keys.hashes):
-            found = self._rows.find(predictions.keys.take(chosen), moments[chosen])
-            new = chosen[found < 0]
-            self.counts["repeated"] += chosen.size - new.size
-            if not new.size:
-                continue
-            keys = predictions.keys.take(new)
-            extras = [predictions.shadows[i] for i in new.tolist()]
-            ids = self._rows.add(keys, rows[new], extras, expiry[new], np.full(new.size, NO_OFFSET))
-            self.unlabelled += new.size
-            if self._waiting.alive:
-                self._meet(keys, ids, moments[new], predictions.offsets[new], out)
+        is_new = self._rows.find(predictions.keys, moments) < 0
+        if has_repeats(predictions.keys.hashes):
+            _drop_repeats(predictions.keys, moments, expiry, is_new)
+        new = np.flatnonzero(is_new)
+        self.counts["repeated"] += is_new.size - new.size
+        if not new.size:
+            return
+        rows, keys, extras = self._new_rows(predictions), predictions.keys, predictions.shadows
+        if new.size < is_new.size:
+            rows, keys, extras = rows[new], keys.take(new), [extras[i] for i in new.tolist()]
+        ids = self._rows.add(keys, rows, extras, expiry[new], np.full(new.size, NO_OFFSET))
+        self.unlabelled += new.size
+        if self._waiting.alive:
+            for turn in rounds(keys.hashes):
+                owners = new[turn]
+                self._meet(keys.take(turn), ids[turn], moments[owners], predictions.offsets[owners], out)
 
     def _new_rows(self, predictions: Predictions) -> Table:
         rows = np.empty(len(predictions.offsets), dtype=self._rows.row_type)
@@ -76,7 +80,8 @@ class Matcher:
         rows["offset"] = predictions.offsets
         rows["features"] = predictions.features
         rows["scores"] = predictions.scores
-        rows["origin"] = [self._origin(origin) for origin in predictions.origins]
+        codes = {origin: self._origin(origin) for origin in set(predictions.origins)}
+        rows["origin"] = [codes[origin] for origin in predictions.origins]
         rows["label_time"] = rows["label"] = rows["revision"] = -1
         return rows
 
@@ -110,7 +115,7 @@ class Matcher:
     def _waited(self, mates: Ints) -> list[Waited]:
         rows = self._waiting.rows(mates)
         return [
-            Waited(offset, timestamp, text.entity_id, text.extra)
+            Waited(offset, timestamp, text.entity_id.encode(), text.extra)
             for offset, timestamp, text in zip(
                 rows["offset"].tolist(), rows["timestamp"].tolist(), self._waiting.texts(mates), strict=True
             )
@@ -119,14 +124,13 @@ class Matcher:
     def take_labels(self, labels: Labels, moments: Ints, out: JoinOutput | None) -> None:
         """Let labels meet their predictions, or wait for them. Without `out` nothing is written."""
         expiry = np.maximum(labels.times_ms + self.lateness_ms, moments) + 1
-        for chosen in rounds(labels.keys.hashes):
-            part = labels.take(chosen)
-            ids = self._rows.find(part.keys, moments[chosen])
-            met, alone = np.flatnonzero(ids >= 0), np.flatnonzero(ids < 0)
-            if met.size:
-                self._judge(ids[met], part.take(met), expiry[chosen[met]], part.offsets[met], out)
-            if alone.size:
-                self._wait(part.take(alone), expiry[chosen[alone]])
+        ids = self._rows.find(labels.keys, moments)
+        met, alone = np.flatnonzero(ids >= 0), np.flatnonzero(ids < 0)
+        for turn in rounds(ids[met]) if met.size else ():
+            chosen = met[turn]
+            self._judge(ids[chosen], labels.take(chosen), expiry[chosen], labels.offsets[chosen], out)
+        if alone.size:
+            self._wait(labels.take(alone), expiry[alone])
 
     def _wait(self, labels: Labels, expiry: Ints) -> None:
         rows = np.empty(len(labels.offsets), dtype=_WAITING)
@@ -239,8 +243,8 @@ class Matcher:
         rows, count = self._rows.rows(ids), len(ids)
         texts = self._rows.texts(ids)
         outcome = Outcome(
-            event_ids=[text.event_id.decode() for text in texts],
-            entity_ids=[text.entity_id.decode() for text in texts],
+            event_ids=[text.event_id for text in texts],
+            entity_ids=[text.entity_id for text in texts],
             revisions=[0] * count,
             times_ms=(rows["event_time"] + self.window_ms).tolist(),
             labels=[0] * count,
@@ -268,20 +272,34 @@ class Matcher:
         return min(predictions), min(next_offsets[1], self._rows.label_bound(), self._waiting.label_bound())
 
 
+def has_repeats(keys: Ints) -> bool:
+    """Whether any key is there twice."""
+    return bool((np.diff(np.sort(keys)) == 0).any())
+
+
 def rounds(keys: Ints) -> Iterator[Ints]:
     """Yield positions, ascending, so that no key is twice in a round and equal keys come in their order."""
-    count = keys.size
-    order = np.argsort(keys, kind="stable")
-    ordered = keys[order]
-    starts = np.append(True, ordered[1:] != ordered[:-1])
-    if starts.all():
-        yield np.arange(count)
+    places = np.arange(keys.size)
+    if not has_repeats(keys):
+        yield places
         return
-    places = np.arange(count)
-    turns = np.empty(count, dtype=np.int64)
+    order = np.argsort(keys, kind="stable")
+    starts = np.append(True, np.diff(keys[order]) != 0)
+    turns = np.empty(keys.size, dtype=np.int64)
     turns[order] = places - np.maximum.accumulate(np.where(starts, places, 0))
     for turn in range(int(turns.max()) + 1):
         yield np.flatnonzero(turns == turn)
+
+
+def _drop_repeats(keys: Keys, moments: Ints, expiry: Ints, is_new: NDArray[np.bool_]) -> None:
+    """Clear `is_new` where an event comes again while the one before it in the batch is alive."""
+    alive_until: dict[tuple[bytes, int], int] = {}
+    for i in np.flatnonzero(is_new).tolist():
+        identity = (keys.texts[i], int(keys.lengths[i]))
+        if alive_until.get(identity, -1) > moments[i]:
+            is_new[i] = False
+        else:
+            alive_until[identity] = int(expiry[i])
 
 
 def _row_type(spec: StreamSpec) -> np.dtype[np.void]:

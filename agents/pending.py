@@ -8,9 +8,11 @@ Rows are kept in segments, in order of insertion. A segment has a fixed size and
 whole when its last row is removed: nothing is ever rehashed or moved, and no pause grows with the number of rows.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, NamedTuple
+from itertools import chain
+from operator import add
+from typing import Any, Final, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,37 +27,43 @@ LARGEST: Final = 1 << 20  # rows of a segment; at 10 million rows some ten table
 _REMOVED: Final = -1  # as an expiry; alive is what expires later than a moment, and moments are at least -1
 _TAG: Final = -(1 << 32)  # the upper half of a table entry: bits of the hash; the lower half is the position plus 1
 _POSITION: Final = (1 << 32) - 1
-_PLACE: Final = np.dtype([("start", "i8"), ("event", "u2"), ("entity", "u2"), ("extra", "u4")])
+_SPARSE: Final = 4  # table entries per row: then few look-ups meet another row's entry, and none meets many
+_PLACE: Final = np.dtype([("start", "i8"), ("event", "u2"), ("identity", "u2"), ("extra", "u4")])
 
 
 class Text(NamedTuple):
-    """What a row keeps as bytes: its identity and whatever else was given with it."""
+    """The texts of a row: its identity and whatever else was given with it."""
 
-    event_id: bytes
-    entity_id: bytes
+    event_id: str
+    entity_id: str
     extra: bytes
 
 
 @dataclass(frozen=True, slots=True)
 class Keys:
-    """Identities to add or to look up: UTF-8 texts of at most 65,535 bytes, and a 64-bit hash of each pair."""
+    """Identities to add or to look up. A text is both ids in one, in UTF-8, at most 65,535 bytes.
+
+    `lengths` are the characters of the event ids: they tell where the entity id begins. `hashes` have 64 bits.
+    """
 
     hashes: Ints
-    event_ids: Sequence[bytes]
-    entity_ids: Sequence[bytes]
+    texts: Sequence[bytes]
+    lengths: Ints
+
+    @classmethod
+    def of(cls, event_ids: Sequence[str], entity_ids: Sequence[str], hasher: Callable[[tuple[str, str]], int]) -> Self:
+        """Return the keys of these identities; 0.3 µs each."""
+        hashes = np.array(list(map(hasher, zip(event_ids, entity_ids, strict=True))), dtype=np.int64)
+        texts = list(map(str.encode, map(add, event_ids, entity_ids)))
+        return cls(hashes, texts, np.array(list(map(len, event_ids))))
 
     def take(self, positions: Ints) -> "Keys":
         """Return the keys at `positions`, in that order."""
-        chosen = positions.tolist()
-        return Keys(
-            self.hashes[positions],
-            [self.event_ids[i] for i in chosen],
-            [self.entity_ids[i] for i in chosen],
-        )
+        return Keys(self.hashes[positions], [self.texts[i] for i in positions.tolist()], self.lengths[positions])
 
 
 class _Segment:
-    """`capacity` rows with the ids from `base` on, and the table that finds them (at most half full)."""
+    """`capacity` rows with the ids from `base` on, and the table that finds them."""
 
     def __init__(self, base: int, capacity: int, row_type: np.dtype[np.void]) -> None:
         self.base = base
@@ -66,8 +74,8 @@ class _Segment:
         self.label_offset = np.empty(capacity, dtype=np.int64)
         self.arena = bytearray()
         self._places = np.empty(capacity, dtype=_PLACE)
-        self._mask = 2 * capacity - 1
-        self._table = np.zeros(2 * capacity, dtype=np.int64)
+        self._mask = _SPARSE * capacity - 1
+        self._table = np.zeros(_SPARSE * capacity, dtype=np.int64)
         self._first = 0  # no row before it is alive
         self._earliest = NO_OFFSET  # no row alive expires before it
         self._label_bound = NO_OFFSET  # no row alive needs a label before it
@@ -90,13 +98,12 @@ class _Segment:
         self._label_bound = min(self._label_bound, int(label_offset.min()))
 
     def _write_texts(self, keys: Keys, extras: Sequence[bytes], places: Table) -> None:
-        places["event"] = [len(text) for text in keys.event_ids]
-        places["entity"] = [len(text) for text in keys.entity_ids]
-        places["extra"] = [len(text) for text in extras]
-        lengths = places["event"].astype(np.int64) + places["entity"] + places["extra"]
-        places["start"] = len(self.arena) + lengths.cumsum() - lengths
-        triples = zip(keys.event_ids, keys.entity_ids, extras, strict=True)
-        self.arena += b"".join([text for triple in triples for text in triple])
+        places["event"] = keys.lengths
+        places["identity"] = lengths = np.array(list(map(len, keys.texts)))
+        places["extra"] = more = np.array(list(map(len, extras)))
+        ends = len(self.arena) + (lengths + more).cumsum()
+        places["start"] = ends - lengths - more
+        self.arena += b"".join(chain.from_iterable(zip(keys.texts, extras, strict=True)))
 
     def _enter(self, hashes: Ints, numbers: Ints) -> None:
         """Linear probing (Knuth, TAOCP 3, 6.4, algorithm L), all rows at once: who loses a slot tries the next."""
@@ -126,28 +133,23 @@ class _Segment:
 
     def _same(self, keys: Keys, wanted: Ints, moments: Ints, rows: Ints) -> Ints:
         """Return which of `rows` are alive and truly the wanted ones."""
-        alive = np.flatnonzero(self.expiry[rows] > moments[wanted])
-        places = self._places[rows[alive]]
-        starts, events = places["start"], places["event"]
-        ends = starts + events + places["entity"]
-        arena, event_ids, entity_ids = self.arena, keys.event_ids, keys.entity_ids
-        same = [
-            len(event_ids[i]) == event and arena[start:end] == event_ids[i] + entity_ids[i]
-            for i, start, event, end in zip(
-                wanted[alive].tolist(), starts.tolist(), events.tolist(), ends.tolist(), strict=True
-            )
-        ]
-        return alive[np.array(same, dtype=bool)]
+        places = self._places[rows]
+        alike = np.flatnonzero((self.expiry[rows] > moments[wanted]) & (places["event"] == keys.lengths[wanted]))
+        starts = places["start"][alike]
+        bounds = zip(starts.tolist(), (starts + places["identity"][alike]).tolist(), strict=True)
+        arena, texts = self.arena, keys.texts
+        same = [arena[a:b] == texts[i] for (a, b), i in zip(bounds, wanted[alike].tolist(), strict=True)]
+        return alike[np.array(same, dtype=bool)]
 
     def texts(self, positions: Ints) -> list[Text]:
         places = self._places[positions]
-        starts = places["start"]
-        middles = starts + places["event"]
-        ends = middles + places["entity"]
-        stops = ends + places["extra"]
-        data = self.arena
-        bounds = zip(starts.tolist(), middles.tolist(), ends.tolist(), stops.tolist(), strict=True)
-        return [Text(bytes(data[a:b]), bytes(data[b:c]), bytes(data[c:d])) for a, b, c, d in bounds]
+        middles = places["start"] + places["identity"]
+        bounds = np.stack([places["start"], middles, middles + places["extra"], places["event"]], axis=1).tolist()
+        identities = [self.arena[start:middle].decode() for start, middle, _, _ in bounds]
+        return [
+            Text(identity[:length], identity[length:], bytes(self.arena[middle:stop]))
+            for identity, (_, middle, stop, length) in zip(identities, bounds, strict=True)
+        ]
 
     def has_extras(self, positions: Ints) -> bool:
         return bool(self._places["extra"][positions].any())
@@ -193,7 +195,7 @@ class _Segment:
 class Pending:
     """Rows with an identity and a moment at which they expire. An id is an integer and never used again.
 
-    `row_type` is the structured type of a row. Beside it a row takes 48 bytes and its texts. A new segment is
+    `row_type` is the structured type of a row. Beside it a row takes 64 bytes and its texts. A new segment is
     as large as the number of rows alive, within `smallest` and `largest` (powers of 2). So there are few segments,
     and at most about one of them is filled with rows that are gone.
     """
@@ -271,7 +273,7 @@ class Pending:
 
     def texts(self, ids: Ints) -> list[Text]:
         """Return the texts of each row; about 0.5 µs per row."""
-        texts: list[Text] = [Text(b"", b"", b"")] * len(ids)
+        texts: list[Text] = [Text("", "", b"")] * len(ids)
         for segment, positions, chosen in self._by_segment(ids):
             for i, text in zip(chosen.tolist(), segment.texts(positions), strict=True):
                 texts[i] = text

@@ -19,6 +19,7 @@ from stream.deadletters import DeadLetterGate, dead_letter
 from stream.delivery import Offsets
 from stream.intake import FeatureIntake, Intake
 from stream.metrics import Metrics
+from stream.tasks import Stage
 from topics.specs import StreamTopics
 
 STAGE = "score"
@@ -28,7 +29,7 @@ Scores = NDArray[np.floating]
 Refused = Sequence[tuple[Record, InvalidEvent]]
 
 
-class Score:
+class Score(Stage):
     """The stage on one partition of `<s>.features`. Keeps no state: the offsets say it all."""
 
     def __init__(
@@ -50,9 +51,6 @@ class Score:
     async def open(self, committed: Offsets) -> None:
         """Wait for a champion."""
         await self._serving.ready()
-
-    async def save(self, outbox: Outbox) -> None:
-        """There is nothing to save."""
 
     async def process(self, batch: Batch, outbox: Outbox) -> None:
         """Score the batch with the models that are routed to at this moment."""

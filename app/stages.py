@@ -65,8 +65,8 @@ class StreamStages:
         self._topics = StreamTopics(spec.name)
         self._reader = FeatureReader(spec)
 
-    def attach(self, views: ViewFollower) -> None:
-        """Use `views`, which follows this stream's logs."""
+    def attach(self, views: ViewFollower, *, scores: bool) -> None:
+        """Use `views`, which follows this stream's logs; models are loaded where this worker scores."""
         self._views = views
         self.serving = Serving(
             self.spec,
@@ -77,6 +77,7 @@ class StreamStages:
             self._metrics,
             self._raise_alert,
             now_ms,
+            loads=scores,
         )
 
     def stages(self, role: RoleName) -> list[StageSpec]:

@@ -130,7 +130,7 @@ class Worker:
         logs: list[LogView[Any]] = [view for stream in self._streams for view in (stream.models, stream.deployments)]
         views: ViewFollower = ViewFollower(open_consumer(), logs)
         for stream in self._streams:
-            stream.attach(views)
+            stream.attach(views, scores="score" in self._role_names)
         closing.push_async_callback(views.stop)
         await views.start()
         self._spawn(views.followed())
@@ -216,8 +216,12 @@ def _group(stage: StageSpec) -> str:
 def _serving_report(serving: Serving) -> Report:
     served = serving.current
     if served is None:
-        return {"champion": None}
-    return {"champion": served.version.model_id, "revision": served.deployment.revision}
+        return {"champion": None, "shadows": [], "revision": 0}
+    return {
+        "champion": served.version.model_id,
+        "shadows": [shadow.version.model_id for shadow in served.shadows],
+        "revision": served.deployment.revision,
+    }
 
 
 async def run_worker(settings: Settings, connection: KafkaConnection, roles: Iterable[RoleName] = ROLES) -> None:

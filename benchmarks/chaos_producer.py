@@ -33,17 +33,7 @@ class JournaledProducer:
     """Sends events and writes the journal."""
 
     def __init__(self, bootstrap: str, topic: str, journal: TextIO, bad_share: float, seed: int) -> None:
-        self._producer = Producer(
-            {
-                "bootstrap.servers": bootstrap,
-                "partitioner": "murmur2_random",
-                "enable.idempotence": True,  # a retry after a lost acknowledgement must not become a second event
-                "linger.ms": 5,
-                "queue.buffering.max.messages": 500_000,  # the broker may be away for a while
-                "message.max.bytes": 4 * 1024 * 1024,
-                "log_level": 2,
-            }
-        )
+        self._producer = patient_producer(bootstrap)
         self._topic = topic
         self._journal = journal
         self._bad_share = bad_share
@@ -62,7 +52,7 @@ class JournaledProducer:
             return
         (kind,) = self._random.choices(list(_WEIGHTS), list(_WEIGHTS.values()))
         spoilt = bad_events.KINDS[kind](json.loads(value))
-        partition = (_home(key) + spoilt.detour) % synthetic.PARTITIONS if spoilt.detour else PARTITION_UA
+        partition = (home_of(key) + spoilt.detour) % synthetic.PARTITIONS if spoilt.detour else PARTITION_UA
         self._produce(number, kind, spoilt.key, spoilt.value, partition)
 
     def settle(self) -> bool:
@@ -83,7 +73,22 @@ class JournaledProducer:
         self._producer.poll(0)
 
 
-def _home(key: bytes) -> int:
+def patient_producer(bootstrap: str) -> Any:
+    """Return a producer that writes each record once, however long the broker may be away."""
+    return Producer(
+        {
+            "bootstrap.servers": bootstrap,
+            "partitioner": "murmur2_random",
+            "enable.idempotence": True,  # a retry after a lost acknowledgement must not become a second event
+            "linger.ms": 5,
+            "queue.buffering.max.messages": 500_000,  # the broker may be away for a while
+            "message.max.bytes": 4 * 1024 * 1024,
+            "log_level": 2,
+        }
+    )
+
+
+def home_of(key: bytes) -> int:
     """The partition where Java's default partitioner puts a key."""
     home: int = (murmur2(key) & 0x7FFFFFFF) % synthetic.PARTITIONS
     return home

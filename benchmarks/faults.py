@@ -3,7 +3,10 @@
 import random
 import signal
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import cycle
 from typing import Final
 
 from benchmarks.plain import until
@@ -19,11 +22,24 @@ _OVERLAP_SHARE: Final = 0.25
 _WAKING_S: Final = 3.0
 
 
+@dataclass(frozen=True)
+class Duty:
+    """Something that workers do, so that a fault can strike one that does it.
+
+    `owns` tells whether a worker has to do it at present, `works` whether it has done some of it since its start.
+    """
+
+    name: str
+    owns: Callable[[Worker], bool]
+    works: Callable[[Worker], bool]
+
+
 class Scene:
     """A broker, two workers, and what is done to them, by a random generator of one's own.
 
-    A fault waits until its worker has committed outputs since its last start. A worker that ends by itself, or not with
-    exit code 0 when told to end, raises RuntimeError with the end of its log.
+    The faults strike owners of the `duties` in turn, and wait until the owner has worked since its last start. A worker
+    that ends by itself, or not with exit code 0 when told to end, raises RuntimeError with the end of its log.
+    `struck` counts the kills by duty.
     """
 
     def __init__(
@@ -33,13 +49,18 @@ class Scene:
         recoveries: Recoveries,
         rng: random.Random,
         tell: Callable[[str], None],
+        duties: Sequence[Duty],
+        roles: Sequence[str],
     ) -> None:
         self._server = server
         self._penstock = penstock
         self._recoveries = recoveries
         self._random = rng
         self._tell = tell
+        self._duties = cycle(duties)
+        self._roles = roles
         self._workers: dict[str, Worker] = {}
+        self.struck: Counter[str] = Counter()
 
     def start(self) -> None:
         """Start both workers and wait until they are ready."""
@@ -66,16 +87,17 @@ class Scene:
         self._wait_until_it_flows()
 
     def kill(self) -> str:
-        """Kill a worker (SIGKILL), start it again and return its name."""
-        worker = self._pick()
+        """Kill a worker (SIGKILL), start it again and return its name and its duty."""
+        worker, duty = self._pick()
         worker.kill()
         self._recoveries.blow("kill")
         self._start(worker.name)
-        return worker.name
+        self.struck[duty] += 1
+        return f"{worker.name}, which does {duty}"
 
     def freeze(self) -> None:
         """Stop a worker past its session time-out (SIGSTOP): the group goes on without it, and then it wakes up."""
-        worker = self._pick()
+        worker, _ = self._pick()
         self._tell(f"freeze {worker.name} for {_FREEZE_S:.0f} s")
         worker.send(signal.SIGSTOP)
         self._recoveries.blow("freeze")
@@ -85,7 +107,7 @@ class Scene:
 
     def end(self) -> None:
         """Ask a worker to end (SIGTERM), as a deployment does, and start it again."""
-        worker = self._pick()
+        worker, _ = self._pick()
         self._tell(f"end {worker.name}")
         _require_clean_end(worker)
         self._recoveries.blow("end")
@@ -104,22 +126,28 @@ class Scene:
             _require_clean_end(worker)
 
     def _wait_until_it_flows(self) -> None:
-        until(self._recoveries.over, "every partition to show predictions again", _PATIENCE_S)
+        until(self._recoveries.over, "every part of the stream to show outputs again", _PATIENCE_S)
 
     def _start(self, name: str) -> None:
-        self._workers[name] = self._penstock.worker(name)
+        self._workers[name] = self._penstock.worker(name, *self._roles)
 
-    def _pick(self) -> Worker:
-        """Choose a worker and wait until it has committed outputs since its start."""
-        worker = self._workers[self._random.choice(sorted(self._workers))]
+    def _pick(self) -> tuple[Worker, str]:
+        """Choose an owner of the next duty, and wait until it has worked since its start."""
+        duty = next(self._duties)
+        chosen: Worker | None = None
 
-        def has_produced() -> bool:
+        def works() -> bool:
+            nonlocal chosen
             for each in self._workers.values():
                 each.check()
-            return worker.metric("ml_commit_seconds_count", stage="score") > 0
+            if chosen is None or not duty.owns(chosen):
+                owners = [worker for _, worker in sorted(self._workers.items()) if duty.owns(worker)]
+                chosen = self._random.choice(owners) if owners else None
+            return chosen is not None and duty.works(chosen)
 
-        until(has_produced, f"{worker.name} to produce something", _PATIENCE_S, 0.2)
-        return worker
+        until(works, f"a worker to do {duty.name}", _PATIENCE_S, 0.2)
+        assert chosen is not None
+        return chosen, duty.name
 
 
 def _require_clean_end(worker: Worker) -> None:

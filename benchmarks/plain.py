@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterable, Iterator
+from itertools import chain, repeat
 from typing import Any, Final, NamedTuple
 
 from confluent_kafka import (
@@ -83,8 +84,11 @@ class Kafka:
         for future in self._admin.incremental_alter_configs([resource]).values():
             future.result(_TIMEOUT_S)
 
-    def fill(self, topic: str, records: Iterable[tuple[bytes, bytes]]) -> None:
-        """Write keyed records, placed as Java clients place them, and wait for every acknowledgement."""
+    def fill(self, topic: str, records: Iterable[tuple[bytes, bytes]], times_ms: Iterable[int] = ()) -> None:
+        """Write keyed records, placed as Java clients place them, and wait for every acknowledgement.
+
+        `times_ms` are their timestamps; where these end, it is the time of writing.
+        """
         producer = Producer(
             {
                 "bootstrap.servers": self.bootstrap,
@@ -96,10 +100,10 @@ class Kafka:
                 "log_level": 2,
             }
         )
-        for key, value in records:
+        for (key, value), time_ms in zip(records, chain(times_ms, repeat(0)), strict=False):
             while True:
                 try:
-                    producer.produce(topic, value, key)
+                    producer.produce(topic, value, key, timestamp=time_ms)
                     break
                 except BufferError:
                     producer.poll(0.05)

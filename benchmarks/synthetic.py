@@ -36,11 +36,20 @@ def train(seed: int, trees: int = 100) -> xgboost.Booster:
     """Return a classifier of depth 6, trained on 20,000 events with a known rule and some noise."""
     random = np.random.default_rng(seed)
     values = draw(20_000, seed)
-    filled = np.nan_to_num(values)
-    logits = filled[:, 0] + filled[:, 1] * filled[:, 2] - np.abs(filled[:, 3]) + random.normal(size=len(values))
-    matrix = xgboost.DMatrix(values.astype(np.float32), label=logits > 0)
+    matrix = xgboost.DMatrix(values.astype(np.float32), label=_truth(values, random))
     parameters = {"objective": "binary:logistic", "max_depth": 6, "nthread": 1, "seed": seed}
     return xgboost.train(parameters, matrix, num_boost_round=trees)
+
+
+def labels(values: NDArray[np.float64], seed: int) -> list[int]:
+    """Return what came true of each row, 0 or 1, by the same rule that the classifier was trained on."""
+    return _truth(values, np.random.default_rng(seed)).astype(int).tolist()
+
+
+def _truth(values: NDArray[np.float64], random: np.random.Generator) -> NDArray[np.bool_]:
+    filled = np.nan_to_num(values)
+    logits = filled[:, 0] + filled[:, 1] * filled[:, 2] - np.abs(filled[:, 3]) + random.normal(size=len(values))
+    return logits > 0
 
 
 def save(booster: xgboost.Booster, path: Path) -> Path:

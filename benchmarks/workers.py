@@ -125,6 +125,18 @@ class Worker:
             raise RuntimeError(f"{late}:\n{self.log_end()}") from late
         self.check()
 
+    def tasks(self) -> set[str]:
+        """Return the names of the partition tasks that run on it, as /health says; none when that cannot be had."""
+        try:
+            with urllib.request.urlopen(f"{self._pages}/health", timeout=2) as answer:
+                report = json.load(answer)
+        except urllib.error.HTTPError as unready:
+            with unready:
+                report = json.load(unready)
+        except (urllib.error.URLError, TimeoutError, ConnectionError):
+            return set()
+        return {name for name, state in report["tasks"].items() if state == "running"}
+
     def check(self) -> None:
         """Raise with the log's end when the process has ended."""
         if self.exit_code is not None:

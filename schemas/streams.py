@@ -130,9 +130,9 @@ class StreamSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         ]
         found += [
             f"stream {self.name!r}: learner name {name!r} must be 1 to 100 of a-z, 0-9, '-' and '_', starting with "
-            "a letter"
+            "a letter; it cannot be 'champion', which is the name of the variant that serves"
             for name in self.learners
-            if not _is_topic_prefix(name)
+            if not _is_topic_prefix(name) or name == "champion"
         ]
         if self.join.assume_negative and self.task != "binary":
             found.append(f"stream {self.name!r}: only a binary stream can assume negatives")

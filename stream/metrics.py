@@ -155,6 +155,28 @@ SAMPLES_MISSED = Metric(
 )
 READY = Metric("ml_ready", "gauge", "1", "1 when every task of the worker has recovered and can work.")
 
+SAMPLES = Metric("ml_samples_total", "counter", "samples", "Predictions that met a label, and revisions.", ("stream",))
+LABELS_DUPLICATE = Metric(
+    "ml_labels_duplicate_total", "counter", "labels", "Labels that had come before, dropped.", ("stream",)
+)
+JOIN_PENDING = Metric(
+    "ml_join_pending", "gauge", "predictions", "Predictions that wait for their label.", ("stream", "partition")
+)
+JOIN_UNLABELLED = Metric(
+    "ml_join_unlabelled_total",
+    "counter",
+    "predictions",
+    "Predictions for which no label came within the join window, where that is not taken for a negative.",
+    ("stream",),
+)
+JOIN_IGNORED = Metric(
+    "ml_join_ignored_total",
+    "counter",
+    "predictions",
+    "Predictions that the join left aside: of an event that waits already, or not to be read.",
+    ("stream", "reason"),
+)
+
 METRICS: tuple[Metric, ...] = (
     PREDICTIONS,
     PREDICTION_LATENCY,
@@ -177,6 +199,11 @@ METRICS: tuple[Metric, ...] = (
     SAMPLES_EVALUATED,
     SAMPLES_MISSED,
     READY,
+    SAMPLES,
+    LABELS_DUPLICATE,
+    JOIN_PENDING,
+    JOIN_UNLABELLED,
+    JOIN_IGNORED,
 )
 
 

@@ -21,7 +21,7 @@ MAX_WAITING: Final = 1024
 MAX_WAITING_BYTES: Final = 2_000_000
 
 LATE, NO_ROOM, UNKNOWN_EVENT = "late", "no_room", "unknown_event"
-"""Why no window counts a sample: its window is mature, or there was no room for it; or a revision's event is unknown."""
+"""Why no window counts a sample: the window is mature, or had no room to wait; or a revision's event is unknown."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,9 +143,10 @@ class CountWindows:
                 looks.append(Look(self._waiting.pop(window.number), mature=True))
             elif not window.looked_at:
                 looks.append(Look(window, mature=False))
-                if not has_room(self._waiting.values(), window):
+                if has_room(self._waiting.values(), window):
+                    window.looked()
+                else:
                     del self._waiting[window.number]
-                window.looked()
         return looks
 
     def _forget_oldest(self) -> None:
@@ -228,9 +229,10 @@ class TimeWindows:
                 looks.append(Look(self._windows.pop(number), mature=True))
             elif begun and not window.looked_at:
                 looks.append(Look(window, mature=False))
-                if not has_room((w for w in self._windows.values() if w.looked_at), window):
+                if has_room((w for w in self._windows.values() if w.looked_at), window):
+                    window.looked()
+                else:
                     self._given_up.add(self._windows.pop(number).number)
-                window.looked()
         return looks
 
     def dump(self) -> WindowsState:

@@ -6,6 +6,7 @@ how the samples were grouped while they were added.
 """
 
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Any
 
 import msgspec
@@ -108,8 +109,8 @@ class Comparison(msgspec.Struct):
             self.block_size *= 2
 
     def _drop_what_is_not_needed(self) -> None:
-        mature = sum(block.samples for block in self.closed if self._is_mature(block))
-        while self.closed and self._is_mature(self.closed[0]) and mature - self.closed[0].samples >= self.wanted:
+        mature = sum(block.samples for block in takewhile(self._is_mature, self.closed))
+        while self.closed and mature - self.closed[0].samples >= self.wanted:
             mature -= self.closed.pop(0).samples
 
     def _is_mature(self, block: Block) -> bool:
@@ -134,4 +135,5 @@ def _brier(scores: NDArray[np.floating[Any]], labels: Labels) -> NDArray[np.int6
     else:
         scores[np.arange(len(labels)), labels] -= 1.0
         errors = (scores**2).sum(axis=1)
-    return np.rint(errors * _UNIT).astype(np.int64)
+    units: NDArray[np.int64] = np.rint(errors * _UNIT).astype(np.int64)
+    return units

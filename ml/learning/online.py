@@ -9,11 +9,11 @@ from typing import Any, Self
 import msgspec
 import numpy as np
 
-from ml.errors import ModelPayloadInvalid
+from ml.errors import ModelParametersInvalid, ModelPayloadInvalid
 from ml.learning.comparison import Comparison, Standing
 from ml.learning.samples import Samples
 from ml.learning.strategies import Clock, Settings, rule
-from ml.models.protocol import Learner, Matrix, Scores
+from ml.models.protocol import Labels, Learner, Scores
 from ml.models.registry import learner_type
 
 __all__ = ["OnlineLearner", "Samples", "Settings", "Snapshot", "Standing", "Update", "open_learner"]
@@ -169,7 +169,7 @@ class OnlineLearner:
         self.learnt += len(samples)
 
     def _hits(self, samples: Samples, count: int) -> int:
-        scores = self.model.predict(np.ascontiguousarray(samples.matrix[:count]))
+        scores = self.model.predict(samples.matrix[:count])
         return int(np.count_nonzero(_classes(scores) == samples.labels[:count]))
 
 
@@ -192,9 +192,12 @@ def open_learner(
     With `dumped` the other arguments must be what they were when it was made.
 
     Raises ModelUnknown when `algorithm` does not exist or cannot learn, ModelParametersInvalid when it does not
-    take `parameters` or the strategy, ModelPayloadInvalid when `start_from` or `dumped` cannot be used or are of another shape.
+    take `parameters` or the strategy, ModelPayloadInvalid when `start_from` or `dumped` cannot be used or are of
+    another shape.
     """
     kind = learner_type(algorithm)
+    if settings.strategy == "incremental" and not kind.by_row:
+        raise ModelParametersInvalid(f"{algorithm} learns from batches: it cannot learn by the strategy 'incremental'")
     if dumped is not None:
         learner = OnlineLearner.load(algorithm, n_features, classes, dumped)
     else:
@@ -228,6 +231,7 @@ def _samples(columns: list[bytes], n_features: int, classes: int) -> Samples:
     return Samples(*arrays)
 
 
-def _classes(scores: Scores) -> Matrix:
+def _classes(scores: Scores) -> Labels:
     """Return the class that each row's scores speak for."""
-    return scores > 0.5 if scores.ndim == 1 else scores.argmax(axis=1)
+    classes: Labels = (scores > 0.5).astype(np.int64) if scores.ndim == 1 else scores.argmax(axis=1)
+    return classes

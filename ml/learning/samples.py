@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,7 +34,7 @@ class Samples:
         """Return the samples from position `start` to before `stop`: views, no copies."""
         return type(self)(*(column[start:stop] for column in self.columns()))
 
-    def columns(self) -> tuple[NDArray[np.generic], ...]:
+    def columns(self) -> tuple[NDArray[Any], ...]:
         return tuple(getattr(self, field.name) for field in fields(self))
 
     @classmethod

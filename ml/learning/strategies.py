@@ -71,7 +71,9 @@ def rule(settings: Settings, clock: Clock) -> Rule | None:
     """Return the rule of a strategy; None for incremental, where nothing ever waits."""
     if settings.strategy == "incremental":
         return None
-    return {"mini_batch": MiniBatch, "periodic": Periodic, "adaptive": Adaptive}[settings.strategy](settings, clock)
+    kinds: dict[str, Callable[[Settings, Clock], Rule]]
+    kinds = {"mini_batch": MiniBatch, "periodic": Periodic, "adaptive": Adaptive}
+    return kinds[settings.strategy](settings, clock)
 
 
 class _Base:

@@ -5,7 +5,7 @@ Two pickles of equal objects can differ: by what is one object or two equal ones
 
 import hashlib
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable
 from typing import Any
 
 _PLAIN = (type(None), bool, int, str, bytes)
@@ -37,7 +37,7 @@ class _Fingerprints:
             return _digest("set", sorted(map(self.of, value)))
         if kind is dict:
             return self._pairs(value.items())
-        if isinstance(value, type | Callable):  # type: ignore[arg-type]  # mypy takes Callable for no class
+        if callable(value) and hasattr(value, "__qualname__"):
             return _digest("name", [f"{value.__module__}.{value.__qualname__}".encode()])
         return self._object(value)
 
@@ -58,7 +58,7 @@ class _Fingerprints:
         return self._known[id(value)][1]
 
 
-def _digest(kind: str, parts: "Iterator[bytes] | list[bytes]") -> bytes:
+def _digest(kind: str, parts: Iterable[bytes]) -> bytes:
     whole = hashlib.sha256(kind.encode() + b":")
     for part in parts:
         whole.update(part)

@@ -84,16 +84,15 @@ class RiverLogisticModel:
         seen the row by then, the weights have not.
         """
         weights = check_learnable(matrix, labels, weights, self.n_features, self.classes)
-        learn_scale, scale = self._scaler.learn_one, self._scaler.transform_one
         learn_one = self._learn_binary if self.classes == 1 else self._learn_one_vs_rest
         scores = []
         for known, label, weight in zip(known_values(matrix), labels.tolist(), weights.tolist(), strict=True):
-            learn_scale(known)
-            scores.append(learn_one(scale(known), label, weight))
+            scores.append(learn_one(_scale(self._scaler, known), label, weight))
         return np.array(scores, dtype=np.float64).reshape((-1,) if self.classes == 1 else (-1, self.classes))
 
     def _learn_binary(self, scaled: dict[int, float], label: int, weight: float) -> float:
-        return sigmoid(_learn_one(self._classifier, scaled, label, weight))
+        score: float = sigmoid(_learn_one(self._classifier, scaled, label, weight))
+        return score
 
     def _learn_one_vs_rest(self, scaled: dict[int, float], label: int, weight: float) -> list[float]:
         several = self._classifier
@@ -180,6 +179,23 @@ class _Linear:
         for column, weights in zip(scaled.T, self.weights.T, strict=True):
             logits += column[:, None] * weights
         return logits + self.intercepts
+
+
+def _scale(scaler: StandardScaler, x: dict[int, float]) -> dict[int, float]:
+    """Do what river's scaler does in `learn_one` and then in `transform_one`, in one go: it takes half the time.
+
+    Welford's update of the mean and the population variance; then (x - mean) / deviation, or 0 without variance.
+    """
+    counts, means, variances = scaler.counts, scaler.means, scaler.vars
+    scaled = {}
+    for feature, value in x.items():
+        counts[feature] = count = counts[feature] + 1
+        before = means[feature]
+        means[feature] = mean = before + (value - before) / count
+        variance = variances[feature]
+        variances[feature] = variance = variance + ((value - before) * (value - mean) - variance) / count
+        scaled[feature] = (value - mean) / variance**0.5 if variance else 0.0
+    return scaled
 
 
 def _learn_one(regression: LogisticRegression, x: dict[int, float], y: int, weight: float) -> float:

@@ -9,7 +9,7 @@ import pytest
 import xgboost
 
 from ml.models.protocol import Labels, Learner, Matrix, Model
-from ml.models.registry import algorithms, model_type
+from ml.models.registry import algorithms, learner_type, model_type
 from ml.models.xgboost_model import XGBoostModel
 
 N_FEATURES = 5
@@ -46,9 +46,7 @@ def _xgboost(matrix: Matrix, labels: Labels, classes: int, seed: int) -> Model:
 
 def _learner(algorithm: str, **parameters: Any) -> Train:
     def train(matrix: Matrix, labels: Labels, classes: int, seed: int) -> Model:
-        kind = model_type(algorithm)
-        assert issubclass(kind, Learner)
-        learner = kind(N_FEATURES, classes, **parameters)
+        learner = learner_type(algorithm)(N_FEATURES, classes, **parameters)
         learner.learn(matrix, labels)
         return learner
 

@@ -21,6 +21,7 @@ HOUR_MS = 3_600_000
 TABLES = """
 [streams.{stream}.join]
 window_minutes = 60
+lateness_minutes = 0
 [streams.{stream}.evaluation]
 window_samples = 100
 maturity_minutes = 0
@@ -60,11 +61,10 @@ def label(number: int, value: object = None, time_ms: int | None = None, **chang
 async def test_a_label_becomes_one_sample_is_learnt_and_counted(deployment: Deployment, unique: str) -> None:
     topics = StreamTopics(unique)
     values = draw(450)
+    versions = await deployment.prepare(**{unique: train(1)})
     async with deployment.worker() as running:
-        await deployment.prepare(**{unique: train(1)})
+        await deployment.promote(versions[unique])
         await running.ready()
-        version = await deployment.register(unique, train(1))
-        await deployment.promote(version)
         await deployment.send(unique, itertools.islice(events(values), 400))
         await deployment.records(topics.predictions, 400)
         labels = [label(number) for number in range(250)]
@@ -80,15 +80,15 @@ async def test_a_label_becomes_one_sample_is_learnt_and_counted(deployment: Depl
         await deployment.send(unique, events(values[400:], first=400))
         predictions = [decode(Prediction, record.value) for record in await deployment.records(topics.predictions, 450)]
         letters = [decode(DeadLetter, record.value) for record in await deployment.records(topics.labels_dead, 3)]
-        performances = [decode(Performance, record.value) for record in await deployment.records(topics.performance, 8)]
-        versions = [decode(ModelVersion, record.value) for record in await deployment.records(topics.models, 8)]
+        performances = [decode(Performance, record.value) for record in await deployment.records(topics.performance, 4)]
+        registered = [decode(ModelVersion, record.value) for record in await deployment.records(topics.models, 7)]
     samples = {record.offset: decode(Sample, record.value) for record in log}
     _are_the_labelled_predictions(samples.values(), predictions)
     assert sorted(letter.reason for letter in letters) == ["outside_window", "unknown_label", "wrong_key"]
     newest = [prediction for prediction in predictions if int(prediction.event_id[1:]) >= 400]
     assert {tuple(shadow.variant for shadow in prediction.shadows) for prediction in newest} == {("online",)}
     assert [performance.number for performance in performances if performance.mature] == [0, 1, 2, 3]
-    _snapshots_are_folds(deployment, versions, samples)
+    _snapshots_are_folds(deployment, registered, samples)
 
 
 def _are_the_labelled_predictions(samples: Iterable[Sample], predictions: Iterable[Prediction]) -> None:

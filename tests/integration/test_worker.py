@@ -143,7 +143,7 @@ async def test_every_event_becomes_one_prediction_or_one_dead_letter_and_a_resta
         assert any(letter.reason == spoilt.reason and spoilt.words in letter.message for letter in letters), spoilt
     assert f'ml_dead_letters_total{{reason="no_key",stage="score",stream="{stream}"}} 2.0' in page
     assert f'ml_consumer_lag_events{{partition="0",topic="{stream}.features"}} 0.0' in page
-    assert json.loads(health)["streams"][stream] == {"champion": version.model_id, "revision": 1}
+    assert json.loads(health)["streams"][stream] == {"champion": version.model_id, "shadows": [], "revision": 1}
 
 
 async def test_streams_of_one_worker_keep_apart_and_a_multiclass_one_names_its_best_class(new: New) -> None:
@@ -257,8 +257,8 @@ async def test_a_model_that_cannot_be_served_is_refused_before_it_is_routed(new:
         assert (await deployment.promote(versions[flights])).outcome == "done"
         answers = [await deployment.promote(version) for version in (corrupted, missing, unsigned, versions[fraud])]
         assert running.worker.health()["streams"] == {
-            flights: {"champion": versions[flights].model_id, "revision": 1},
-            fraud: {"champion": None},
+            flights: {"champion": versions[flights].model_id, "shadows": [], "revision": 1},
+            fraud: {"champion": None, "shadows": [], "revision": 0},
         }
     assert [answer.outcome for answer in answers] == ["refused"] * 4
     for answer, words in zip(

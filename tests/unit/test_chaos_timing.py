@@ -18,7 +18,7 @@ class Clock:
 
 def test_a_blow_is_over_when_every_partition_shows_what_was_scored_after_it() -> None:
     clock = Clock()
-    recoveries = Recoveries(partitions=2, clock_ms=clock)
+    recoveries = Recoveries(parts=2, clock_ms=clock)
     recoveries.blow("kill")
     clock.ms = 3_000
     recoveries.show({0: 2_900, 1: 1_000})  # partition 1 shows what was scored in the very moment of the blow
@@ -31,7 +31,7 @@ def test_a_blow_is_over_when_every_partition_shows_what_was_scored_after_it() ->
 
 def test_blows_may_overlap_and_each_is_measured_from_its_own_start() -> None:
     clock = Clock()
-    recoveries = Recoveries(partitions=1, clock_ms=clock)
+    recoveries = Recoveries(parts=1, clock_ms=clock)
     recoveries.blow("kill")
     clock.ms = 2_000
     recoveries.blow("freeze")
@@ -45,7 +45,7 @@ def test_blows_may_overlap_and_each_is_measured_from_its_own_start() -> None:
 
 def test_percentiles_are_of_one_kind_of_blow() -> None:
     clock = Clock()
-    recoveries = Recoveries(partitions=1, clock_ms=clock)
+    recoveries = Recoveries(parts=1, clock_ms=clock)
     for kind, seconds in (("kill", 1), ("freeze", 50), ("kill", 3)):
         recoveries.blow(kind)
         clock.ms += seconds * 1_000

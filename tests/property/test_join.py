@@ -1,0 +1,167 @@
+"""Whatever comes in whatever order, and however often the stage opens anew: the samples are what the rules say."""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from schemas.events import Checkpoint
+from schemas.streams import StreamSpec
+from schemas.wire import decode
+from stream.batches import Batch, Outbox, TopicPartition
+from tests.joining import LABELS, MINUTE, PREDICTIONS, Logs, Made, Reference, entry, join_of, label, prediction, spec_of
+from tests.support import Entry
+
+Feed = tuple[TopicPartition, Sequence[Entry]]
+SOURCES = (PREDICTIONS, LABELS)
+EVENTS = 6
+STEP = 10_000  # of event time, in ms: windows of one to three minutes have edges at its multiples
+
+specs = st.builds(
+    spec_of,
+    window=st.integers(1, 3),
+    lateness=st.integers(0, 2),
+    idle_wait=st.sampled_from([0, 1, 3, 1_000]),
+    assume_negative=st.booleans(),
+)
+times = st.integers(0, 60).map(lambda step: step * STEP)
+waits = st.sampled_from([0, 0, 1, MINUTE])
+
+
+@st.composite
+def logs_of_anything(draw: st.DrawFn) -> Logs:
+    """Two logs about a few events: repeated, revised, contradicting, out of order, for events that nobody scored."""
+    event_times = draw(st.lists(times, min_size=EVENTS, max_size=EVENTS))
+    scored = draw(st.lists(st.integers(0, EVENTS - 2), max_size=12))
+    labels = draw(st.lists(st.tuples(st.integers(0, EVENTS - 1), st.integers(-3, 25), st.integers(0, 1)), max_size=25))
+    found: dict[TopicPartition, list[Any]] = {
+        PREDICTIONS: [prediction(f"e{i}", event_times[i], score=i / 7, label=i % 2) for i in scored],
+        LABELS: [label(f"e{i}", max(0, event_times[i] + delay * STEP), value) for i, delay, value in labels],
+    }
+    return Logs({source: _records(draw, events) for source, events in found.items()})
+
+
+def _records(draw: st.DrawFn, events: Sequence[Any]) -> list[Entry]:
+    gap, timestamp = draw(st.integers(1, 2)), 0
+    records = []
+    for i, event in enumerate(events):
+        timestamp += draw(waits)
+        records.append(entry(event, i * gap, timestamp))
+    return records
+
+
+def weak_hash(identity: tuple[str, str]) -> int:
+    """Three values, all with the same upper half: every look-up meets others."""
+    return ord(identity[0][-1]) % 3
+
+
+def _feeds(draw: st.DrawFn, logs: Logs, start: dict[TopicPartition, int], most: int = 100) -> list[Feed]:
+    """Cut what is left of both logs into batches, in any order."""
+    left = {source: [r for r in logs.logs[source] if r.offset >= start[source]] for source in SOURCES}
+    feeds: list[Feed] = []
+    while any(left.values()) and len(feeds) < most:
+        source = draw(st.sampled_from([source for source in SOURCES if left[source]]))
+        count = draw(st.integers(1, 8))
+        feeds.append((source, left[source][:count]))
+        left[source] = left[source][count:]
+    return feeds
+
+
+def _expected(spec: StreamSpec, feeds: Sequence[Feed]) -> Reference:
+    reference = Reference(spec)
+    for source, records in feeds:
+        for record in records:
+            reference.take(source, record)
+    return reference
+
+
+@settings(deadline=None)
+@given(st.data(), specs, logs_of_anything(), st.sampled_from([hash, weak_hash]))
+def test_any_records_in_any_batches_give_what_the_rules_say(
+    data: Any, spec: StreamSpec, logs: Logs, hasher: Any
+) -> None:
+    feeds = _feeds(data.draw, logs, dict.fromkeys(SOURCES, 0))
+    expected = _expected(spec, feeds)
+
+    async def run() -> None:
+        join, made = join_of(spec, logs, hasher), Made()
+        await join.open(dict.fromkeys(SOURCES, 0))
+        for source, records in feeds:
+            outbox = Outbox()
+            await join.process(Batch(source, records), outbox)
+            made.add(outbox)
+        assert made == expected.made
+        assert join.pending == expected.pending
+
+    asyncio.run(run())
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.data(), specs, logs_of_anything(), st.sampled_from([hash, weak_hash]))
+def test_what_is_committed_is_the_same_however_often_the_stage_opens_anew(
+    data: Any, spec: StreamSpec, logs: Logs, hasher: Any
+) -> None:
+    committed = dict.fromkeys(SOURCES, 0)
+    history: list[Feed] = []
+    made = Made()
+
+    async def live(feeds: Sequence[Feed], kept: int) -> int:
+        """Open, process `feeds`, commit the first `kept` of them in two commits, and crash; return what is pending."""
+        join, offsets, outbox = join_of(spec, logs, hasher), dict(committed), Outbox()
+        await join.open(committed)
+        pending = join.pending
+        for i, (source, records) in enumerate(feeds):
+            await join.process(Batch(source, records), outbox)
+            offsets[source] = records[-1].offset + 1
+            if i + 1 in (kept // 2, kept):
+                await join.save(outbox)
+                committed.update(offsets)
+                logs.checkpoint = decode(Checkpoint, outbox.targets[TopicPartition("flights.checkpoints", 0)][-1][1])
+                made.add(outbox)
+                outbox = Outbox()
+        history.extend(feeds[:kept])
+        return pending
+
+    for _ in range(data.draw(st.integers(1, 5))):
+        feeds = _feeds(data.draw, logs, committed, most=8)
+        pending = _expected(spec, history).pending
+        assert asyncio.run(live(feeds, data.draw(st.integers(0, len(feeds))))) == pending
+    feeds = _feeds(data.draw, logs, committed)
+    pending = _expected(spec, history).pending
+    assert asyncio.run(live(feeds, len(feeds))) == pending
+    assert made == _expected(spec, history).made
+
+
+@settings(deadline=None)
+@given(st.data(), st.integers(1, 3), st.integers(0, 2), st.lists(st.tuples(times, st.integers(0, 25)), max_size=20))
+def test_the_order_in_which_two_tidy_inputs_are_read_makes_no_difference(
+    data: Any, window: int, lateness: int, events: list[tuple[int, int]]
+) -> None:
+    """Tidy is: each input in the order of its times, or late by no more than the lateness."""
+    spec = spec_of(window, lateness)
+    late = st.integers(0, lateness * MINUTE)
+    scored = [(time + data.draw(late), prediction(f"e{i}", time)) for i, (time, _) in enumerate(events)]
+    labels = [
+        (time + delay * STEP + data.draw(late), label(f"e{i}", time + delay * STEP))
+        for i, (time, delay) in enumerate(events)
+    ]
+    logs = Logs(
+        {
+            PREDICTIONS: [entry(e, i) for i, (_, e) in enumerate(sorted(scored, key=lambda each: each[0]))],
+            LABELS: [entry(e, i) for i, (_, e) in enumerate(sorted(labels, key=lambda each: each[0]))],
+        }
+    )
+    feeds = _feeds(data.draw, logs, dict.fromkeys(SOURCES, 0))
+
+    async def run() -> None:
+        join, made = join_of(spec, logs), Made()
+        for source, records in feeds:
+            outbox = Outbox()
+            await join.process(Batch(source, records), outbox)
+            made.add(outbox)
+        inside = {f"e{i}" for i, (_, delay) in enumerate(events) if delay * STEP <= window * MINUTE}
+        assert sorted(sample.event_id for sample in made.samples) == sorted(inside)
+
+    asyncio.run(run())
