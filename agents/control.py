@@ -14,7 +14,7 @@ from stream.batches import Batch, Outbox
 from stream.deadletters import dead_letter
 from stream.delivery import Offsets
 from stream.metrics import Metrics
-from stream.tasks import Stage
+from stream.stage import Stage
 from stream.views import LogView
 from topics.specs import StreamTopics
 

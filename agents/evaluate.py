@@ -22,7 +22,7 @@ from stream.batches import Batch, Outbox, TopicPartition
 from stream.delivery import Offsets
 from stream.memory import Memory
 from stream.metrics import Metrics
-from stream.tasks import Stage
+from stream.stage import Stage
 from topics.specs import StreamTopics
 
 STAGE = "evaluate"

@@ -33,7 +33,7 @@ from stream.deadletters import DeadLetterGate
 from stream.memory import Memory
 from stream.metrics import Metrics
 from stream.placement import Placement
-from stream.tasks import Stage
+from stream.stage import Stage
 from topics.specs import StreamTopics
 
 log = logging.getLogger("penstock.join")

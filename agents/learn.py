@@ -27,7 +27,7 @@ from stream import metrics as m
 from stream.batches import Batch, Outbox, TopicPartition
 from stream.memory import Memory
 from stream.metrics import Metrics
-from stream.tasks import Stage
+from stream.stage import Stage
 from topics.specs import StreamTopics
 
 STAGE = "learn"

@@ -19,7 +19,7 @@ from stream.deadletters import DeadLetterGate, dead_letter
 from stream.delivery import Offsets
 from stream.intake import FeatureIntake, Intake
 from stream.metrics import Metrics
-from stream.tasks import Stage
+from stream.stage import Stage
 from topics.specs import StreamTopics
 
 STAGE = "score"

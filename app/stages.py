@@ -28,7 +28,7 @@ from stream.memory import KafkaMemory
 from stream.metrics import Metrics
 from stream.placement import Placement
 from stream.role import StageSpec
-from stream.tasks import Stage
+from stream.stage import Stage
 from stream.views import LogView, ViewFollower
 from topics.specs import StreamTopics
 

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
+import msgspec
+
 from agents.evaluate import Evaluate
 from agents.learnable import SampleReader
 from ml.learning.online import OnlineLearner, Settings, open_learner
@@ -95,7 +97,9 @@ def learner_differences(fold: Fold, records: Sequence[LogRecord], told: Told) ->
     if fold.taken != told.taken:
         found.append(f"the checkpoint took {told.taken} samples, the fold {fold.taken}")
     if fold.canonical() != told.state:
-        found.append(f"the checkpoint at offset {told.offset} is another learner than the fold's")
+        ours, theirs = (msgspec.msgpack.decode(state) for state in (fold.canonical(), told.state))
+        parts = [part for part, value in ours.items() if value != theirs[part]]
+        found.append(f"the checkpoint at offset {told.offset} differs from the fold in its {', '.join(parts)}")
     fold.take(records[len(before) :])
     offsets = [snapshot.next_offset for snapshot in told.snapshots]
     expected = [snapshot.next_offset for snapshot in fold.snapshots]
@@ -129,8 +133,8 @@ class _Nothing:
         return None
 
     async def read(self, source: TopicPartition, start: int, stop: int) -> Any:
-        for batch in ():
-            yield batch
+        return
+        yield
 
     def save(self, checkpoint: Checkpoint, outbox: Outbox) -> None:
         raise AssertionError("a fold that is never interrupted saves nothing")

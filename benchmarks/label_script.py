@@ -131,7 +131,7 @@ class Script:
         if kind == "silent":
             return
         second, first_ms = kind in ("revised", "superseded"), _time_of(number)
-        first_ms += WINDOW_MS if kind == "edge" else self._random.randint(0, WINDOW_MS // 2 if second else WINDOW_MS)
+        first_ms += WINDOW_MS if kind == "edge" else self._random.randint(1, WINDOW_MS // 2 if second else WINDOW_MS)
         if kind == "ahead":
             first_ms = _time_of(number) + self._random.randint(0, STEP_MS)
         first = self._fate(kind, "sample", number, label_time_ms=first_ms)
@@ -158,7 +158,7 @@ class Script:
         elif kind == "conflicting":
             yield delay_ms, replace(first, outcome="dead", label=1 - first.label, reason="conflicting")
         elif kind == "superseded":
-            earlier_ms = first.label_time_ms - draw(1, WINDOW_MS // 4)
+            earlier_ms = draw(first.event_time_ms, first.label_time_ms - 1)  # earlier still, it might wait in vain
             yield delay_ms, replace(first, outcome="dead", label_time_ms=earlier_ms, reason="superseded")
         elif kind == "ghost":
             yield delay_ms, replace(first, outcome="dead", event_id=f"ghost-{first.number}", reason="no_prediction")

@@ -43,7 +43,7 @@ def train(seed: int, trees: int = 100) -> xgboost.Booster:
 
 def labels(values: NDArray[np.float64], seed: int) -> list[int]:
     """Return what came true of each row, 0 or 1, by the same rule that the classifier was trained on."""
-    return _truth(values, np.random.default_rng(seed)).astype(int).tolist()
+    return [int(true) for true in _truth(values, np.random.default_rng(seed))]
 
 
 def _truth(values: NDArray[np.float64], random: np.random.Generator) -> NDArray[np.bool_]:

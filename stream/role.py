@@ -19,7 +19,8 @@ from stream.batches import Batch, TopicPartition
 from stream.connection import KafkaConnection
 from stream.delivery import BATCH_BYTES, REQUEST_BYTES, AtLeastOnce, Delivery, ExactlyOnce
 from stream.metrics import Metrics
-from stream.tasks import PartitionTask, Stage, TaskLimits, TaskName
+from stream.stage import Stage
+from stream.tasks import PartitionTask, TaskLimits, TaskName
 from stream.transport import BatchApp, Consumer
 from stream.turns import Turns
 

@@ -13,23 +13,15 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
-from aiokafka.errors import (
-    CommitFailedError,
-    IllegalStateError,
-    InvalidProducerIdMapping,
-    InvalidTxnState,
-    KafkaConnectionError,
-    KafkaError,
-    KafkaTimeoutError,
-    OutOfOrderSequenceNumber,
-    ProducerFenced,
-)
+from aiokafka.errors import ProducerFenced
 
 from schemas.errors import RetryableError
 from stream import metrics as m
 from stream.batches import Batch, Outbox, TopicPartition
 from stream.delivery import Delivery, Offsets
+from stream.failures import describe, is_retryable, unwrapped
 from stream.metrics import Metrics
+from stream.stage import Stage
 from stream.turns import Turns
 
 log = logging.getLogger("penstock.tasks")
@@ -39,26 +31,6 @@ ALIGN_S = 0.02  # between looks at an input that seemed to have more; behind the
 STEP_S = 0.010  # aim of one step; it must stay under 20 ms
 OPEN_TIMEOUT_S = 60.0  # for the broker's part of opening; then it is tried again
 RETRY_S = (0.2, 0.5, 1.0, 2.0, 5.0)
-
-
-class Stage(Protocol):
-    """What a partition task runs. One instance per task, opened again whenever the task is.
-
-    A subclass overrides what it needs. It may keep state between batches: the fold of every record before the
-    committed offsets (see `memory`).
-    """
-
-    async def open(self, committed: Offsets) -> None:
-        """Get ready for records from `committed` on, after the previous owner was fenced; forget any state before."""
-
-    async def process(self, batch: Batch, outbox: Outbox) -> None:
-        """Put everything made of `batch` into `outbox`. Raising loses nothing: the batch comes again."""
-
-    async def save(self, outbox: Outbox) -> None:
-        """Put the state, if it is time, into `outbox`: it is committed with all that was processed so far."""
-
-    async def close(self) -> None:
-        """Give up what `open` took. Never raises."""
 
 
 class Source(Protocol):
@@ -362,36 +334,3 @@ class PartitionTask:
             self._commit.cancel()
             self._commit.add_done_callback(lambda commit: commit.cancelled() or commit.exception())
             self._commit = None
-
-
-def unwrapped(error: Exception) -> Exception:
-    """Return what aiokafka's sender met, where it says no more than "unexpected error"."""
-    while type(error) is KafkaError and isinstance(error.__cause__, Exception):
-        error = error.__cause__
-    return error
-
-
-def is_retryable(error: Exception) -> bool:
-    """Whether opening the task again can help: the broker was away, moved, or took the partition back."""
-    error = unwrapped(error)
-    return isinstance(error, _TRANSIENT) or bool(getattr(error, "retriable", False))
-
-
-# aiokafka marks some of these as final, which they are for the producer at hand but not for a new one.
-_TRANSIENT = (
-    RetryableError,
-    ConnectionError,
-    TimeoutError,
-    KafkaConnectionError,
-    KafkaTimeoutError,
-    CommitFailedError,
-    IllegalStateError,
-    InvalidProducerIdMapping,
-    InvalidTxnState,
-    OutOfOrderSequenceNumber,
-)
-
-
-def describe(error: BaseException) -> str:
-    """Return the error's sentence, or its kind when it has none."""
-    return str(error) or type(error).__name__

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from stream.batches import Batch, Outbox, TopicPartition
 from stream.metrics import Metrics
-from stream.tasks import PartitionTask, Stage, TaskLimits, TaskName
+from stream.stage import Stage
+from stream.tasks import PartitionTask, TaskLimits, TaskName
 from stream.turns import Turns
 from tests.support import MemoryDelivery, MemoryKafka, MemorySource, Offsets, Pass, leap_through, now
 

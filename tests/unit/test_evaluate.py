@@ -10,7 +10,7 @@ import pytest
 
 from agents.evaluate import SAVE_LOG_MS, Evaluate
 from ml.evaluation import window, windows
-from schemas.events import Alert, Checkpoint, Performance, RetrainRequest, Sample, ShadowScore
+from schemas.events import Alert, Checkpoint, Performance, RetrainRequest, Sample, ShadowScore, VariantPerformance
 from schemas.streams import EvaluationSpec, JoinSpec, StreamSpec
 from schemas.wire import decode, encode
 from stream.batches import Batch, Outbox, TopicPartition
@@ -111,6 +111,10 @@ class Bench:
     def looks(self) -> list[tuple[int, bool]]:
         return [(found.number, found.mature) for found in self.performance]
 
+    @property
+    def reports(self) -> list[tuple[int, bool, tuple[VariantPerformance, ...]]]:
+        return [(found.number, found.mature, found.variants) for found in self.performance]
+
     def metric(self, name: str, **labels: str) -> float | None:
         return self.metrics.registry.get_sample_value(name, {"stream": "s", **labels})
 
@@ -198,6 +202,24 @@ async def test_a_window_without_room_to_wait_stays_at_its_first_look(
     assert {2, 3}.isdisjoint(number - first for number, mature in bench.looks if mature)
 
 
+async def test_what_comes_late_for_a_window_that_had_no_room_is_missed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(windows, "MAX_WAITING", 1)
+    bench = await _bench([_sample(i) for i in range(25)], window_minutes=10)
+    await bench.take([_sample(15), _sample(3), _sample(12, revision=1, label=1, replaces=0)])
+    await bench.take([_sample(25, minute=500), _sample(26, minute=501)])
+    mature = {number: figures[0].n for number, found, figures in bench.reports if found}
+    assert mature[100] == 11
+    assert 101 not in mature
+    assert bench.metric("ml_samples_missed_total", reason="no_room") == 2
+
+
+async def test_in_time_windows_too_a_correction_begins_no_window() -> None:
+    bench = await _bench([_sample(0), _sample(12, revision=1, label=1, replaces=0), _sample(13)], window_minutes=10)
+    await bench.take([_sample(20)])
+    assert [(found.variants[0].n, found.variants[0].revised) for found in bench.performance] == [(1, 0), (1, 0)]
+    assert bench.metric("ml_samples_missed_total", reason="unknown_event") == 1
+
+
 async def test_a_drop_in_accuracy_is_told_once_per_cool_down_with_its_evidence() -> None:
     good = [_sample(i) for i in range(10)]
     bad = [_sample(i, right=i % 2 == 0) for i in range(10, 60)]
@@ -281,6 +303,21 @@ async def test_a_rise_of_the_error_is_told_without_a_window() -> None:
     ]
     assert 1000 < int(bench.alerts[0].window.removeprefix("offset ")) < 1500
     assert 0.1 <= bench.requests[0].evidence["reference"] < bench.requests[0].evidence["value"]  # type: ignore[operator]
+
+
+async def test_the_error_so_far_survives_a_checkpoint() -> None:
+    samples = [_sample(i, right=i % 10 != 0 if i < 1000 else i % 3 != 0, minute=0) for i in range(2000)]
+    whole = await _bench(samples, window_samples=10**6)
+    memory, alerts = NoMemory(), []
+    for start in range(0, 2000, 90):
+        bench = Bench(whole.spec, memory)
+        bench.stage = Evaluate(whole.spec, memory, bench.metrics, save_samples=1)
+        bench.offset = start
+        await (await bench.open(start)).take(samples[start : start + 90])
+        await bench.stage.save(Outbox())
+        alerts += bench.alerts
+    assert len(alerts) == 1
+    assert alerts == whole.alerts
 
 
 async def test_triggers_and_rubbish_are_passed_over(caplog: pytest.LogCaptureFixture) -> None:

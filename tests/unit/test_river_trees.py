@@ -35,8 +35,8 @@ def _known(row: list[float]) -> dict[int, float]:
 def test_a_hoeffding_tree_scores_as_rivers_at_every_step(classes: int) -> None:
     matrix, labels = _data(classes)
     weights = np.random.default_rng(0).uniform(0.5, 2, len(labels))
-    river = tree.HoeffdingTreeClassifier(grace_period=50, delta=0.01)
-    model = RiverHoeffdingTreeModel(4, classes, grace_period=50, delta=0.01)
+    river = tree.HoeffdingTreeClassifier(grace_period=50, delta=0.5, tau=0.2)
+    model = RiverHoeffdingTreeModel(4, classes, grace_period=50, delta=0.5, tau=0.2)
     scores = model.learn(matrix, labels, weights)
     for row, label, weight, score in zip(
         matrix.tolist(), labels.tolist(), weights.tolist(), scores.tolist(), strict=True
@@ -55,7 +55,7 @@ def test_a_forest_scores_as_rivers_with_missing_values_and_replaced_trees() -> N
         RiverAdaptiveForestModel(4, n_models=3, seed=1),
     )
     scores = model.learn(matrix, labels)
-    for row, label, score in list(zip(matrix.tolist(), labels.tolist(), scores.tolist(), strict=True)):
+    for row, label, score in zip(matrix.tolist(), labels.tolist(), scores.tolist(), strict=True):
         if len(river):
             assert score == river.predict_proba_one(_known(row)).get(1, 0.0)
         river.learn_one(_known(row), label)
@@ -113,7 +113,7 @@ def test_the_seed_decides_what_a_forest_draws() -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_depth_bounds_the_tree(kind: Kind) -> None:
     model = kind(4, max_depth=2, grace_period=20, delta=0.5, tau=0.5)
-    model.learn(*_data(1, rows=2000))
+    model.learn(*_data(1, rows=600))
     trees = [model._classifier] if kind is RiverHoeffdingTreeModel else model._classifier.data
     assert max(grown.n_leaves for grown in trees) <= 4
     assert max(grown.height for grown in trees) > 1, "nothing grew, so nothing was bounded"
@@ -151,8 +151,8 @@ def test_the_pickle_may_name_what_it_needs_and_nothing_else(kind: Kind) -> None:
             needed.add((module, name))
             return super().find_class(module, name)
 
-    model = kind(4)
-    model.learn(*_data(1))
+    model = kind(4, grace_period=50, tau=0.5)
+    model.learn(*_data(1, rows=1500))
     Recorder(io.BytesIO(model.dump()[len(header(kind.algorithm)) + 4 :])).load()
     assert needed == kind._classes_in_pickle
 

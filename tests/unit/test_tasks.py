@@ -20,8 +20,9 @@ from aiokafka.errors import (
 
 from schemas.errors import FatalError, RetryableError
 from stream.batches import Batch, Outbox, TopicPartition
+from stream.failures import is_retryable
 from stream.metrics import Metrics
-from stream.tasks import LANE_BATCHES, PartitionTask, TaskLimits, TaskName, is_retryable
+from stream.tasks import LANE_BATCHES, PartitionTask, TaskLimits, TaskName
 from stream.turns import Turns
 from tests.support import Entry, MemoryDelivery, MemoryKafka, MemorySource, leap_through, now
 

@@ -1,0 +1,26 @@
+"""A stage of the stream, as a partition task runs it: a batch in, everything that is made of it out."""
+
+from collections.abc import Mapping
+
+from stream.batches import Batch, Outbox, TopicPartition
+
+
+class Stage:
+    """What a partition task runs. One instance per task, opened again whenever the task is.
+
+    A subclass overrides what it needs. It may keep state between batches: the fold of every record before the
+    committed offsets (see `memory`).
+    """
+
+    async def open(self, committed: Mapping[TopicPartition, int]) -> None:
+        """Get ready for records from `committed` on, after the previous owner was fenced; forget any state before."""
+
+    async def process(self, batch: Batch, outbox: Outbox) -> None:
+        """Put everything made of `batch` into `outbox`. Raising loses nothing: the batch comes again."""
+        raise NotImplementedError
+
+    async def save(self, outbox: Outbox) -> None:
+        """Put the state, if it is time, into `outbox`: it is committed with all that was processed so far."""
+
+    async def close(self) -> None:
+        """Give up what `open` took. Never raises."""
