@@ -139,7 +139,8 @@ class _Segment:
         bounds = zip(starts.tolist(), (starts + places["identity"][alike]).tolist(), strict=True)
         arena, texts = self.arena, keys.texts
         same = [arena[a:b] == texts[i] for (a, b), i in zip(bounds, wanted[alike].tolist(), strict=True)]
-        return alike[np.array(same, dtype=bool)]
+        chosen: Ints = alike[np.array(same, dtype=bool)]
+        return chosen
 
     def texts(self, positions: Ints) -> list[Text]:
         places = self._places[positions]

@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
@@ -64,19 +64,39 @@ def propose_stream(csv_path: Path, name: str = "") -> str:
 
 
 def stream_toml(spec: StreamSpec, notes: Mapping[str, str] | None = None) -> str:
-    """Return `spec` as a table of penstock.toml, without defaults but the task; `notes` are comments on features."""
-    notes = notes or {}
-    lines = [f"[streams.{spec.name}]"]
-    for field in msgspec.structs.fields(spec):
-        value = getattr(spec, field.name)
-        if field.name == "name" or (value == field.default and field.name != "task"):
-            continue
-        if isinstance(value, tuple):
+    """Return `spec` as tables of penstock.toml, without defaults but the task; `notes` are comments on features."""
+    return "\n".join(_tables(f"streams.{spec.name}", _chosen(spec), notes or {}))
+
+
+def _chosen(struct: msgspec.Struct) -> dict[str, Any]:
+    """Return the fields that are not at their default, and the task; a name stands in the table's header instead."""
+    chosen = {}
+    for field in msgspec.structs.fields(struct):
+        default = field.default if field.default_factory is msgspec.NODEFAULT else field.default_factory()
+        value = getattr(struct, field.name)
+        if field.name == "task" or (field.name != "name" and value != default):
+            chosen[field.name] = value
+    return chosen
+
+
+def _tables(path: str, values: Mapping[str, Any], notes: Mapping[str, str]) -> Iterator[str]:
+    """Yield the table at `path`, then the tables in it, each ending with a line break."""
+    nested: dict[str, Mapping[str, Any]] = {}
+    lines = [f"[{path}]"]
+    for name, value in values.items():
+        if isinstance(value, msgspec.Struct):
+            nested[name] = _chosen(value)
+        elif isinstance(value, Mapping):
+            nested[name] = value
+        elif isinstance(value, tuple):
             items = [f"  {_toml(item)}," + (f"  # {notes[item]}" if item in notes else "") for item in value]
-            lines += [f"{field.name} = [", *items, "]"]
+            lines += [f"{_key(name)} = [", *items, "]"]
         else:
-            lines.append(f"{field.name} = {_toml(value)}")
-    return "\n".join(lines) + "\n"
+            lines.append(f"{_key(name)} = {_toml(value)}")
+    if len(lines) > 1 or not nested:
+        yield "\n".join(lines) + "\n"
+    for name, inner in nested.items():
+        yield from _tables(f"{path}.{_key(name)}", inner, {})
 
 
 def assign_roles(columns: list[Column]) -> Roles:
@@ -177,6 +197,10 @@ def _stream_name(path: Path) -> str:
     return (words if words[:1].isalpha() else f"stream-{words}".rstrip("-"))[:100]
 
 
+def _key(name: str) -> str:
+    return name if re.fullmatch(r"[A-Za-z0-9_-]+", name) else _toml(name)
+
+
 def _toml(value: object) -> str:
-    """Return a string or number for TOML: JSON's form, but for the one control character that JSON leaves as it is."""
+    """Return a text, number or truth value for TOML: JSON's form, but for the one control character it leaves as it is."""
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")

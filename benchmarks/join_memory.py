@@ -5,8 +5,8 @@
 Ten features, ids of 36 and 8 characters, one partition, no Kafka: the records come from memory and are made and decoded
 as they are on the wire. Then labels for events drawn from all of them must give samples with exactly the features that
 were scored, and labels for unknown events none. Fails when that is not so, or when more than 3 GB are resident.
-`rebuild_eps` is from another stage that opens with a checkpoint behind the first million predictions, without the time
-that making the records takes. It fails below 100,000 events/s.
+`rebuild_eps` is from another stage that opens with a checkpoint behind the first half million predictions, without
+the time that making the records takes. It fails below 100,000 events/s.
 """
 
 import argparse
@@ -33,7 +33,7 @@ from topics.specs import StreamTopics
 
 LIMIT_BYTES: Final = 3_000_000_000
 LIMIT_EPS: Final = 100_000
-REBUILT: Final = 1_000_000
+REBUILT: Final = 500_000
 BATCH: Final = 2_000
 LABELS: Final = 2_000
 UNKNOWN: Final = 500

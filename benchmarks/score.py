@@ -59,7 +59,7 @@ def run(arguments: argparse.Namespace) -> int:
         server = stack.enter_context(any_kafka(os.environ, cpus=cores.others))
         stack.enter_context(on_cpus(cores.others))
         penstock = stack.enter_context(Penstock(folder, server.bootstrap, synthetic.CONFIG))
-        bench = _Bench(Kafka(server.bootstrap), penstock, cores.contestant)
+        bench = Bench(Kafka(server.bootstrap), penstock, cores.contestant)
         try:
             turns = bench.measure(arguments.events, arguments.runs, arguments.seed)
         except OutputsDiffer as difference:
@@ -72,7 +72,7 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-class _Bench:
+class Bench:
     """The contestants and what they all get."""
 
     def __init__(self, cluster: Kafka, penstock: Penstock, cpus: frozenset[int]) -> None:
@@ -83,23 +83,24 @@ class _Bench:
 
     def measure(self, events: int, runs: int, seed: int) -> dict[str, list[Turn]]:
         """Prepare, then let everybody have `runs` turns; the one who begins changes from round to round."""
-        expected = self._prepare(events, seed)
+        expected = self.prepare(events, seed)
         contestants: dict[str, Contestant] = {
             "bare_aiokafka": self._bare_loop,
-            "penstock": lambda name, wait: self._worker(name, "exactly_once", wait),
-            "penstock_at_least_once": lambda name, wait: self._worker(name, "at_least_once", wait),
+            "penstock": lambda name, wait: self.worker(name, "exactly_once", wait),
+            "penstock_at_least_once": lambda name, wait: self.worker(name, "at_least_once", wait),
         }
         names = list(contestants)
         turns: dict[str, list[Turn]] = {name: [] for name in names}
         for round_number in range(runs):
             first = round_number % len(names)
             for name in names[first:] + names[:first]:
-                taken = self._turn(f"{name}-{round_number}", contestants[name], expected)
+                taken = self.take_turn(f"{name}-{round_number}", contestants[name], expected)
                 turns[name].append(taken)
                 print(f"round {round_number + 1}: {name:24}{taken.steady_eps:>10,.0f} events/s", flush=True)
         return turns
 
-    def _prepare(self, events: int, seed: int) -> dict[str, float]:
+    def prepare(self, events: int, seed: int) -> dict[str, float]:
+        """Write the events and deploy a model; return the score that each event must get."""
         print(f"training a model and writing {events:,} events", flush=True)
         values = synthetic.draw(events, seed)
         booster = synthetic.train(seed)
@@ -109,7 +110,8 @@ class _Bench:
         self._penstock.deploy(synthetic.STREAM, self._model_file)
         return synthetic.expected_scores(booster, values)
 
-    def _turn(self, name: str, contestant: Contestant, expected: Mapping[str, float]) -> Turn:
+    def take_turn(self, name: str, contestant: Contestant, expected: Mapping[str, float]) -> Turn:
+        """Let a contestant score everything. Raises OutputsDiffer when it did not score exactly what is expected."""
         self._cluster.delete_topics(_PREDICTIONS, _DEAD)
         self._penstock.run("topics", "apply")
         self._cluster.stamp_by_broker(_PREDICTIONS)
@@ -147,7 +149,8 @@ class _Bench:
             process.kill()
             process.wait()
 
-    def _worker(self, name: str, delivery: str, wait: Callable[[Alive], None]) -> float:
+    def worker(self, name: str, delivery: str, wait: Callable[[Alive], None]) -> float:
+        """Be a contestant: a worker that scores. Returns its mean commit in milliseconds."""
         worker = self._penstock.worker(name, "score", cpus=self._cpus, kafka_group_prefix=name, delivery=delivery)
         wait(worker.check)
         commits = worker.metric("ml_commit_seconds_count", stage="score")

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import urllib.error
 import urllib.request
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
@@ -63,12 +63,16 @@ class Penstock:
 
     def worker(self, name: str, *roles: str, cpus: Collection[int] = (), **settings: object) -> "Worker":
         """Start a worker process with these roles (all, when none is named), pinned to `cpus`."""
-        port = _free_port()
         arguments = [word for role in roles for word in ("--role", role)]
+        return self.start(name, [_PENSTOCK, "worker", *arguments], cpus, **settings)
+
+    def start(self, name: str, command: Sequence[str], cpus: Collection[int] = (), **settings: object) -> "Worker":
+        """Start a process that is a worker, pinned to `cpus`."""
+        port = _free_port()
         log = self.folder / f"{name}.log"
         with log.open("ab") as output, on_cpus(cpus):
             process = subprocess.Popen(
-                [_PENSTOCK, "worker", *arguments],
+                command,
                 cwd=self.folder,
                 env=self._environment(settings | {"metrics_port": port}),
                 stdin=subprocess.DEVNULL,

@@ -9,12 +9,13 @@ at sending.
 from array import array
 from collections import Counter
 from collections.abc import Callable, Iterable
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import msgspec
 import numpy as np
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
+from app.demo.feedback import Feedback, Record
 from schemas.events import DeadLetter
 from schemas.wire import decoder
 from topics import StreamTopics
@@ -24,15 +25,6 @@ _FETCH_MAX_WAIT_MS: Final = 5  # the embedded broker answers a fetch only when t
 _POLL_MS: Final = 100
 
 Source = tuple[int, int]  # partition and offset in <s>.features
-
-
-class Record(Protocol):
-    """What is needed of a Kafka record."""
-
-    partition: int
-    offset: int
-    timestamp: int
-    value: bytes | None
 
 
 class Seen(msgspec.Struct, frozen=True, gc=False):
@@ -47,13 +39,14 @@ class Seen(msgspec.Struct, frozen=True, gc=False):
 
 
 class Tally:
-    """What has come out of a stream since `start_offsets` (of `<s>.features`, by partition).
+    """What has come out of a stream since `start_offsets` (of `<s>.features`, by partition), and of its labels.
 
-    Answers to earlier sources are not counted. `scores` has SCORE_BINS equal bins from 0 to 1; `latencies_ms` has
-    one entry per prediction, in the order in which they were seen.
+    Answers to earlier sources are not counted, nor is what `feedback` leaves out. `scores` has SCORE_BINS equal bins
+    from 0 to 1; `latencies_ms` has one entry per prediction, in the order in which they were seen.
     """
 
-    def __init__(self, topics: StreamTopics, start_offsets: dict[int, int]) -> None:
+    def __init__(self, topics: StreamTopics, start_offsets: dict[int, int], feedback: Feedback) -> None:
+        self.feedback = feedback
         self._start_offsets = start_offsets
         self._takers: dict[str, Callable[[Record, float], None]] = {
             topics.features: self._take_feature,
@@ -89,8 +82,8 @@ class Tally:
 
     @property
     def records_out(self) -> int:
-        """How many of the producer's records have come out: sources answered and labels read."""
-        return self.answered + self.labels
+        """How many of the producer's records have come out: sources answered and labels settled."""
+        return self.answered + min(self.labels, self.feedback.settled)
 
     @property
     def throughput_eps(self) -> float:
@@ -108,6 +101,10 @@ class Tally:
 
     def take(self, topic: str, records: Iterable[Record], seen_ms: float) -> None:
         """Count `records` of `topic`, in hand since `seen_ms`; about 2 µs for a prediction."""
+        if (feedback := self.feedback.takers.get(topic)) is not None:
+            for record in records:
+                feedback(record)
+            return
         taker = self._takers[topic]
         for record in records:
             taker(record, seen_ms)
@@ -162,8 +159,9 @@ class Tally:
 class Follower:
     """A consumer without a group that reads a stream's topics from where they end when it starts.
 
-    On a fresh broker that is their beginning. Start it before the producer. `options` are
-    `KafkaConnection.client_options()`; `clock_ms` is the wall clock in milliseconds since the epoch.
+    On a fresh broker that is their beginning. Start it before the producer, and before the worker. `options` are
+    `KafkaConnection.client_options()`; `clock_ms` is the wall clock in milliseconds since the epoch; `run` ends the
+    producer's event ids.
     """
 
     def __init__(
@@ -174,10 +172,14 @@ class Follower:
         *,
         read_committed: bool,
         clock_ms: Callable[[], float],
+        run: str = "",
     ) -> None:
-        names = (topics.features, topics.predictions, topics.features_dead, topics.labels)
+        wide = (topics.features, topics.predictions, topics.features_dead, topics.labels, topics.labels_dead)
+        narrow = (topics.samples, topics.performance, topics.updates, topics.models, topics.alerts)
         self._topics = topics
-        self._places = [TopicPartition(name, partition) for name in names for partition in range(partitions)]
+        self._run = run
+        self._places = [TopicPartition(name, partition) for name in wide for partition in range(partitions)]
+        self._places += [TopicPartition(name, 0) for name in narrow]
         self._clock_ms = clock_ms
         self._consumer = AIOKafkaConsumer(
             **options,
@@ -186,7 +188,7 @@ class Follower:
             isolation_level="read_committed" if read_committed else "read_uncommitted",
             fetch_max_wait_ms=_FETCH_MAX_WAIT_MS,
         )
-        self.tally = Tally(topics, {})
+        self.tally = self._new_tally({})
 
     async def start(self) -> None:
         """Connect, and stand at the end of every topic."""
@@ -195,9 +197,7 @@ class Follower:
         ends = await self._consumer.end_offsets(self._places)
         for place, end in ends.items():
             self._consumer.seek(place, end)
-        self.tally = Tally(
-            self._topics, {place.partition: end for place, end in ends.items() if place.topic == self._topics.features}
-        )
+        self.tally = self._new_tally(ends)
 
     async def run(self) -> None:
         """Count until cancelled."""
@@ -206,6 +206,14 @@ class Follower:
             seen_ms = self._clock_ms()
             for place, records in batches.items():
                 self.tally.take(place.topic, records, seen_ms)
+
+    def _new_tally(self, ends: dict[TopicPartition, int]) -> Tally:
+        def of(topic: str) -> dict[int, int]:
+            return {place.partition: end for place, end in ends.items() if place.topic == topic}
+
+        topics = self._topics
+        feedback = Feedback(topics, of(topics.labels), of(topics.samples).get(0, 0), self._run)
+        return Tally(topics, of(topics.features), feedback)
 
     async def stop(self) -> None:
         """Disconnect."""

@@ -7,7 +7,8 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """The counts of one demo. `events`, `labels_sent` and `bad_events` are the producer's, the rest the follower's.
+    """The counts of one demo. `events`, `bad_events`, `labels_sent` and `bad_labels` (labels of bad events) are the
+    producer's, the rest the follower's. `auc` is by variant.
 
     `failure` is a sentence when the replay did not come to its end.
     """
@@ -15,15 +16,28 @@ class Outcome:
     events: int
     bad_events: int
     labels_sent: int
+    bad_labels: int
     predictions: int
     dead_letters: Mapping[str, int]
     duplicates: int
     labels: int
+    samples: int
+    samples_repeated: int
+    labels_unmatched: Mapping[str, int]
+    auc: Mapping[str, float | None]
+    label_delay_ms: float | None
+    windows: int
+    model_versions: int
     throughput_eps: float
     latency_ms: Mapping[str, float]
     model_id: str
     champion_auc: float
     failure: str = ""
+
+    @property
+    def labels_waiting(self) -> int:
+        """How many labels still wait for their prediction, which does not come if their event was bad."""
+        return self.labels - self.samples - sum(self.labels_unmatched.values())
 
     def document(self) -> dict[str, Any]:
         """Return what `--json` writes."""
@@ -35,6 +49,13 @@ class Outcome:
             "throughput_eps": round(self.throughput_eps, 1),
             "latency_ms": dict(self.latency_ms),
             "labels": self.labels,
+            "samples": self.samples,
+            "labels_unmatched": sum(self.labels_unmatched.values()),
+            "labels_waiting": self.labels_waiting,
+            "auc": {variant: None if auc is None else round(auc, 4) for variant, auc in self.auc.items()},
+            "model_versions": self.model_versions,
+            "label_delay_ms": self.label_delay_ms,
+            "windows": self.windows,
             "bad_events": self.bad_events,
             "dead_letter_reasons": dict(self.dead_letters),
             "model_id": self.model_id,
@@ -56,6 +77,20 @@ class Outcome:
             found.append(f"{self.bad_events} events were bad, but {dead} became dead letters")
         if self.labels != self.labels_sent:
             found.append(f"{self.labels_sent} labels were sent, but {self.labels} came out")
+        return found + self._label_problems()
+
+    def _label_problems(self) -> list[str]:
+        unmatched = sum(self.labels_unmatched.values())
+        scored = self.labels_sent - self.bad_labels
+        found = []
+        if self.samples != scored:
+            found.append(f"{scored} labels were of scored events, but {self.samples} became samples")
+        if self.samples_repeated:
+            found.append(f"{self.samples_repeated} samples came more than once")
+        if unmatched > self.bad_labels:
+            found.append(f"{self.bad_labels} labels were of bad events, but {unmatched} became dead letters")
+        if strange := sorted(self.labels_unmatched.keys() - {"no_prediction"}):
+            found.append(f"labels became dead letters as {' and '.join(strange)}")
         return found
 
     def summary(self) -> str:
@@ -65,6 +100,14 @@ class Outcome:
             f"{self.events:,} events: {self.predictions:,} predictions, {sum(self.dead_letters.values()):,} dead "
             f"letters ({self.bad_events:,} events were spoilt on purpose), {self.duplicates:,} duplicates, "
             f"{self.labels:,} labels.\n"
+            f"{self.samples:,} labels became samples; of events never scored, {sum(self.labels_unmatched.values()):,} "
+            f"became dead letters and {self.labels_waiting:,} still wait. {self.model_versions:,} model versions; "
+            f"ROC AUC {', '.join(f'{variant} {shown(auc)}' for variant, auc in self.auc.items())}.\n"
             f"{self.throughput_eps:,.0f} events/s at the demo's pace, "
             f"end to end p50 {latency.get('p50', 0):.1f} ms, p99 {latency.get('p99', 0):.1f} ms."
         )
+
+
+def shown(auc: float | None) -> str:
+    """Return a figure with three decimals, or a dash."""
+    return "-" if auc is None else f"{auc:.3f}"

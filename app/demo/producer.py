@@ -7,9 +7,13 @@ which they happened, with time compressed so that `--rate` features leave per se
 
 The embedded broker forgets what is more than 5 MB old in a partition, so nobody may fall further behind than that.
 With `--follow-stdin` the process at the other end writes, line by line, how many records have come out: features
-that were answered (by a prediction or a dead letter that it has read) and labels that it has read. Whoever stands
-at the end of the chain speaks for all readers before it: while more than 3 MB have not come out, nothing is sent.
-When stdin ends, so does the producer.
+that were answered (by a prediction or a dead letter that it has read) and labels that have become samples (or dead
+letters) that all their readers have read. Whoever stands at the end of the chain speaks for all readers before it:
+while more than 3 MB have not come out, nothing is sent. The narrowest place is `<s>.samples`, one partition that gets
+the samples of all labels, which are the largest records. When stdin ends, so does the producer.
+
+The embedded broker answers a fetch with one batch of each partition, whatever its size. So records leave in bursts
+that make few batches: some hundred small ones per second are more than a reader can keep up with.
 
 On stdout it writes a line of JSON four times a second, and a last one with `"done": true`.
 """
@@ -35,42 +39,48 @@ from stream.connection import KafkaConnection
 from topics import StreamTopics
 
 MAX_BEHIND_BYTES: Final = 3_000_000
+RECORD_BYTES: Final = 600  # no record that a feature or a label leads to is larger
 DEFAULT_RATE: Final = 1_000.0  # leaves half of a two-core machine to others, and latency shows it
-_TICK_S: Final = 0.005
+_TICK_S: Final = 0.04
 _REPORT_S: Final = 0.25
 _FLUSH_S: Final = 30.0
 
 
 class FlightSender:
-    """Sends moments of the replay to the topics and counts what the broker has acknowledged."""
+    """Sends moments of the replay to the topics and counts what the broker has acknowledged.
 
-    def __init__(self, flights: Flights, topics: StreamTopics, producer: Any, bad_share: float) -> None:
+    `run` ends every event id: where an earlier replay has been, its events are others.
+    """
+
+    def __init__(self, flights: Flights, topics: StreamTopics, producer: Any, bad_share: float, run: str = "") -> None:
         self._flights = flights
         self._topics = topics
         self._producer = producer
         self._bad_share = bad_share
+        self._run = run
+        self._spoilt: set[int] = set()
         self.features = 0
         self.labels = 0
         self.bad = 0
-        self.largest_bytes = 0
+        self.bad_labels = 0
         self.acknowledged: dict[str, Counter[int]] = {topics.features: Counter(), topics.labels: Counter()}
         self.failure: str | None = None
 
     def send(self, moment: Moment) -> None:
         """Hand one record to the client; keyed by entity, so that features and labels meet at one partition."""
         if moment.is_label:
-            topic, value = self._topics.labels, encode(label_event(self._flights, moment.row))
+            topic, value = self._topics.labels, encode(label_event(self._flights, moment.row, self._run))
             self.labels += 1
+            self.bad_labels += moment.row in self._spoilt
         else:
             topic, value = self._topics.features, self._feature_value(moment.row)
             self.features += 1
-        self.largest_bytes = max(self.largest_bytes, len(value))
         key = self._flights.entity_ids[moment.row].encode()
         self._producer.produce(topic, key=key, value=value, on_delivery=self._delivered)
 
     def behind_bytes(self, records_out: int) -> int:
         """Return at most how many bytes have been sent but not come out, when `records_out` records have."""
-        return (self.features + self.labels - records_out) * self.largest_bytes
+        return (self.features + self.labels - records_out) * RECORD_BYTES
 
     def check(self) -> None:
         """Raise FatalError if the broker has refused a record."""
@@ -78,20 +88,22 @@ class FlightSender:
             raise FatalError(self.failure)
 
     def report(self) -> dict[str, Any]:
-        """Return the counts so far."""
+        """Return the counts so far; `bad_labels` are the labels of spoilt events."""
         return {
             "features": self.features,
             "labels": self.labels,
             "bad": self.bad,
+            "bad_labels": self.bad_labels,
             "acknowledged": {topic: dict(sorted(counts.items())) for topic, counts in self.acknowledged.items()},
         }
 
     def _feature_value(self, row: int) -> bytes:
-        event = feature_event(self._flights, row)
+        event = feature_event(self._flights, row, self._run)
         kind = spoils(self.features, self._bad_share)
         if kind is None:
             return encode(event)
         self.bad += 1
+        self._spoilt.add(row)
         return spoilt(event, kind)
 
     def _delivered(self, error: Any, message: Any) -> None:
@@ -174,7 +186,7 @@ def main() -> None:
     flights = load_flights()
     start = flights.first_at(replay_start())
     client = confluent_kafka.Producer(client_config(connection))
-    sender = FlightSender(flights, StreamTopics(options.stream), client, options.bad_share)
+    sender = FlightSender(flights, StreamTopics(options.stream), client, options.bad_share, options.run)
     reporter = Reporter(sys.stdout, time.monotonic)
 
     def tick() -> None:
@@ -200,6 +212,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--events", type=int, default=sys.maxsize, help="how many features; default: all")
     parser.add_argument("--rate", type=float, default=DEFAULT_RATE, help="features per second")
     parser.add_argument("--bad-share", type=float, default=0.0, help="share of features that are spoilt on purpose")
+    parser.add_argument("--run", default="", help="what event ids end with")
     parser.add_argument("--follow-stdin", action="store_true", help="wait for readers, who tell on stdin")
     return parser.parse_args()
 

@@ -10,20 +10,20 @@ from app.demo.flights import FEATURES, Flights
 Event = dict[str, Any]
 
 
-def feature_event(flights: Flights, row: int) -> Event:
-    """Return the feature event of flight `row` as a document."""
+def feature_event(flights: Flights, row: int, run: str = "") -> Event:
+    """Return the feature event of flight `row` as a document; `run` ends its id."""
     return {
-        "event_id": flights.event_ids[row],
+        "event_id": flights.event_ids[row] + run,
         "entity_id": flights.entity_ids[row],
         "event_time_ms": int(flights.event_time_ms[row]),
         "features": dict(zip(FEATURES, flights.features[row].tolist(), strict=True)),
     }
 
 
-def label_event(flights: Flights, row: int) -> Event:
-    """Return the label of flight `row`, which must have landed."""
+def label_event(flights: Flights, row: int, run: str = "") -> Event:
+    """Return the label of flight `row`, which must have landed; `run` as in its feature event."""
     return {
-        "event_id": flights.event_ids[row],
+        "event_id": flights.event_ids[row] + run,
         "entity_id": flights.entity_ids[row],
         "label": int(flights.labels[row]),
         "label_time_ms": int(flights.label_time_ms[row]),
@@ -43,10 +43,11 @@ def spoilt(event: Event, kind: int) -> bytes:
 def spoils(position: int, share: float) -> int | None:
     """Return the kind with which the event at `position` of the replay is spoilt, or None for a good one.
 
-    Evenly spread: of the first n events, round down of n * share are spoilt.
+    Evenly spread: of the first n events, n * share (rounded) are spoilt. The first gap is half as long as the others,
+    so that a round number of events does not end with a spoilt one, whose label would wait for its prediction.
     """
-    kind = int(position * share)
-    return kind if int((position + 1) * share) > kind else None
+    kind = int(position * share + 0.5)
+    return kind if int((position + 1) * share + 0.5) > kind else None
 
 
 def _with_feature(event: Event, name: str, value: object) -> bytes:

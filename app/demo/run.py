@@ -3,10 +3,12 @@
 import asyncio
 import json
 import os
+import secrets
 import signal
 import sys
 import time
 from asyncio import Task
+from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +18,7 @@ from typing import Any, Final
 from rich.console import Console
 
 from app.demo.champion import champion_auc, train_champion
+from app.demo.feedback import VARIANTS
 from app.demo.flights import Flights, flights_stream, load_flights, replay_start
 from app.demo.follow import Follower, Tally
 from app.demo.outcome import Outcome
@@ -26,10 +29,12 @@ from app.demo.view import LiveView, Meter, PlainView, View
 from app.embedded import EmbeddedBroker
 from app.settings import Settings
 from schemas.errors import FatalError, SettingsError
+from stream.metrics import JOIN_PENDING
 from topics import StreamTopics
 
 BAD_SHARE: Final = 0.002
 _SEED: Final = 2013
+_REPORTED: Final = ("features", "labels", "bad", "bad_labels")
 _STREAM: Final = flights_stream()
 _TOPICS: Final = StreamTopics(_STREAM.name)
 _STALL_TIMEOUT_S: Final = 30.0
@@ -61,12 +66,12 @@ class Replay:
     """The producer's process and its latest report."""
 
     child: Child
-    report: dict[str, Any] = field(default_factory=lambda: {"done": False, "features": 0, "labels": 0, "bad": 0})
+    report: dict[str, Any] = field(default_factory=lambda: dict.fromkeys(_REPORTED, 0) | {"done": False})
 
     @classmethod
-    async def start(cls, stage: Stage, options: DemoOptions, events: int) -> "Replay":
+    async def start(cls, stage: Stage, options: DemoOptions, events: int, run: str) -> "Replay":
         """Start the producer; it waits for what `tell` says."""
-        choices = {"events": events, "rate": options.rate, "bad-share": options.bad_share}
+        choices = {"events": events, "rate": options.rate, "bad-share": options.bad_share, "run": run}
         arguments = [f"--{name}={value}" for name, value in choices.items()]
         return cls(await stage.start("producer", "app.demo.producer", *arguments, "--follow-stdin", pipes=True))
 
@@ -85,9 +90,14 @@ class Replay:
             stdin.write(b"%d\n" % records_out)
 
     def answered_by(self, tally: Tally) -> bool:
-        """Whether everything was sent, and all of it has come out."""
-        sent = self.report
-        return bool(sent["done"]) and tally.answered >= sent["features"] and tally.labels >= sent["labels"]
+        """Whether everything was sent, and all of it has come out; labels of spoilt events need not."""
+        sent, feedback = self.report, tally.feedback
+        return (
+            bool(sent["done"])
+            and tally.answered >= sent["features"]
+            and tally.labels >= sent["labels"]
+            and feedback.settled - feedback.unmatched.total() >= sent["labels"] - sent["bad_labels"]
+        )
 
 
 def run(settings: Settings, options: DemoOptions) -> int:
@@ -131,6 +141,7 @@ async def _perform(
 ) -> Outcome:
     """Start everything, replay, and return what was counted; what was started ends with `stack`."""
     events = _event_count(options.events, flights)
+    run = "" if settings.embedded else f"-{secrets.token_hex(3)}"  # a Kafka may know these flights from an earlier run
     if not settings.embedded:
         await stage.command("topics", "apply")
     follower = Follower(
@@ -139,6 +150,7 @@ async def _perform(
         _STREAM.partitions,
         read_committed=not settings.embedded,
         clock_ms=lambda: time.time() * 1000,
+        run=run,
     )
     stack.push_async_callback(follower.stop)
     await follower.start()
@@ -147,9 +159,10 @@ async def _perform(
     auc = await _champion(stage, flights, view)
     await stage.ready(worker)
     view.say(f"replaying {events:,} flights at {options.rate:,.0f} events/s")
-    replay = await Replay.start(stage, options, events)
+    replay = await Replay.start(stage, options, events, run)
     stack.push_async_callback(replay.child.stop, 0)
-    failure = await _watch(replay, worker, follower, Meter(follower.tally, events, time.monotonic), view)
+    meter = Meter(follower.tally, events, time.monotonic)
+    failure = await _watch(replay, stage, worker, follower, meter, view)
     return _outcome(follower.tally, replay.report, auc, failure)
 
 
@@ -164,13 +177,18 @@ async def _champion(stage: Stage, flights: Flights, view: View) -> float:
     return auc
 
 
-async def _watch(replay: Replay, worker: Child, follower: Follower, meter: Meter, view: View) -> str:
+async def _watch(replay: Replay, stage: Stage, worker: Child, follower: Follower, meter: Meter, view: View) -> str:
     """Follow the replay to its end and show it; return a sentence if it does not get there, else an empty string."""
+
+    async def show() -> None:
+        pending = await stage.gauge(JOIN_PENDING.name)
+        view.show(meter.snapshot(replay.report["features"], int(pending or 0)))
+
     following, reading = asyncio.create_task(follower.run()), asyncio.create_task(replay.read())
     try:
-        await _until_answered(replay, worker, follower.tally, meter, view, (following, reading))
+        await _until_answered(replay, worker, follower.tally, show, (following, reading))
         await asyncio.sleep(_SETTLE_S)
-        view.show(meter.snapshot(replay.report["features"]))
+        await show()
     except FatalError as error:
         return str(error)
     finally:
@@ -181,7 +199,11 @@ async def _watch(replay: Replay, worker: Child, follower: Follower, meter: Meter
 
 
 async def _until_answered(
-    replay: Replay, worker: Child, tally: Tally, meter: Meter, view: View, tasks: tuple[Task[None], ...]
+    replay: Replay,
+    worker: Child,
+    tally: Tally,
+    show: Callable[[], Awaitable[None]],
+    tasks: tuple[Task[None], ...],
 ) -> None:
     """Return when everything has come out. Raises FatalError when something ends early or nothing moves any more."""
     progress, moved_s, shown_s = -1, time.monotonic(), 0.0
@@ -196,7 +218,7 @@ async def _until_answered(
         replay.tell(tally.records_out)
         if now_s - shown_s >= _SHOW_S:
             shown_s = now_s
-            view.show(meter.snapshot(replay.report["features"]))
+            await show()
         if tally.records_out != progress:
             progress, moved_s = tally.records_out, now_s
         elif now_s - moved_s > _STALL_TIMEOUT_S:
@@ -204,14 +226,23 @@ async def _until_answered(
 
 
 def _outcome(tally: Tally, sent: dict[str, Any], auc: float, failure: str) -> Outcome:
+    feedback = tally.feedback
     return Outcome(
         events=sent["features"],
         bad_events=sent["bad"],
         labels_sent=sent["labels"],
+        bad_labels=sent["bad_labels"],
         predictions=tally.predictions,
         dead_letters=dict(tally.dead_letters),
         duplicates=tally.duplicates,
         labels=tally.labels,
+        samples=feedback.samples,
+        samples_repeated=feedback.repeated,
+        labels_unmatched=dict(feedback.unmatched),
+        auc={variant: feedback.auc(variant) for variant in VARIANTS},
+        label_delay_ms=feedback.label_delay_ms,
+        windows=len(feedback.windows),
+        model_versions=len(feedback.versions),
         throughput_eps=tally.throughput_eps,
         latency_ms=tally.latency_ms(),
         model_id=tally.model_id,

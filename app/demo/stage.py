@@ -49,17 +49,26 @@ class Stage:
         except TimeoutError:
             raise FatalError(f"the worker was not ready after {_READY_TIMEOUT_S:g} s") from None
 
+    async def gauge(self, name: str) -> float | None:
+        """Return what the worker's `/metrics` say of a gauge, summed over its labels; None when they say nothing."""
+        lines = (await self._page("/metrics")).decode().splitlines()
+        values = [float(line.rpartition(" ")[2]) for line in lines if line.startswith((f"{name}{{", f"{name} "))]
+        return sum(values) if values else None
+
     async def _healthy(self) -> bool:
+        return b" 200 " in (await self._page("/health")).partition(b"\r\n")[0]
+
+    async def _page(self, path: str) -> bytes:
+        """Return the worker's answer, status line and all; empty when it does not answer."""
         try:
             reader, writer = await asyncio.open_connection("127.0.0.1", self.health_port)
             try:
-                writer.write(b"GET /health HTTP/1.0\r\n\r\n")
-                status = await reader.readline()
+                writer.write(b"GET %s HTTP/1.0\r\n\r\n" % path.encode())
+                return await reader.read()
             finally:
                 writer.close()
         except OSError:
-            return False
-        return b" 200 " in status
+            return b""
 
 
 async def deploy_champion(stage: Stage, model: Path, stream: str) -> str:

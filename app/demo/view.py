@@ -1,7 +1,7 @@
 """What the demo shows: a live page of 80 columns and 24 lines on a terminal, plain lines anywhere else."""
 
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from types import TracebackType
@@ -14,8 +14,10 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from app.demo.feedback import VARIANTS
 from app.demo.flights import LOCAL_TIME
 from app.demo.follow import Tally
+from app.demo.outcome import shown
 
 _WINDOW_S: Final = 5.0
 _PLAIN_EVERY_S: Final = 2.0
@@ -23,12 +25,20 @@ _WIDTH: Final = 78
 _BLOCKS: Final = " ▁▂▃▄▅▆▇█"
 _BOX_WIDTH: Final = 37
 _CHART_LINES: Final = 5
+_FEEDBACK_LINES: Final = 4
 _REASONS_SHOWN: Final = 4
+_WINDOWS_SHOWN: Final = 16
+_AUC_RANGE: Final = (0.5, 0.8)  # what a spark line spans
+_HOUR_MS: Final = 3_600_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Snapshot:
-    """The demo at one moment. Rates and latency (p50, p99; empty without predictions) are of the last 5 seconds."""
+    """The demo at one moment. Rates and latency (p50, p99; empty without predictions) are of the last 5 seconds.
+
+    `pending` predictions wait for their label; `waiting` labels wait for their prediction, or have not been read yet.
+    `auc` holds the ROC AUC of each variant in the newest windows, oldest first; `mature` is how many windows are.
+    """
 
     events: int
     sent: int
@@ -43,6 +53,16 @@ class Snapshot:
     last_dead_letter: str
     model_id: str
     event_time_ms: int
+    samples: int
+    unmatched: int
+    waiting: int
+    pending: int
+    label_delay_ms: float | None
+    auc: Mapping[str, tuple[float | None, ...]]
+    windows: int
+    mature: int
+    versions: int
+    alerts: int
 
 
 class Meter:
@@ -54,9 +74,11 @@ class Meter:
         self._clock = clock
         self._marks = deque([(clock(), 0, 0, 0)])
 
-    def snapshot(self, sent: int) -> Snapshot:
-        """Return the state now, when the producer has sent `sent` features."""
-        tally = self._tally
+    def snapshot(self, sent: int, pending: int = 0) -> Snapshot:
+        """Return the state now, when the producer has sent `sent` features and `pending` predictions wait."""
+        tally, feedback = self._tally, self._tally.feedback
+        unmatched = feedback.unmatched.total()
+        windows = [feedback.windows[number] for number in sorted(feedback.windows)]
         now = (self._clock(), sent, tally.answered, len(tally.latencies_ms))
         if not sent:
             self._marks.clear()  # the rates begin with the first record
@@ -79,6 +101,16 @@ class Meter:
             last_dead_letter=tally.last_dead_letter.message if tally.last_dead_letter else "",
             model_id=tally.model_id,
             event_time_ms=tally.event_time_ms,
+            samples=feedback.samples,
+            unmatched=unmatched,
+            waiting=max(tally.labels - feedback.samples - unmatched, 0),
+            pending=pending,
+            label_delay_ms=feedback.label_delay_ms,
+            auc={name: tuple(window.auc(name) for window in windows[-_WINDOWS_SHOWN:]) for name in VARIANTS},
+            windows=len(windows),
+            mature=sum(window.mature for window in windows),
+            versions=len(feedback.versions),
+            alerts=feedback.alerts.total(),
         )
 
 
@@ -147,10 +179,12 @@ class PlainView:
 
 def line(snapshot: Snapshot) -> str:
     """Return the state in one line."""
+    auc = ", ".join(f"{variant} {shown(_newest(values))}" for variant, values in snapshot.auc.items())
     return (
         f"{snapshot.answered:,} of {snapshot.events:,} events"
         f" | {_event_date(snapshot)} | {snapshot.out_eps:,.0f}/s | {_latency(snapshot)}"
         f" | {sum(snapshot.dead_letters.values()):,} dead letters | {snapshot.labels:,} labels"
+        f" | {snapshot.samples:,} samples | AUC {auc}"
     )
 
 
@@ -171,6 +205,10 @@ def page(snapshot: Snapshot) -> RenderableType:
         Panel(Text(chart(snapshot.scores)), title="scores", width=_BOX_WIDTH, height=_CHART_LINES + 3),
         Panel(_dead_letters(snapshot), title="dead letters", width=_BOX_WIDTH, height=_CHART_LINES + 3),
     )
+    boxes.add_row(
+        Panel(_labels(snapshot), title="labels come back", width=_BOX_WIDTH, height=_FEEDBACK_LINES + 2),
+        Panel(_learning(snapshot), title="ROC AUC by window", width=_BOX_WIDTH, height=_FEEDBACK_LINES + 2),
+    )
     inside = Group(progress, "", numbers, "", boxes)
     return Panel(inside, title="penstock · flights from Newark, 2013", width=_WIDTH + 2)
 
@@ -190,6 +228,42 @@ def _dead_letters(snapshot: Snapshot) -> RenderableType:
     reasons = list(snapshot.dead_letters.items())[:_REASONS_SHOWN]
     counts = "\n".join(f"{count:>6,} {reason}" for reason, count in reasons) or "none yet"
     return Group(counts, Text(snapshot.last_dead_letter, style="dim", no_wrap=False, overflow="ellipsis"))
+
+
+def spark(values: Sequence[float | None]) -> str:
+    """Return one block per figure, from the lowest at 0.5 to the highest at 0.8; a dot where there is none."""
+    low, high = _AUC_RANGE
+    steps = len(_BLOCKS) - 2
+    heights = [None if value is None else round((value - low) / (high - low) * steps) for value in values]
+    return "".join("·" if height is None else _BLOCKS[1 + min(max(height, 0), steps)] for height in heights)
+
+
+def _labels(snapshot: Snapshot) -> RenderableType:
+    delay = "-" if snapshot.label_delay_ms is None else f"{snapshot.label_delay_ms / _HOUR_MS:.1f} h"
+    return Text(
+        f"{snapshot.samples:>7,} samples, {delay} after the event\n"
+        f"{snapshot.pending:>7,} predictions wait for a label\n"
+        f"{snapshot.waiting:>7,} labels wait for a prediction\n"
+        f"{snapshot.unmatched:>7,} labels without a prediction",
+        no_wrap=True,
+        overflow="ellipsis",
+    )
+
+
+def _learning(snapshot: Snapshot) -> RenderableType:
+    rows = "".join(
+        f"{variant:<9}{shown(_newest(values)):<6}{spark(values)}\n" for variant, values in snapshot.auc.items()
+    )
+    return Text(
+        f"{rows}{snapshot.windows:,} windows, {snapshot.mature:,} mature; {snapshot.alerts:,} alerts\n"
+        f"{snapshot.versions:,} model versions",
+        no_wrap=True,
+        overflow="ellipsis",
+    )
+
+
+def _newest(values: Sequence[float | None]) -> float | None:
+    return values[-1] if values else None
 
 
 def _latency(snapshot: Snapshot) -> str:

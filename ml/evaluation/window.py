@@ -41,6 +41,7 @@ class Window:
         self.number = number
         self.from_ms, self.to_ms = span_ms or (0, 0)
         self.looked_at = False
+        self.known_events = 0  # how many of its events it can tell
         self._grows = span_ms is None
         self._scoring = scoring
         self._tallies: dict[str, Tally] = {}
@@ -52,11 +53,6 @@ class Window:
     def n(self) -> int:
         """Events counted for the champion, which scores all of them."""
         return self._tallies[CHAMPION].n if CHAMPION in self._tallies else 0
-
-    @property
-    def known_events(self) -> int:
-        """How many of its events it can tell."""
-        return sum(len(events) for events in self._events)
 
     @property
     def weight_bytes(self) -> int:
@@ -72,11 +68,15 @@ class Window:
             first, last = int(samples.event_times_ms.min()), int(samples.event_times_ms.max())
             self.from_ms = min(self.from_ms, first) if self.n else first
             self.to_ms = max(self.to_ms, last + 1)
-            self._events.append(samples.events[: max(0, MAX_EVENTS - self.known_events)])
+            told = samples.events[: MAX_EVENTS - self.known_events]
+            self._events.append(told)
+            self.known_events += len(told)
         delays_ms = samples.label_times_ms - samples.event_times_ms
         for variant, scored in samples.variants.items():
             rows = scored.rows
-            tally = self._tallies.setdefault(variant, Tally(self._scoring))
+            if variant not in self._tallies:
+                self._tallies[variant] = Tally(self._scoring)
+            tally = self._tallies[variant]
             tally.model_id = scored.models[-1]
             tally.add(
                 samples.labels[rows],
@@ -98,13 +98,13 @@ class Window:
     def has(self, events: Ints) -> NDArray[np.bool_]:
         """Return which of the events, shape (n,), are known to be in this window."""
         if len(self._events) > 1:
-            self._events = [np.sort(np.concatenate(self._events))]
-        known = self._events[0] if self._events else events[:0]
-        return np.isin(events, known)
+            self._events = [np.concatenate(self._events)]
+        return np.isin(events, self._events[0]) if self._events else np.zeros(len(events), dtype=np.bool_)
 
     def forget_events(self) -> None:
         """Know none of its events any more."""
         self._events = []
+        self.known_events = 0
         self._dump = None
 
     def figures(self) -> list[Measured]:
@@ -128,10 +128,9 @@ class Window:
         return self._dump
 
     def looked(self) -> None:
-        """Note that its first look is out. It is packed now, so that a checkpoint need not pack all windows at once."""
+        """Note that its first look is out."""
         self.looked_at = True
         self._dump = None
-        self.dump()
 
     @classmethod
     def restored(cls, scoring: Scoring, dumped: bytes, *, grows: bool) -> "Window":
@@ -141,5 +140,5 @@ class Window:
         window.from_ms, window.to_ms, window.looked_at = state.from_ms, state.to_ms, state.looked_at
         window._tallies = {name: Tally.restored(scoring, tally) for name, tally in state.tallies.items()}
         events = np.frombuffer(state.events, dtype="<i8").astype(np.int64)
-        window._events = [events] if len(events) else []
+        window._events, window.known_events = [events], len(events)
         return window

@@ -15,8 +15,8 @@ STRATEGIES: dict[str, Settings] = {
     "incremental": Settings(strategy="incremental"),
     "mini_batch": Settings(strategy="mini_batch", batch_size=37, max_buffer=50),
     "mini_batch in a small buffer": Settings(strategy="mini_batch", batch_size=37, max_buffer=20),
-    "periodic": Settings(strategy="periodic", max_buffer=60, period_ms=40_000),
-    "adaptive": Settings(strategy="adaptive", batch_size=10, max_buffer=90, period_ms=60_000),
+    "periodic": Settings(strategy="periodic", max_buffer=41, period_ms=40_000),
+    "adaptive": Settings(strategy="adaptive", batch_size=10, max_buffer=45, period_ms=44_000),
 }
 CASES = [
     ("river-logistic", 1, {}),
@@ -71,16 +71,21 @@ def _whole(case: int, strategy: str, triggers: tuple[int, ...]) -> tuple[bytes, 
 POSITIONS = st.lists(st.integers(1, ROWS - 1), max_size=12, unique=True)
 
 
-@pytest.mark.parametrize("strategy", STRATEGIES)
-@pytest.mark.parametrize("case", range(len(CASES)), ids=[f"{name}-{classes}" for name, classes, _ in CASES])
+@pytest.mark.parametrize(
+    ("case", "strategy"),
+    [
+        pytest.param(case, strategy, id=f"{algorithm}-{classes}-{strategy}")
+        for case, (algorithm, classes, _) in enumerate(CASES)
+        for strategy in STRATEGIES
+        if (algorithm, strategy) != ("xgboost-online", "incremental")
+    ],
+)
 @settings(max_examples=8, deadline=None)
 @given(cuts=POSITIONS, restarts=POSITIONS, triggers=st.sampled_from([(), (333,), (5, 600)]))
 def test_cuts_and_restarts_change_nothing(
     case: int, strategy: str, cuts: list[int], restarts: list[int], triggers: tuple[int, ...]
 ) -> None:
     algorithm, classes, parameters = CASES[case]
-    if (algorithm, strategy) == ("xgboost-online", "incremental"):
-        return
     learner, updates = _open(algorithm, classes, parameters, strategy, None), []
     ends = sorted({*cuts, *restarts, *triggers, ROWS})
     for start, stop in zip([0, *ends], ends, strict=False):
@@ -96,7 +101,7 @@ def test_cuts_and_restarts_change_nothing(
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_the_samples_of_this_test_make_each_strategy_do_something(strategy: str) -> None:
-    canonical, updates, standing = _whole(0, strategy, ())
+    _, updates, standing = _whole(0, strategy, ())
     assert standing is not None
     reasons = {
         "incremental": set(),

@@ -203,13 +203,13 @@ async def test_a_window_without_room_to_wait_stays_at_its_first_look(
 
 
 async def test_what_comes_late_for_a_window_that_had_no_room_is_missed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(windows, "MAX_WAITING", 1)
-    bench = await _bench([_sample(i) for i in range(25)], window_minutes=10)
-    await bench.take([_sample(15), _sample(3), _sample(12, revision=1, label=1, replaces=0)])
-    await bench.take([_sample(25, minute=500), _sample(26, minute=501)])
+    monkeypatch.setattr(windows, "MAX_WAITING", 2)
+    bench = await _bench([_sample(i) for i in range(35)], window_minutes=10)
+    await bench.take([_sample(25), _sample(3), _sample(22, revision=1, label=1, replaces=0)])
+    await bench.take([_sample(35, minute=500), _sample(36, minute=501)])
     mature = {number: figures[0].n for number, found, figures in bench.reports if found}
     assert mature[100] == 11
-    assert 101 not in mature
+    assert 102 not in mature
     assert bench.metric("ml_samples_missed_total", reason="no_room") == 2
 
 

@@ -137,6 +137,13 @@ def test_the_stream_declares_the_features_of_the_file(flights: Flights) -> None:
     assert len(spec.features) == flights.features.shape[1]
 
 
+def test_every_label_of_the_file_is_inside_the_streams_window(flights: Flights) -> None:
+    landed = flights.labels != NO_LABEL
+    delays_ms = (flights.label_time_ms - flights.event_time_ms)[landed]
+    assert 0 < delays_ms.min()
+    assert delays_ms.max() <= flights_stream().join.window_minutes * 60_000
+
+
 def test_the_replay_sends_each_departure_and_each_landing_once_when_its_time_comes(flights: Flights) -> None:
     start, stop = flights.first_at(replay_start()), flights.first_at(replay_start()) + 3_000
     moments = list(replay(flights, start, stop))

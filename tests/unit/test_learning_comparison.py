@@ -96,13 +96,13 @@ def test_while_nothing_is_mature_blocks_become_larger_and_lose_nothing() -> None
     comparison.add(samples, own)
     assert len(comparison.closed) <= MAX_BLOCKS
     assert comparison.block_size == 400
+    assert comparison.standing() is None
     comparison.add(*_samples(1, start_ms=20 * rows))
     standing = comparison.standing()
-    assert standing is None, "the block that the last one is in is not whole"
-    comparison.label_time_ms = 20 * rows
-    standing = comparison.standing()
     assert standing is not None
-    assert standing.own == pytest.approx(float(((own - samples.labels) ** 2)[: standing.samples].mean()), abs=1e-9)
+    whole = sum(block.samples for block in comparison.closed)
+    counted = slice(whole - standing.samples, whole)
+    assert standing.own == pytest.approx(_brier(own[counted], samples.labels[counted]), abs=1e-9)
 
 
 def test_it_does_not_depend_on_how_the_samples_come() -> None:

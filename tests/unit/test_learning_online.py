@@ -110,7 +110,7 @@ def test_a_learner_goes_on_from_the_model_it_is_given() -> None:
     second = open_learner("river-logistic", 2, 1, {}, Settings(strategy="incremental"), start_from=payload)
     assert second.model.canonical() == first.model.canonical()
     assert second.learnt == 0
-    with pytest.raises(ModelParametersInvalid, match="begun with learning_rate = 0.01, which cannot become 0.5"):
+    with pytest.raises(ModelParametersInvalid, match=r"begun with learning_rate = 0\.01, which cannot become 0\.5"):
         open_learner("river-logistic", 2, 1, {"learning_rate": 0.5}, Settings(), start_from=payload)
 
 

@@ -13,7 +13,7 @@ from app.demo.flights import DATA_FILE, flights_stream
 from app.settings import load_settings
 from app.stream_init import propose_stream, stream_toml
 from schemas.errors import SettingsError
-from schemas.streams import StreamSpec
+from schemas.streams import EvaluationSpec, JoinSpec, LearnerSpec, StreamSpec
 
 CARDS = """transaction_id,cardId,created_at,amount,hour,country,bank,status_id,is_fraud
 t1,c1,2024-05-01T10:00:00Z,12.5,10,DE,1,5,no
@@ -172,3 +172,23 @@ def test_any_feature_name_survives_toml(names: list[str]) -> None:
 
 def test_the_demos_stream_is_accepted(tmp_path: Path) -> None:
     assert accepted(tmp_path, stream_toml(flights_stream())) == flights_stream()
+
+
+def test_tables_within_a_stream_are_read_back_as_they_were(tmp_path: Path) -> None:
+    spec = StreamSpec(
+        name="s",
+        features=("x",),
+        join=JoinSpec(window_minutes=90, assume_negative=True),
+        evaluation=EvaluationSpec(accuracy_drop=0.1, reference_accuracy=0.7),
+        learners={
+            "plain": LearnerSpec(algorithm="river-logistic"),
+            "tuned": LearnerSpec(
+                algorithm="river-logistic", shadow=True, parameters={"l2": 1e-5, "rate of it": 0.5, "on": False}
+            ),
+        },
+    )
+    toml = stream_toml(spec)
+    assert accepted(tmp_path, toml) == spec
+    assert '[streams.s.join]\nwindow_minutes = 90\nassume_negative = true\n' in toml
+    assert "[streams.s.learners]" not in toml
+    assert '[streams.s.learners.plain]\nalgorithm = "river-logistic"\n\n' in toml
