@@ -17,12 +17,15 @@ from agents.blobs import Blobs
 from agents.hosts import Host
 from agents.learnable import SampleReader
 from agents.publishing import Publisher
+from ml.errors import ModelError, ModelPayloadInvalid
 from ml.learning.comparison import Standing
 from ml.learning.online import OnlineLearner, Settings, Snapshot, Update, open_learner
 from ml.learning.samples import Samples
+from schemas.errors import SettingsError
 from schemas.events import Checkpoint, ModelUpdate
 from schemas.streams import MINUTE_MS, LearnerSpec, StreamSpec
 from schemas.wire import decode, encode
+from stores.artifacts import ArtifactCorrupted, ArtifactMissing
 from stream import metrics as m
 from stream.batches import Batch, Outbox, TopicPartition
 from stream.memory import Memory
@@ -84,13 +87,13 @@ class Learn(Stage):
     async def open(self, committed: Mapping[TopicPartition, int]) -> None:
         """Restore the newest checkpoint, and learn again what was learnt since."""
         stop = committed[self._source]
-        checkpoint, state = await self._newest(stop)
-        if checkpoint is not None and state is not None:
-            start, self._taken = checkpoint.offsets[self._source.topic], state.taken
-            await self._host.start(self._build(None, await self._blobs.unpack(checkpoint)))
-        else:
-            start, self._taken = 0, 0
-            await self._host.start(self._build(await self._publisher.starting_payload(), None))
+        try:
+            start = await self._restore(stop)
+            if start is None:
+                start, self._taken = 0, 0
+                await self._host.start(self._build(await self._publisher.starting_payload(), None))
+        except ModelError as error:
+            raise SettingsError(f"[streams.{self._spec.name}.learners.{self._lineage}]: {error}") from error
         self._next_offset = start
         async for batch in self._memory.read(self._source, start, stop):
             for piece in batch.cut(REPEATED_SAMPLES):
@@ -122,16 +125,21 @@ class Learn(Stage):
         """End the learner's process, if it has one."""
         await self._host.close()
 
-    async def _newest(self, stop: int) -> tuple[Checkpoint | None, LearnState | None]:
-        """Return the checkpoint to go on from; none when it is of another learner or ahead of what is committed."""
+    async def _restore(self, stop: int) -> int | None:
+        """Go on from the newest checkpoint; return its offset, or None when there is none that fits."""
         checkpoint = await self._memory.newest()
         if checkpoint is None or checkpoint.format != FORMAT or checkpoint.offsets[self._source.topic] > stop:
-            return None, None
+            return None
         state = decode(LearnState, checkpoint.state)
-        if state.algorithm != self._learner.algorithm:
-            log.warning("learner %s of %s is another algorithm now and learns anew", self._lineage, self._spec.name)
-            return None, None
-        return checkpoint, state
+        try:
+            if state.algorithm != self._learner.algorithm:
+                raise ModelPayloadInvalid(f"it is of {state.algorithm}")
+            await self._host.start(self._build(None, await self._blobs.unpack(checkpoint)))
+        except (ModelPayloadInvalid, ArtifactMissing, ArtifactCorrupted) as error:
+            log.warning("learner %s begins anew, its checkpoint cannot be used: %s", self._lineage, error)
+            return None
+        self._taken = state.taken
+        return checkpoint.offsets[self._source.topic]
 
     async def _fold(self, batch: Batch, outbox: Outbox | None) -> None:
         """Learn from the batch; without an outbox everything that would be told has been told before."""

@@ -105,6 +105,8 @@ def allowed(kind: Any) -> str:
             return "one of " + ", ".join(str(value) for value in values)
         case inspect.IntType(ge=low, le=high):
             return "a whole number" + _bounds(low, high)
+        case inspect.FloatType(gt=above) if above is not None:
+            return f"a number above {above}"
         case inspect.FloatType(ge=low, le=high):
             return "a number" + _bounds(low, high)
         case inspect.StrType(min_length=length):

@@ -202,5 +202,5 @@ def _key(name: str) -> str:
 
 
 def _toml(value: object) -> str:
-    """Return a text, number or truth value for TOML: JSON's form, but for the one control character it leaves as it is."""
+    """Return a text, number or truth value for TOML: JSON's form, but for one control character that it leaves be."""
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")

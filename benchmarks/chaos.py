@@ -52,7 +52,8 @@ def run(arguments: argparse.Namespace) -> int:
     def tell(what: str) -> None:
         print(f"{time.monotonic() - began:6.1f} s  {what}", flush=True)
 
-    right, result = {"score": chaos_score.play, "learn": chaos_learn.play}[arguments.stage](arguments, tell)
+    play = chaos_score.play if arguments.stage == "score" else chaos_learn.play
+    right, result = play(arguments, tell)
     result["seconds"] = round(time.monotonic() - began)
     print(json.dumps(result, indent=2))
     if arguments.json:

@@ -217,9 +217,6 @@ class _Check:
                 continue
             told = self._told(lineage, chosen.algorithm, msgspec.json.decode(checkpoint.value or b"", type=Checkpoint))
             self.snapshots_compared += sum(snapshot.model is not None for snapshot in told.snapshots)
-            import pickle
-
-            pickle.dump((self._log, told), open(f"/tmp/w/f_{lineage}.pkl", "wb"))
             differences = learner_differences(Fold(self._spec, lineage, learner), self._log, told)
             found += [f"learner {lineage}: {difference}" for difference in differences]
         return found

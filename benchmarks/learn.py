@@ -240,7 +240,7 @@ class _Learning:
     def _bare(self, kind: str) -> float:
         command = [sys.executable, "-m", "benchmarks.bare_learner", self._cluster.bootstrap, _TOPICS.samples, kind]
         with on_cpus(self._cpus):
-            done = subprocess.run(command, capture_output=True, timeout=_PATIENCE_S, check=True)
+            done = subprocess.run(command, stdout=subprocess.PIPE, timeout=_PATIENCE_S, check=True)
         self._learnt[kind] = msgspec.json.decode(done.stdout, type=Learnt)
         return self._learnt[kind].steady_eps
 

@@ -106,6 +106,13 @@ class OnlineLearner:
         """Learn what waits, because somebody wants it; nothing happens when nothing waits."""
         return [self._update("manual")] if self._buffer else []
 
+    def change(self, settings: Settings) -> None:
+        """Go on by other rules, with nothing waiting."""
+        self.trigger()
+        newest_ms = None if self._rule is None else self._rule.clock.newest_ms
+        self.settings = settings
+        self._rule = rule(settings, Clock(newest_ms=newest_ms, updated_ms=newest_ms))
+
     def standing(self) -> Standing | None:
         """Return how the model compares with the version that serves; None while too few mature samples are known."""
         return self.comparison.standing()
@@ -114,7 +121,7 @@ class OnlineLearner:
         return Snapshot(self.model.dump(), self.model.memory_bytes, self.learnt, self.next_offset)
 
     def dump(self) -> bytes:
-        """Return everything as bytes: the model, at most `max_buffer` samples, and about 20 KB at most beside them."""
+        """Return everything as bytes: the model, at most `max_buffer` samples, and about 30 KB at most beside them."""
         body = msgspec.msgpack.encode(self._state(self.model.dump()))
         return HEADER + zlib.crc32(body).to_bytes(4) + body
 
@@ -189,7 +196,7 @@ def open_learner(
 
     `classes` is the number of score columns. `parameters` are the algorithm's own. Its `standing` is over
     `compare_samples` samples that are mature by `maturity_ms`. All arguments can be pickled, for a process of its own.
-    With `dumped` the other arguments must be what they were when it was made.
+    Settings that have changed since `dumped` was made hold from then on, and what waited is learnt at once.
 
     Raises ModelUnknown when `algorithm` does not exist or cannot learn, ModelParametersInvalid when it does not
     take `parameters` or the strategy, ModelPayloadInvalid when `start_from` or `dumped` cannot be used or are of
@@ -200,6 +207,10 @@ def open_learner(
         raise ModelParametersInvalid(f"{algorithm} learns from batches: it cannot learn by the strategy 'incremental'")
     if dumped is not None:
         learner = OnlineLearner.load(algorithm, n_features, classes, dumped)
+        learner.model.retune(**parameters)
+        learner.comparison.wanted, learner.comparison.maturity_ms = compare_samples, maturity_ms
+        if learner.settings != settings:
+            learner.change(settings)
     else:
         if start_from is None:
             model = kind(n_features, classes, **parameters)

@@ -245,7 +245,7 @@ class RiverHoeffdingTreeModel(_RiverClassifier):
 
     Scores are river's to the last digit; before anything was learned every outcome is equally likely.
     `max_depth` bounds its size: 12 is at most 4,096 leaves. Nothing is drawn at random.
-    Learning 10 features takes about 30 µs per row, scoring 7 µs.
+    Learning 10 features takes about 25 µs per row, scoring 6 µs.
     """
 
     algorithm: ClassVar[str] = "river-hoeffding-tree"
@@ -276,7 +276,8 @@ class RiverHoeffdingTreeModel(_RiverClassifier):
 class RiverAdaptiveForestModel(_RiverClassifier):
     """An adaptive random forest (Gomes et al., 2017, doi:10.1007/s10994-017-5642-8): river's `ARFClassifier`.
 
-    Scores are river's to the last digit; before anything was learned every outcome is equally likely.
+    Scores are river's to the last digit, where the columns are in the order of the names, from which river draws;
+    before anything was learned every outcome is equally likely.
     A weight multiplies the rate at which the trees draw a row (`lambda_value`); river itself ignores weights. One
     above 100 counts as 100, and a row without weight is passed over. The generator is seeded by `seed` and is part of
     the model. `max_depth` bounds the size: 10 is at most 1,024 leaves for each tree.

@@ -18,6 +18,12 @@ def test_the_demo_answers_every_event_once_on_the_embedded_broker(tmp_path: Path
     assert said["dead_letters"] == said["bad_events"] > 0
     assert said["duplicates"] == 0
     assert said["labels"] > 0
+    assert said["samples"] + said["labels_unmatched"] + said["labels_waiting"] == said["labels"]
+    assert said["samples"] > said["labels"] - said["bad_events"] - 1
+    assert said["model_versions"] == 1 + said["samples"] // 500
+    assert said["windows"] == said["samples"] // 2_000
+    assert 0.5 < said["auc"]["champion"] < 0.76
+    assert said["auc"]["online"] is not None
     assert 0.6 < said["champion_auc"] < 0.76
     assert said["latency_ms"]["p50"] > 0
     assert said["throughput_eps"] > 0

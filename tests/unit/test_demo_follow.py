@@ -7,6 +7,7 @@ import msgspec
 import pytest
 from aiokafka import AIOKafkaProducer
 
+from app.demo.feedback import Feedback
 from app.demo.follow import SCORE_BINS, Follower, Tally
 from app.demo.outcome import Outcome
 from app.embedded import EmbeddedBroker
@@ -24,6 +25,7 @@ class Record:
     offset: int
     timestamp: int
     value: bytes | None
+    key: bytes | None = None
 
 
 def feature(partition: int, offset: int, sent_ms: int) -> Record:
@@ -49,6 +51,11 @@ def prediction(partition: int, offset: int, event_id: str = "", score: float = 0
     return Record(partition, 900 + offset, 0, encode(event))
 
 
+def sample(event_id: str) -> Record:
+    document = {"event_id": event_id, "revision": 0, "event_time_ms": 1, "label_time_ms": 2, "label": 1, "score": 0.5}
+    return Record(0, 0, 0, msgspec.json.encode(document))
+
+
 def dead_letter(partition: int, offset: int, reason: str = "empty") -> Record:
     letter = DeadLetter(
         topic=TOPICS.features,
@@ -67,7 +74,7 @@ def dead_letter(partition: int, offset: int, reason: str = "empty") -> Record:
 
 @pytest.fixture
 def tally() -> Tally:
-    return Tally(TOPICS, {0: 10, 1: 0})
+    return Tally(TOPICS, {0: 10, 1: 0}, Feedback(TOPICS, {}))
 
 
 def test_each_source_is_answered_by_a_prediction_or_a_dead_letter(tally: Tally) -> None:
@@ -136,10 +143,14 @@ def test_scores_are_binned_up_to_and_with_one(tally: Tally) -> None:
     assert [i for i, count in enumerate(tally.scores) if count] == [0, SCORE_BINS // 2, SCORE_BINS - 1]
 
 
-def test_what_has_come_out_is_answers_and_labels(tally: Tally) -> None:
+def test_what_has_come_out_is_answers_and_labels_that_were_read_and_settled(tally: Tally) -> None:
     tally.take(TOPICS.predictions, [prediction(1, 0), prediction(1, 0)], 0)
     tally.take(TOPICS.labels, [Record(0, 0, 0, b"{}"), Record(0, 1, 0, b"{}")], 0)
-    assert (tally.labels, tally.records_out) == (2, 3)
+    assert (tally.labels, tally.records_out) == (2, 1)
+    tally.take(TOPICS.samples, [sample("a")], 0)
+    assert tally.records_out == 2
+    tally.take(TOPICS.samples, [sample("b"), sample("c")], 0)
+    assert tally.records_out == 3
 
 
 async def test_the_follower_reads_what_comes_after_it_has_started(embedded: EmbeddedBroker) -> None:
@@ -161,6 +172,7 @@ async def test_the_follower_reads_what_comes_after_it_has_started(embedded: Embe
             await send(TOPICS.features_dead, dead_letter(2, 1))
             await send(TOPICS.features, feature(2, 2, 1_000))
             await send(TOPICS.predictions, prediction(2, 2))
+            await send(TOPICS.labels_dead, dead_letter(1, 0, "no_prediction"))
             for _ in range(2_000):
                 if follower.tally.records_out == 3 and follower.tally.latencies_ms:
                     break
@@ -178,10 +190,18 @@ KEPT = Outcome(
     events=10,
     bad_events=1,
     labels_sent=8,
+    bad_labels=2,
     predictions=9,
     dead_letters={"empty": 1},
     duplicates=0,
     labels=8,
+    samples=6,
+    samples_repeated=0,
+    labels_unmatched={"no_prediction": 1},
+    auc={"champion": 0.66666, "online": None},
+    label_delay_ms=9_000.0,
+    windows=3,
+    model_versions=4,
     throughput_eps=3_000.04,
     latency_ms={"p50": 9.0, "p99": 20.0},
     model_id="m1",
@@ -193,6 +213,8 @@ def test_a_kept_promise_is_no_problem_and_is_written_down() -> None:
     assert KEPT.problems() == []
     document = msgspec.json.decode(msgspec.json.encode(KEPT.document()))
     assert document.items() >= {"events": 10, "predictions": 9, "dead_letters": 1, "duplicates": 0, "labels": 8}.items()
+    assert document.items() >= {"samples": 6, "labels_unmatched": 1, "labels_waiting": 1, "model_versions": 4}.items()
+    assert document["auc"] == {"champion": 0.6667, "online": None}
     assert document["throughput_eps"] == 3_000.0
     assert document["latency_ms"] == {"p50": 9.0, "p99": 20.0}
 
@@ -204,6 +226,13 @@ def test_a_kept_promise_is_no_problem_and_is_written_down() -> None:
         (replace(KEPT, duplicates=1), "1 events were answered more than once"),
         (replace(KEPT, predictions=10, dead_letters={}), "1 events were bad, but 0 became dead letters"),
         (replace(KEPT, labels=7), "8 labels were sent, but 7 came out"),
+        (replace(KEPT, samples=5), "6 labels were of scored events, but 5 became samples"),
+        (replace(KEPT, samples_repeated=2), "2 samples came more than once"),
+        (
+            replace(KEPT, labels_unmatched={"no_prediction": 3}),
+            "2 labels were of bad events, but 3 became dead letters",
+        ),
+        (replace(KEPT, labels_unmatched={"outside_window": 1}), "labels became dead letters as outside_window"),
         (replace(KEPT, failure="nothing has come out for 30 s", predictions=3), "nothing has come out for 30 s"),
     ],
 )

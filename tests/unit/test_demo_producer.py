@@ -11,13 +11,15 @@ from typing import Any
 import confluent_kafka
 import pytest
 
-from app.demo.flights import Flights, Moment, flights_stream, load_flights, replay
+from app.demo.flights import ONLINE, Flights, Moment, flights_stream, load_flights, replay
 from app.demo.pace import Pace, Readers
-from app.demo.producer import MAX_BEHIND_BYTES, FlightSender, client_config, send_all
+from app.demo.producer import MAX_BEHIND_BYTES, RECORD_BYTES, FlightSender, client_config, send_all
 from app.demo.records import encode, feature_event, spoils, spoilt
 from app.embedded import EmbeddedBroker
 from schemas.errors import FatalError
+from schemas.events import Sample, ShadowScore
 from schemas.features import FeatureReader
+from schemas.wire import encode as encode_event
 from stream.connection import KafkaConnection
 from stream.partitioner import partitions_of
 from topics import StreamTopics
@@ -64,7 +66,7 @@ def test_a_long_pause_is_not_caught_up_at_once() -> None:
     clock = Clock()
     pace = Pace(3_000, clock)
     clock.now_s += 10
-    assert pace.due() == 60
+    assert pace.due() == 180
     assert pace.due() == 0
 
 
@@ -107,11 +109,53 @@ def test_nothing_is_sent_while_a_reader_is_3_mb_behind(flights: Flights) -> None
 
     send_all((Moment(row, False) for row in range(30_000)), sender, Pace(100_000, clock), readers, tick)
     stops = [now for now, after in itertools.pairwise(held) if now == after]
-    most = MAX_BEHIND_BYTES // sender.largest_bytes
+    most = MAX_BEHIND_BYTES // RECORD_BYTES
     assert sender.features == 30_000
     assert len(stops) >= 2
-    assert stops[0] == pytest.approx(most, abs=2_000)
-    assert stops[1] - stops[0] == pytest.approx(most, abs=2_000)
+    assert stops[0] == pytest.approx(most, abs=1_100)  # as many leave in 0.01 s
+    assert stops[1] - stops[0] == pytest.approx(most, abs=1_100)
+
+
+def test_no_record_is_larger_than_the_producer_takes_it_to_be(flights: Flights) -> None:
+    def longest(names: list[str]) -> str:
+        return max(names, key=len)
+
+    sample = Sample(
+        event_id=longest(flights.event_ids) + "-123abc",
+        entity_id=longest(flights.entity_ids),
+        revision=0,
+        event_time_ms=1_388_552_400_000,
+        label_time_ms=1_388_552_400_000,
+        features=tuple(float(most) for most in flights.features.max(axis=0)),
+        label=1,
+        weight=1.0,
+        score=1 / 3,
+        predicted=1,
+        model_id="flights-20261121T130725-82cbb680",
+        variant="champion",
+        deployment_revision=1_000,
+        scored_time_ms=1_388_552_400_000,
+        latency_ms=10_000,
+        shadows=(ShadowScore(variant=ONLINE, model_id=f"{ONLINE}@100000", score=1 / 3),),
+    )
+    size_bytes = len(encode_event(sample))
+    assert RECORD_BYTES / 2 < size_bytes < RECORD_BYTES - 50  # what Kafka adds to a record is less
+
+
+def test_labels_of_spoilt_events_are_counted_and_ids_end_with_the_run(flights: Flights) -> None:
+    broker = Broker()
+    sender = FlightSender(flights, TOPICS, broker, 0.5, run="-7")
+    moments = list(replay(flights, 0, 40))
+    for moment in moments:
+        sender.send(moment)
+    spoilt_rows = {row for row in range(40) if spoils(row, 0.5) is not None}
+    landed = {moment.row for moment in moments if moment.is_label}
+    report = sender.report()
+    assert (report["bad"], report["bad_labels"]) == (20, len(spoilt_rows & landed))
+    assert 0 < report["bad_labels"] < report["labels"]
+    assert all(
+        json.loads(value)["event_id"].endswith("-7") for topic, _, value in broker.records if topic == TOPICS.labels
+    )
 
 
 def test_readers_are_as_far_as_the_last_line_says_and_gone_at_its_end() -> None:

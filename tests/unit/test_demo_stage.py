@@ -1,6 +1,7 @@
 """The demo's processes: the environment they get, and that they always end."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -9,8 +10,10 @@ import pytest
 from app.demo.flights import flights_stream
 from app.demo.processes import Child
 from app.demo.stage import Stage, set_stage
+from app.health import Pages
 from app.settings import Settings, load_settings
 from schemas.errors import FatalError
+from stream.metrics import JOIN_PENDING, Metrics
 
 WRITES = "import sys; sys.stdin.read(); print(40 + 2)"
 FAILS = "import sys; sys.exit('the disk is full')"
@@ -104,6 +107,21 @@ async def test_a_child_that_ends_when_asked_is_not_killed(tmp_path: Path) -> Non
     await started.process.stdout.readline()
     await started.stop(grace_s=20)
     assert started.process.returncode == 7
+
+
+async def test_a_gauge_is_summed_over_its_labels_and_unknown_without_a_worker(tmp_path: Path) -> None:
+    metrics = Metrics()
+    metrics.set(JOIN_PENDING, 30, "flights", "0")
+    metrics.set(JOIN_PENDING, 12, "flights", "1")
+    pages = Pages(metrics, lambda: None, dict)
+    address = await pages.start("127.0.0.1", 0)
+    stage = replace(staged(Settings(), tmp_path), health_port=int(address.rpartition(":")[2]))
+    try:
+        assert await stage.gauge(JOIN_PENDING.name) == 42
+        assert await stage.gauge("ml_join") is None
+    finally:
+        await pages.stop()
+    assert await stage.gauge(JOIN_PENDING.name) is None
 
 
 async def test_waiting_for_a_worker_that_has_ended_says_why(tmp_path: Path) -> None:

@@ -1,12 +1,15 @@
 """What the demo shows."""
 
 import io
+from dataclasses import dataclass
 
+import msgspec
 import pytest
 from rich.console import Console
 
+from app.demo.feedback import Feedback
 from app.demo.follow import SCORE_BINS, Tally
-from app.demo.view import LiveView, Meter, PlainView, Snapshot, chart, line, page
+from app.demo.view import LiveView, Meter, PlainView, Snapshot, chart, line, page, spark
 from topics import StreamTopics
 
 TOPICS = StreamTopics("flights")
@@ -24,6 +27,16 @@ SNAPSHOT = Snapshot(
     last_dead_letter="Expected `float | null`, got `str` - at `$.features.distance_miles` " * 4,
     model_id="flights-20250101T101010-" + "a" * 40,
     event_time_ms=1_364_913_660_000,
+    samples=28_950,
+    unmatched=57,
+    waiting=104,
+    pending=412,
+    label_delay_ms=9_600_000.0,
+    auc={"champion": (0.66, None, 0.71, 0.642), "online": (0.48, 0.55, 0.62, 0.607)},
+    windows=14,
+    mature=13,
+    versions=58,
+    alerts=3,
 )
 NOTHING_YET = Snapshot(
     events=10,
@@ -39,6 +52,16 @@ NOTHING_YET = Snapshot(
     last_dead_letter="",
     model_id="",
     event_time_ms=0,
+    samples=0,
+    unmatched=0,
+    waiting=0,
+    pending=0,
+    label_delay_ms=None,
+    auc={"champion": (), "online": ()},
+    windows=0,
+    mature=0,
+    versions=0,
+    alerts=0,
 )
 
 
@@ -50,6 +73,21 @@ class Clock:
 
     def __call__(self) -> float:
         return self.now_s
+
+
+@dataclass
+class Record:
+    value: bytes
+    partition: int = 0
+    offset: int = 0
+    timestamp: int = 0
+    key: bytes | None = None
+
+
+def window(number: int, *, auc: float, mature: bool) -> Record:
+    """Return a record of `<s>.performance` in which the champion alone has figures."""
+    variants = [{"variant": "champion", "roc_auc": auc}]
+    return Record(msgspec.json.encode({"number": number, "mature": mature, "variants": variants}))
 
 
 def drawn(snapshot: Snapshot) -> str:
@@ -74,10 +112,42 @@ def test_the_page_shows_rates_latency_labels_dead_letters_and_the_date() -> None
     assert "29,800 / 110,942" in text
 
 
+def test_the_page_shows_what_comes_back_of_the_labels() -> None:
+    text = drawn(SNAPSHOT)
+    for shown in (
+        "28,950 samples, 2.7 h after the event",
+        "412 predictions wait for a label",
+        "104 labels wait for a prediction",
+        "57 labels without a prediction",
+        "champion 0.642 ▅·▆▄",
+        "online   0.607 ▁▂▄▄",
+        "14 windows, 13 mature; 3 alerts",
+        "58 model versions",
+    ):
+        assert shown in text
+
+
+def test_a_spark_line_spans_a_half_to_eight_tenths_and_has_dots_where_nothing_is_known() -> None:
+    assert spark((0.2, 0.5, 0.65, 0.8, 0.99, None)) == "▁▁▅██·"
+
+
+def test_a_snapshot_tells_the_newest_windows_and_what_waits() -> None:
+    tally = Tally(TOPICS, {}, Feedback(TOPICS, {}))
+    for number in range(20):
+        tally.take(TOPICS.performance, [window(number, auc=number / 100, mature=number < 18)], 0)
+    tally.take(TOPICS.performance, [window(18, auc=0.5, mature=True)], 0)
+    tally.take(TOPICS.labels, [Record(b"{}"), Record(b"{}")], 0)
+    snapshot = Meter(tally, 10, Clock()).snapshot(5, pending=7)
+    assert (snapshot.windows, snapshot.mature) == (20, 19)
+    assert snapshot.auc["champion"] == (*(number / 100 for number in range(4, 18)), 0.5, 0.19)
+    assert snapshot.auc["online"] == (None,) * 16
+    assert (snapshot.waiting, snapshot.pending) == (2, 7)
+
+
 def test_the_line_shows_the_same_without_a_terminal() -> None:
     assert line(SNAPSHOT) == (
         "29,800 of 110,942 events | 02 Apr 2013 | 2,998/s | latency p50 8.1 ms, p99 22.4 ms"
-        " | 53 dead letters | 29,111 labels"
+        " | 53 dead letters | 29,111 labels | 28,950 samples | AUC champion 0.642, online 0.607"
     )
 
 
@@ -87,7 +157,7 @@ def test_the_tallest_bar_fills_the_chart_and_the_smallest_can_be_seen() -> None:
 
 def test_rates_and_latency_are_of_the_last_five_seconds() -> None:
     clock = Clock()
-    tally = Tally(TOPICS, {})
+    tally = Tally(TOPICS, {}, Feedback(TOPICS, {}))
     meter = Meter(tally, 1_000, clock)
     clock.now_s += 60  # nothing is sent yet, and this time does not count
     assert meter.snapshot(0).in_eps == 0

@@ -140,7 +140,7 @@ def test_the_stream_declares_the_features_of_the_file(flights: Flights) -> None:
 def test_every_label_of_the_file_is_inside_the_streams_window(flights: Flights) -> None:
     landed = flights.labels != NO_LABEL
     delays_ms = (flights.label_time_ms - flights.event_time_ms)[landed]
-    assert 0 < delays_ms.min()
+    assert delays_ms.min() > 0
     assert delays_ms.max() <= flights_stream().join.window_minutes * 60_000
 
 

@@ -273,13 +273,14 @@ async def test_only_what_still_matters_is_read_again() -> None:
 
 async def test_a_label_refused_before_a_restart_is_not_refused_again_after_it() -> None:
     """Its prediction is gone by then, so without care the label would be read again and wait in vain."""
-    world = await World().take(prediction("e1", 0), label("e1", WINDOW + LATE - 1))
+    world = World()
+    await world.take(label("e2", WINDOW + LATE), prediction("e1", 0), label("e1", WINDOW + LATE - 1))
     await world.tick(WINDOW + LATE + 2_000)
-    assert world.made.letters == [(0, "outside_window")]
-    await world.take(label("e2", WINDOW + LATE))
+    assert world.made.letters == [(1, "outside_window")]
     await world.restart()
+    assert world.logs.read_from[LABELS] == 0
     await world.tick(FAR)
-    assert world.made.letters == [(0, "outside_window"), (2, "no_prediction")]
+    assert world.made.letters == [(1, "outside_window"), (0, "no_prediction")]
 
 
 @pytest.mark.parametrize("change", [{"format": 99}, {"offsets": {"flights.predictions": 10}}])

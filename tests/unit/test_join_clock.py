@@ -32,6 +32,12 @@ def test_a_side_that_comes_back_holds_the_clock_but_does_not_turn_it_back() -> N
     assert _read(clock, 0, [200], [160]) == [80]
 
 
+def test_the_clock_stands_still_within_a_batch_that_begins_idle_and_ends_busy() -> None:
+    clock = Clock(grid_ms=10, idle_wait_ms=100)
+    _read(clock, 0, [50], [1_000])
+    assert _read(clock, 1, [20, 30, 60], [0, 950, 960]) == [50, 50, 50]
+
+
 def test_a_clock_does_not_depend_on_where_batches_end() -> None:
     rng = np.random.default_rng(1)
     times, stamps = rng.integers(0, 1_000, 100).tolist(), np.sort(rng.integers(0, 300, 100)).tolist()

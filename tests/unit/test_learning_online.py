@@ -114,6 +114,17 @@ def test_a_learner_goes_on_from_the_model_it_is_given() -> None:
         open_learner("river-logistic", 2, 1, {"learning_rate": 0.5}, Settings(), start_from=payload)
 
 
+def test_settings_that_changed_hold_from_the_dump_on_and_what_waited_is_learnt() -> None:
+    before = _learner("mini_batch", batch_size=20)
+    before.take(_samples(30))
+    settings = Settings(strategy="mini_batch", batch_size=5)
+    after = open_learner("river-logistic", 2, 1, {}, settings, compare_samples=7, dumped=before.dump())
+    assert (after.learnt, after.waiting, after.comparison.wanted) == (30, 0, 7)
+    assert [update.samples for update in after.take(_samples(12, 30))] == [5, 5]
+    with pytest.raises(ModelParametersInvalid, match="learning_rate"):
+        open_learner("river-logistic", 2, 1, {"learning_rate": 0.5}, settings, dumped=before.dump())
+
+
 def test_what_is_dumped_is_bounded_by_the_buffer_and_the_model() -> None:
     learner = _learner("periodic", max_buffer=1000, period_ms=10**12)
     small = len(learner.dump())

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from ml.errors import ModelUnknown
-from ml.models.registry import algorithms, model_type
+from ml.models.registry import algorithms, learner_type, model_type
 
 Install = Callable[[str, str], None]
 
@@ -29,8 +29,15 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Install
 
 
 def test_ours_are_there() -> None:
-    assert {"river-logistic", "xgboost"} <= set(algorithms())
+    learners = {"river-logistic", "river-hoeffding-tree", "river-adaptive-forest", "xgboost-online"}
+    assert {*learners, "xgboost"} <= set(algorithms())
+    assert {name for name in learners if learner_type(name).heavy} == {"river-adaptive-forest", "xgboost-online"}
     assert model_type("xgboost").__name__ == "XGBoostModel"
+
+
+def test_one_that_only_scores_is_no_learner() -> None:
+    with pytest.raises(ModelUnknown, match="algorithm 'xgboost' cannot learn from a stream"):
+        learner_type("xgboost")
 
 
 def test_another_package_can_add_one(install: Install) -> None:

@@ -189,6 +189,6 @@ def test_tables_within_a_stream_are_read_back_as_they_were(tmp_path: Path) -> No
     )
     toml = stream_toml(spec)
     assert accepted(tmp_path, toml) == spec
-    assert '[streams.s.join]\nwindow_minutes = 90\nassume_negative = true\n' in toml
+    assert "[streams.s.join]\nwindow_minutes = 90\nassume_negative = true\n" in toml
     assert "[streams.s.learners]" not in toml
     assert '[streams.s.learners.plain]\nalgorithm = "river-logistic"\n\n' in toml
