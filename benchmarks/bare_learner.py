@@ -51,8 +51,12 @@ def logistic_numbers(scaler: Any, regression: Any, names: Sequence[Any]) -> dict
 
 
 def tree_numbers(tree: Any) -> dict[str, float]:
-    """Return what can be counted in a tree."""
-    return {"nodes": tree.n_nodes, "leaves": tree.n_leaves, "height": tree.height, "weight": tree.total_weight_observed}
+    """Return the shape of a tree, and what each leaf has seen of each class."""
+    found = {"nodes": tree.n_nodes, "leaves": tree.n_leaves, "height": tree.height}
+    root = tree._root
+    for number, leaf in enumerate(root.iter_leaves() if hasattr(root, "iter_leaves") else [root]):
+        found |= {f"leaf {number}.class {label}": weight for label, weight in leaf.stats.items()}
+    return found
 
 
 def learn(model: Any, samples: Sequence[Decoded]) -> float:

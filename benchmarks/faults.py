@@ -17,7 +17,6 @@ from tests.kafka.server import KafkaServer
 SESSION_TIMEOUT_S: Final = 6.0
 _FREEZE_S: Final = SESSION_TIMEOUT_S + 4
 _PATIENCE_S: Final = 120.0
-_LONGEST_PAUSE_S: Final = 6.0
 _OVERLAP_SHARE: Final = 0.25
 _WAKING_S: Final = 3.0
 
@@ -69,8 +68,8 @@ class Scene:
         for worker in self._workers.values():
             worker.wait_until_ready()
 
-    def play(self, kills: int, others: Sequence[Callable[[], None]]) -> None:
-        """Kill `kills` times, with the `others` spread evenly in between.
+    def play(self, kills: int, others: Sequence[Callable[[], None]], longest_pause_s: float = 6.0) -> None:
+        """Kill `kills` times, each after a pause, with the `others` spread evenly in between.
 
         Some kills come before the last one is over; the others, and the other faults, find a stream that flows.
         """
@@ -82,7 +81,7 @@ class Scene:
                 self._wait_until_it_flows()
             if self._random.random() >= _OVERLAP_SHARE:
                 self._wait_until_it_flows()
-            time.sleep(self._random.uniform(0, _LONGEST_PAUSE_S))
+            time.sleep(self._random.uniform(0, longest_pause_s))
             self._tell(f"kill {number + 1} of {kills}: {self.kill()}")
         self._wait_until_it_flows()
 

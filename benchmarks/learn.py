@@ -34,10 +34,10 @@ import numpy as np
 
 from benchmarks import machine, synthetic
 from benchmarks.bare_learner import PROBES, Learnt
-from benchmarks.comparison import turn
-from benchmarks.learn_checker import learning_rate, model_differences, sample_differences
-from benchmarks.plain import Kafka, Row, until
-from benchmarks.score import Bench, OutputsDiffer
+from benchmarks.joining import Joining, run_to_the_end, tell
+from benchmarks.learn_checker import learning_rate, model_differences
+from benchmarks.plain import Kafka
+from benchmarks.score import OutputsDiffer
 from benchmarks.workers import Penstock, Worker
 from ml.models.registry import model_type
 from schemas.events import ModelVersion
@@ -48,8 +48,6 @@ from topics.specs import StreamTopics
 
 _TOPICS: Final = StreamTopics(synthetic.STREAM)
 _ALGORITHMS: Final = {"logistic": "river-logistic", "tree": "river-hoeffding-tree"}
-_LABEL_DELAY_MS: Final = 60_000
-_BEHIND_MS: Final = 200
 _PATIENCE_S: Final = 120.0
 
 
@@ -77,7 +75,7 @@ def run(arguments: argparse.Namespace) -> int:
         cluster = Kafka(server.bootstrap)
         deployments = {name: stack.enter_context(_deployment(folder / name, cluster, name)) for name in _CONFIGS}
         try:
-            rates = _Joining(cluster, deployments["plain"], cores.contestant, events, arguments.seed).measure(
+            rates = Joining(cluster, deployments["plain"], cores.contestant, events, arguments.seed).measure(
                 arguments.runs
             )
             rates |= _Learning(cluster, deployments, cores.contestant).measure(arguments.runs)
@@ -122,93 +120,10 @@ def _summary(rates: Mapping[str, Sequence[float]]) -> dict[str, object]:
     }
 
 
-def _tell(round_number: int, name: str, eps: float) -> None:
-    print(f"round {round_number + 1}: {name:24}{eps:>10,.0f}/s", flush=True)
-
-
-def _ended(worker: Worker) -> None:
-    if exit_code := worker.end():
-        raise RuntimeError(f"{worker.name} ended with {exit_code} when told to drain:\n{worker.log_end()}")
-
-
-def _until_committed(cluster: Kafka, worker: Worker, group: str, topics: Sequence[str]) -> None:
-    """Wait until the group has committed the last record of each partition; behind it there may be commit markers."""
-    last = {topic: {row.partition: row.offset + 1 for row in cluster.read(topic)} for topic in topics}
-
-    def committed() -> bool:
-        worker.check()
-        return all(cluster.committed(group, topic).items() >= offsets.items() for topic, offsets in last.items())
-
-    until(committed, f"{worker.name} to commit everything", _PATIENCE_S, 0.5)
-
-
-class _Joining:
-    """Events are scored, and the predictions joined with labels; both leave what the next one needs."""
-
-    def __init__(self, cluster: Kafka, penstock: Penstock, cpus: frozenset[int], events: int, seed: int) -> None:
-        self._cluster = cluster
-        self._penstock = penstock
-        self._cpus = cpus
-        self._scoring = Bench(cluster, penstock, cpus)
-        self._expected = self._scoring.prepare(events, seed)
-        values = synthetic.draw(events, seed)
-        self._rows = [tuple(None if value != value else value for value in row) for row in values.tolist()]
-        truth = synthetic.labels(values, seed)
-        self._labels = {synthetic.event_id(number): label for number, label in enumerate(truth)}
-
-    def measure(self, runs: int) -> dict[str, list[float]]:
-        """Return the rates of all turns: score, join, score, join."""
-        rates: dict[str, list[float]] = {"score": [], "join": []}
-        for number in range(runs):
-            scored = self._scoring.take_turn(
-                f"score-{number}", lambda name, wait: self._scoring.worker(name, "exactly_once", wait), self._expected
-            )
-            rates["score"].append(scored.steady_eps)
-            _tell(number, "score", scored.steady_eps)
-            rates["join"].append(self._join(f"join-{number}"))
-            _tell(number, "join", rates["join"][-1])
-        return rates
-
-    def _join(self, name: str) -> float:
-        self._cluster.delete_topics(_TOPICS.labels, _TOPICS.labels_dead, _TOPICS.samples, _TOPICS.checkpoints)
-        self._penstock.run("topics", "apply")
-        self._cluster.stamp_by_broker(_TOPICS.samples)
-        predictions = sorted(self._cluster.read(_TOPICS.predictions), key=lambda row: (row.time_ms, row.offset))
-        times_ms = [row.time_ms + _BEHIND_MS for row in predictions]
-        self._cluster.fill(_TOPICS.labels, map(self._label_of, predictions), times_ms)
-        worker = self._penstock.worker(name, "join", cpus=self._cpus, kafka_group_prefix=name)
-        _until_committed(self._cluster, worker, f"{name}-join", (_TOPICS.predictions, _TOPICS.labels))
-        _ended(worker)
-        samples = list(self._cluster.read(_TOPICS.samples))
-        found = sample_differences(self._expected, self._labels, lambda event: self._rows[int(event[1:])], samples)
-        if dead := sum(1 for _ in self._cluster.read(_TOPICS.labels_dead)):
-            found.append(f"{dead} dead letters")
-        if found:
-            raise OutputsDiffer(f"{name}: {'; '.join(found)}")
-        return turn(samples, None).steady_eps
-
-    def _label_of(self, prediction: Row) -> tuple[bytes, bytes]:
-        event = _read_event.decode(prediction.value or b"")
-        document = {
-            "event_id": event.event_id,
-            "entity_id": event.entity_id,
-            "label": self._labels[event.event_id],
-            "label_time_ms": event.event_time_ms + _LABEL_DELAY_MS,
-        }
-        return prediction.key or b"", msgspec.json.encode(document)
-
-
-class _Event(msgspec.Struct):
-    event_id: str
-    entity_id: str
-    event_time_ms: int
-
-
 class _Features(msgspec.Struct):
     features: tuple[float | None, ...]
 
 
-_read_event: Final = msgspec.json.Decoder(_Event)
 _read_features: Final = msgspec.json.Decoder(_Features)
 
 
@@ -230,11 +145,11 @@ class _Learning:
         for number in range(runs):
             for kind in islice(cycle(_ALGORITHMS), number, number + len(_ALGORITHMS)):
                 rates[f"bare_{kind}"].append(self._bare(kind))
-                _tell(number, f"bare_{kind}", rates[f"bare_{kind}"][-1])
+                tell(number, f"bare_{kind}", rates[f"bare_{kind}"][-1])
                 rates[kind].append(self._learn(f"{kind}-{number}", kind, whole_role=False))
-                _tell(number, kind, rates[kind][-1])
+                tell(number, kind, rates[kind][-1])
             rates["role"].append(self._learn(f"role-{number}", "logistic", whole_role=True))
-            _tell(number, "role", rates["role"][-1])
+            tell(number, "role", rates["role"][-1])
         return dict(rates)
 
     def _bare(self, kind: str) -> float:
@@ -249,13 +164,14 @@ class _Learning:
         self._cluster.delete_topics(_TOPICS.models, _TOPICS.updates, _TOPICS.checkpoints, _TOPICS.performance)
         penstock.run("topics", "apply")
         self._cluster.stamp_by_broker(_TOPICS.updates)
-        command = [sys.executable, "-m", "benchmarks.learner_worker", f"learn-{kind}"]
-        if whole_role:
-            worker = penstock.worker(name, "learn", cpus=self._cpus, kafka_group_prefix=name)
-        else:
-            worker = penstock.start(name, command, self._cpus, kafka_group_prefix=name)
-        _until_committed(self._cluster, worker, f"{name}-learn-{kind}", [_TOPICS.samples])
-        _ended(worker)
+
+        def start() -> Worker:
+            if whole_role:
+                return penstock.worker(name, "learn", cpus=self._cpus, kafka_group_prefix=name)
+            command = [sys.executable, "-m", "benchmarks.learner_worker", f"learn-{kind}"]
+            return penstock.start(name, command, self._cpus, kafka_group_prefix=name)
+
+        run_to_the_end(start, self._cluster, f"{name}-learn-{kind}", [_TOPICS.samples])
         if found := self._differences(penstock, kind):
             raise OutputsDiffer(f"{name}: {'; '.join(found)}")
         return learning_rate(self._cluster.read(_TOPICS.updates))

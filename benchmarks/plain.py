@@ -58,6 +58,13 @@ class Kafka:
         finally:
             probe.close()
 
+    def last_offsets(self, topic: str) -> dict[int, int]:
+        """Return by partition the offset after the last committed record, which is what a group commits in the end.
+
+        Behind it there may be markers of transactions, up to the end of the partition. Reads the whole topic.
+        """
+        return {row.partition: row.offset + 1 for row in self.read(topic)}
+
     def partitions(self, topic: str) -> list[int]:
         """Return the partition numbers of a topic."""
         return sorted(self._admin.list_topics(topic, timeout=_TIMEOUT_S).topics[topic].partitions)

@@ -105,7 +105,13 @@ def flights_stream() -> StreamSpec:
         evaluation=EvaluationSpec(window_samples=WINDOW_SAMPLES),
         learners={
             ONLINE: LearnerSpec(
-                algorithm="river-logistic", strategy="incremental", publish_every=PUBLISH_SAMPLES, shadow=True
+                algorithm="river-logistic",
+                strategy="incremental",
+                publish_every=PUBLISH_SAMPLES,
+                shadow=True,
+                # Three days pass in a second, and a snapshot serves about two seconds after its samples: faster
+                # learning would follow what is over by then.
+                parameters={"learning_rate": 0.002},
             )
         },
     )

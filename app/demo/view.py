@@ -241,10 +241,10 @@ def spark(values: Sequence[float | None]) -> str:
 def _labels(snapshot: Snapshot) -> RenderableType:
     delay = "-" if snapshot.label_delay_ms is None else f"{snapshot.label_delay_ms / _HOUR_MS:.1f} h"
     return Text(
-        f"{snapshot.samples:>7,} samples, {delay} after the event\n"
-        f"{snapshot.pending:>7,} predictions wait for a label\n"
-        f"{snapshot.waiting:>7,} labels wait for a prediction\n"
-        f"{snapshot.unmatched:>7,} labels without a prediction",
+        f"{snapshot.samples:>7,} samples, after {delay}\n"
+        f"{snapshot.pending:>7,} predictions pending\n"
+        f"{snapshot.waiting:>7,} labels waiting\n"
+        f"{snapshot.unmatched:>7,} labels unmatched",
         no_wrap=True,
         overflow="ellipsis",
     )

@@ -115,12 +115,12 @@ def test_the_page_shows_rates_latency_labels_dead_letters_and_the_date() -> None
 def test_the_page_shows_what_comes_back_of_the_labels() -> None:
     text = drawn(SNAPSHOT)
     for shown in (
-        "28,950 samples, 2.7 h after the event",
-        "412 predictions wait for a label",
-        "104 labels wait for a prediction",
-        "57 labels without a prediction",
+        "28,950 samples, after 2.7 h",
+        "412 predictions pending",
+        "104 labels waiting",
+        "57 labels unmatched",
         "champion 0.642 ▅·▆▄",
-        "online   0.607 ▁▂▄▄",
+        "online   0.607 ▁▂▄▃",
         "14 windows, 13 mature; 3 alerts",
         "58 model versions",
     ):

@@ -61,6 +61,14 @@ def test_sweeps_survive_packing_and_the_ones_that_part_nothing_are_forgotten() -
     assert SweepLog(5, SweepLog().packed(10), 10).sweeps == []
 
 
+def test_of_sweeps_without_records_between_them_that_still_matter_only_the_last_is_kept() -> None:
+    log = SweepLog()
+    log.note(1, NEVER, np.array([10, 20, 30, 40]), np.array([1, 2, 3, 4]), 500)
+    log.forget((400, 3))
+    assert [(sweep.time_ms, sweep.offsets) for sweep in log.sweeps] == [(30, (500, 3)), (40, (500, 4))]
+    assert log.base_ms == NEVER
+
+
 def test_a_log_of_sweeps_is_bounded_and_keeps_the_newest() -> None:
     log = SweepLog()
     for i in range(3 * MAX_SWEEPS):
