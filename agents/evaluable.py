@@ -1,6 +1,5 @@
 """From records of `<s>.samples` to the columns that evaluation counts."""
 
-import logging
 from collections.abc import Sequence
 from typing import Annotated
 from zlib import crc32
@@ -8,16 +7,13 @@ from zlib import crc32
 import msgspec
 import numpy as np
 
-from agents.learnable import TRIGGER_KEY
+from agents.samplelog import TRIGGER_KEY, decode_samples, keep
 from ml.evaluation.columns import Columns, Scored
 from ml.evaluation.window import CHAMPION
-from schemas.errors import InvalidEvent
 from schemas.events import Event, ShadowScore, TimeMs
 from schemas.streams import StreamSpec
-from schemas.wire import DECODE_ERRORS, decode, decoder
+from schemas.wire import decoder
 from stream.batches import Record
-
-log = logging.getLogger("penstock.evaluate")
 
 Whole = Annotated[int, msgspec.Meta(ge=-(2**53), le=2**53)]
 Ordinal = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
@@ -57,34 +53,17 @@ class SampleReader:
         stream does not have, or not a score for each class.
         """
         records = [record for record in records if record.key != TRIGGER_KEY]
-        try:
-            samples = list(map(self._decode, [record.value for record in records]))  # type: ignore[arg-type]
-            offsets = [record.offset for record in records]
-        except DECODE_ERRORS:
-            offsets, samples = self._decoded_singly(records)
-        labels = [self._classes.get(sample.label, -1) for sample in samples]
-        if self._width or -1 in labels:
-            usable = [i for i, s in enumerate(samples) if labels[i] >= 0 and self._has_scores(s.scores)]
-            if len(usable) < len(samples):
-                log.warning("%d records of %s.samples are of other classes", len(samples) - len(usable), self._stream)
-            offsets, samples = [offsets[i] for i in usable], [samples[i] for i in usable]
-            labels = [labels[i] for i in usable]
-        return self._columns(offsets, samples, labels), len(records) - len(samples)
+        offsets, samples = decode_samples(self._decode, records, self._stream)
+        offsets, samples = keep(offsets, samples, self._is_ours, self._stream)
+        return self._columns(offsets, samples), len(records) - len(samples)
 
-    def _decoded_singly(self, records: Sequence[Record]) -> tuple[list[int], list[EvaluatedSample]]:
-        offsets, samples = [], []
-        for record in records:
-            try:
-                samples.append(decode(EvaluatedSample, record.value))
-                offsets.append(record.offset)
-            except InvalidEvent as error:
-                log.warning("the record at offset %d of %s.samples is skipped: %s", record.offset, self._stream, error)
-        return offsets, samples
+    def _is_ours(self, sample: EvaluatedSample) -> bool:
+        return sample.label in self._classes and self._has_scores(sample.scores)
 
     def _has_scores(self, scores: list[float] | None) -> bool:
         return not self._width or (scores is not None and len(scores) == self._width)
 
-    def _columns(self, offsets: list[int], samples: list[EvaluatedSample], labels: list[int]) -> Columns:
+    def _columns(self, offsets: Sequence[int], samples: Sequence[EvaluatedSample]) -> Columns:
         times_ms = np.array([sample.event_time_ms for sample in samples], dtype=np.int64)
         ids = np.array([crc32(sample.event_id.encode()) for sample in samples], dtype=np.int64)
         classes = self._classes
@@ -96,13 +75,13 @@ class SampleReader:
             event_times_ms=times_ms,
             label_times_ms=np.array([sample.label_time_ms for sample in samples], dtype=np.int64),
             latencies_ms=np.array([sample.latency_ms for sample in samples], dtype=np.int64),
-            labels=np.array(labels, dtype=np.int64),
+            labels=np.array([classes[sample.label] for sample in samples], dtype=np.int64),
             replaced=np.array([classes.get(sample.replaces, -1) for sample in samples], dtype=np.int64),
             assumed=np.array([sample.assumed for sample in samples], dtype=np.bool_),
             variants=self._variants(samples),
         )
 
-    def _variants(self, samples: list[EvaluatedSample]) -> dict[str, Scored]:
+    def _variants(self, samples: Sequence[EvaluatedSample]) -> dict[str, Scored]:
         """Return each variant's scores. A shadow that is there twice, or not for each class, is left out there."""
         found: dict[str, tuple[list[int], list[ShadowScore]]] = {}
         for row, sample in enumerate(samples):

@@ -3,8 +3,9 @@
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import chain
-from typing import Annotated, Any, Final
+from typing import Annotated, Final
 
 import msgspec
 import numpy as np
@@ -14,9 +15,10 @@ from agents.pending import Ints, Keys
 from schemas.errors import InvalidEvent
 from schemas.events import Event, Id, Label, TimeMs
 from schemas.streams import StreamSpec
-from schemas.wire import DECODE_ERRORS, decoder, invalid_event
+from schemas.wire import decode_each, decoder
 from stream.batches import Batch, Record
 from stream.placement import Placement
+from stream.screening import screen, without
 
 log = logging.getLogger("penstock.join")
 
@@ -111,10 +113,11 @@ class PredictionReader:
 
     def read(self, batch: Batch) -> tuple[Predictions | None, int]:
         """Return what can be used (None when that is nothing) and the number of records that cannot."""
-        events, bad = _decoded(self._decode, [record.value for record in batch.records])
-        records = _without(batch.records, bad)
+        events: Sequence[ScoredEvent]
+        events, bad = decode_each(self._decode, [record.value for record in batch.records])
+        records = without(batch.records, bad)
         misfits = self._misfits(events)
-        events, records = _without(events, misfits), _without(records, misfits)
+        events, records = without(events, misfits), without(records, misfits)
         unusable = len(bad) + len(misfits)
         if unusable:
             error = next(iter((bad | misfits).values()))
@@ -171,14 +174,11 @@ class LabelReader:
 
         Raises FatalError when the producer uses another partitioner.
         """
-        records: Sequence[Record] = batch.records
-        labels, bad = _decoded(self._decode, self._fitting([record.value for record in records]))
-        refused = [(records[i], self._too_large(records[i]) or error) for i, error in bad.items()]
-        records = _without(records, bad)
+        labels, records, refused = screen(batch.records, partial(decode_each, self._decode), self._max_event_bytes)
         bad = self._placement.check([r.key for r in records], [label.entity_id for label in labels])
         bad = {i: self._unknown(labels[i]) for i in self._strange(labels)} | bad
         refused += [(records[i], error) for i, error in bad.items()]
-        records, labels = _without(records, bad), _without(labels, bad)
+        records, labels = without(records, bad), without(labels, bad)
         return self.columns(records, labels) if labels else None, refused
 
     def _strange(self, labels: Sequence[Label]) -> Sequence[int]:
@@ -205,19 +205,6 @@ class LabelReader:
         """Return as columns records that were found good before."""
         return self.columns(records, [self._decode(record.value or b"") for record in records])
 
-    def _fitting(self, values: list[bytes | None]) -> list[bytes | None]:
-        """Put None for each value that is too large to be worth parsing."""
-        limit = self._max_event_bytes
-        if max(map(len, filter(None, values)), default=0) <= limit:
-            return values
-        return [value if value is not None and len(value) <= limit else None for value in values]
-
-    def _too_large(self, record: Record) -> InvalidEvent | None:
-        size = len(record.value or b"")
-        if size <= self._max_event_bytes:
-            return None
-        return InvalidEvent("too_large", f"the value has {size} bytes; max_event_bytes is {self._max_event_bytes}")
-
     def _unknown(self, label: Label) -> InvalidEvent:
         known = ", ".join(map(repr, self._names[:20]))
         return InvalidEvent("unknown_label", f"label {str(label.label)[:100]!r} is none of the stream's: {known}")
@@ -234,23 +221,3 @@ def _matrix(rows: Sequence[list[float | None]], width: int) -> NDArray[np.float6
         return np.fromiter(chain.from_iterable(rows), np.float64, len(rows) * width).reshape(-1, width)
     except TypeError:
         return np.array(rows, dtype=np.float64)
-
-
-def _decoded(
-    decode: Callable[[Any], Any], values: Sequence[bytes | None]
-) -> tuple[Sequence[Any], dict[int, InvalidEvent]]:
-    """Decode `values`; return the good events in order and, by position, why the others are bad."""
-    events: list[Any] = []
-    bad: dict[int, InvalidEvent] = {}
-    decoded = map(decode, values)
-    while True:
-        try:
-            events.extend(decoded)  # keeps what it got when a value fails, and can go on after it
-            return events, bad
-        except DECODE_ERRORS as error:
-            position = len(events) + len(bad)
-            bad[position] = invalid_event(values[position], error)
-
-
-def _without(items: Sequence[Any], positions: dict[int, InvalidEvent]) -> Sequence[Any]:
-    return [item for i, item in enumerate(items) if i not in positions] if positions else items

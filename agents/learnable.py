@@ -6,15 +6,14 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from agents.samplelog import TRIGGER_KEY, decode_samples, keep
 from ml.learning.samples import Samples
 from schemas.errors import InvalidEvent
 from schemas.events import Event, ShadowScore, Trigger
 from schemas.features import FeatureReader
 from schemas.streams import LearnerSpec, StreamSpec
-from schemas.wire import DECODE_ERRORS, decode, decoder
+from schemas.wire import decode, decoder
 from stream.batches import Record
-
-TRIGGER_KEY = b"trigger"
 
 log = logging.getLogger("penstock.learn")
 
@@ -46,6 +45,7 @@ class SampleReader:
         self._learner = learner
         self._decode = decoder(LearnableSample).decode
         self._matrix = FeatureReader(spec).matrix
+        self._width = len(spec.features)
         self._classes = {label: index for index, label in enumerate(spec.classes or (0, 1))}
         self._ours: dict[str, bool] = {}
 
@@ -69,7 +69,8 @@ class SampleReader:
             yield record.offset, trigger
 
     def _samples(self, records: Sequence[Record]) -> Iterator[Samples]:
-        offsets, found = self._decoded(records)
+        offsets, found = decode_samples(self._decode, records, self._spec.name)
+        offsets, found = keep(offsets, found, self._is_ours, self._spec.name)
         if self._learner.revisions == "ignore" and any(sample.revision for sample in found):
             first = [position for position, sample in enumerate(found) if not sample.revision]
             offsets, found = [offsets[i] for i in first], [found[i] for i in first]
@@ -84,30 +85,8 @@ class SampleReader:
                 served=self._served(found),
             )
 
-    def _decoded(self, records: Sequence[Record]) -> tuple[list[int], list[LearnableSample]]:
-        try:
-            found = [self._decode(record.value) for record in records]  # type: ignore[arg-type]  # None is refused
-        except DECODE_ERRORS:
-            found = []
-        width = len(self._spec.features)
-        if found and all(len(s.features) == width and s.label in self._classes for s in found):
-            return [record.offset for record in records], found
-        return self._one_by_one(records)
-
-    def _one_by_one(self, records: Sequence[Record]) -> tuple[list[int], list[LearnableSample]]:
-        good = []
-        for record in records:
-            try:
-                sample = decode(LearnableSample, record.value)
-                if len(sample.features) != len(self._spec.features) or sample.label not in self._classes:
-                    raise InvalidEvent("invalid_field", "it has other features or labels than the stream declares")
-            except InvalidEvent as error:
-                log.warning(
-                    "the record at offset %d of %s.samples is skipped: %s", record.offset, self._spec.name, error
-                )
-            else:
-                good.append((record.offset, sample))
-        return [offset for offset, _ in good], [sample for _, sample in good]
+    def _is_ours(self, sample: LearnableSample) -> bool:
+        return len(sample.features) == self._width and sample.label in self._classes
 
     def _served(self, found: Sequence[LearnableSample]) -> NDArray[np.float64]:
         """Return the scores of the lineage's version that served or shadowed each event; NaN where none did."""
@@ -119,11 +98,11 @@ class SampleReader:
         return np.array([unknown if score is None else score.scores or unknown for score in served], dtype=np.float64)
 
     def _served_score(self, sample: LearnableSample) -> LearnableSample | ShadowScore | None:
-        if self._is_ours(sample.model_id):
+        if self._of_lineage(sample.model_id):
             return sample
-        return next((shadow for shadow in sample.shadows if self._is_ours(shadow.model_id)), None)
+        return next((shadow for shadow in sample.shadows if self._of_lineage(shadow.model_id)), None)
 
-    def _is_ours(self, model_id: str) -> bool:
+    def _of_lineage(self, model_id: str) -> bool:
         ours = self._ours.get(model_id)
         if ours is None:
             lineage, _, offset = model_id.rpartition("@")

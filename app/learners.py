@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from aiokafka import AIOKafkaProducer
 
-from agents.learnable import TRIGGER_KEY
+from agents.samplelog import TRIGGER_KEY
 from app.models import read_registry
 from schemas.errors import PenstockError
 from schemas.events import ModelVersion, Trigger

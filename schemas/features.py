@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from schemas.errors import InvalidEvent
 from schemas.events import Event, Id, TimeMs
 from schemas.streams import StreamSpec
-from schemas.wire import DECODE_ERRORS, invalid_event
+from schemas.wire import decode_each
 
 
 class FeatureEvent(Event, frozen=True, kw_only=True, gc=False):
@@ -57,20 +57,8 @@ class FeatureReader:
         self._decode = msgspec.json.Decoder(feature_event_type(spec)).decode
 
     def read(self, values: Sequence[bytes | None]) -> tuple[list[FeatureEvent], dict[int, InvalidEvent]]:
-        """Decode `values`; return the good events in order and, by position, why the others are bad.
-
-        About 0.9 µs per event of ten features; a bad value costs one exception, never its neighbours.
-        """
-        events: list[FeatureEvent] = []
-        bad: dict[int, InvalidEvent] = {}
-        decoded = map(self._decode, values)  # type: ignore[arg-type]  # None is refused by the decoder
-        while True:
-            try:
-                events.extend(decoded)  # keeps what it got when a value fails, and can go on after it
-                return events, bad
-            except DECODE_ERRORS as error:
-                position = len(events) + len(bad)
-                bad[position] = invalid_event(values[position], error)
+        """Decode `values`, as `decode_each` does; about 0.9 µs per event of ten features."""
+        return decode_each(self._decode, values)
 
     def rows(self, events: Iterable[FeatureEvent]) -> list[tuple[float | None, ...]]:
         """Return each event's features as a tuple in declared order."""

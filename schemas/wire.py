@@ -1,7 +1,7 @@
 """The wire codec: JSON, by msgspec. One encoder and one decoder per event type serve the whole process."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import cache
 from typing import TypeVar, cast
 
@@ -36,6 +36,25 @@ def decode(event_type: type[T], value: bytes | None) -> T:
         return cast(T, decoder(event_type).decode(cast(bytes, value)))  # None is refused with a TypeError
     except DECODE_ERRORS as error:
         raise invalid_event(value, error) from error
+
+
+def decode_each(
+    decode: Callable[[bytes], T], values: Sequence[bytes | None]
+) -> tuple[list[T], dict[int, InvalidEvent]]:
+    """Decode `values`; return the good events in order and, by position, why the others are bad.
+
+    A bad value costs one exception, never its neighbours.
+    """
+    events: list[T] = []
+    bad: dict[int, InvalidEvent] = {}
+    decoded = map(decode, values)  # type: ignore[arg-type]  # None is refused by the decoder
+    while True:
+        try:
+            events.extend(decoded)  # keeps what it got when a value fails, and can go on after it
+            return events, bad
+        except DECODE_ERRORS as error:
+            position = len(events) + len(bad)
+            bad[position] = invalid_event(values[position], error)
 
 
 # What msgspec raises on bytes that are not the expected event: a null value is a TypeError, bytes that
