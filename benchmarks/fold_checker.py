@@ -106,11 +106,9 @@ def learner_differences(fold: Fold, records: Sequence[LogRecord], told: Told) ->
     if offsets != expected:
         found.append(f"{len(offsets)} snapshots were published where the fold has {len(expected)}, or at other offsets")
     models = {snapshot.next_offset: snapshot.model for snapshot in fold.snapshots}
-    found += [
-        f"the snapshot at offset {offset} is another model than the fold's"
-        for offset, model in told.snapshots
-        if model is not None and model != models.get(offset)
-    ]
+    others = [offset for offset, model in told.snapshots if model is not None and model != models.get(offset)]
+    if others:
+        found.append(f"{len(others)} snapshots, the first at offset {others[0]}, are other models than the fold's")
     if not any(snapshot.model for snapshot in told.snapshots):
         found.append("there is no snapshot to compare")
     return found

@@ -1,11 +1,13 @@
 """What the benchmarks and the chaos run are built from does what their results rely on, on Apache Kafka."""
 
+import json
 import subprocess
 import sys
 import time
 from collections import Counter
 from pathlib import Path
 
+import msgspec
 import pytest
 from aiokafka import AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
@@ -16,7 +18,9 @@ from benchmarks import synthetic
 from benchmarks.bad_events import KINDS
 from benchmarks.chaos_producer import GOOD
 from benchmarks.comparison import differences
+from benchmarks.label_producer import Journaled
 from benchmarks.plain import Kafka, until
+from benchmarks.workers import Penstock
 from tests.kafka.server import KafkaServer
 
 
@@ -66,6 +70,48 @@ def test_the_chaos_producer_says_of_each_event_where_it_is_and_what_is_wrong_wit
         at_home = row.key is None or (murmur2(row.key) & 0x7FFFFFFF) % synthetic.PARTITIONS == row.partition
         assert at_home == (kind != "wrong_partition")
         assert (event_id.encode() in (row.value or b"")) == (kind not in ("empty_value", "null_value"))
+
+
+def test_the_label_producer_says_of_each_label_where_it_is_and_what_must_become_of_it(
+    kafka: KafkaServer, tmp_path: Path
+) -> None:
+    with Penstock(tmp_path, kafka.bootstrap, synthetic.CONFIG) as penstock:
+        penstock.run("topics", "apply")
+    journal = tmp_path / "journal"
+    words = [kafka.bootstrap, str(journal), "1000", "7"]
+    with subprocess.Popen([sys.executable, "-m", "benchmarks.label_producer", *words]) as process:
+        time.sleep(4)
+        process.terminate()
+        assert process.wait(60) == 0
+    cluster = Kafka(kafka.bootstrap)
+    lines = map(msgspec.json.Decoder(Journaled).decode, journal.read_bytes().splitlines())
+    told = {(line.partition, line.offset): line.fate for line in lines if not line.fate.assumed}
+    labels = {(row.partition, row.offset): row for row in cluster.read(f"{synthetic.STREAM}.labels")}
+    assert told.keys() == labels.keys()
+    assert len(told) > 1_000
+    for place, fate in told.items():
+        assert labels[place].key == fate.entity_id.encode()
+        assert fate.event_id.encode() in (labels[place].value or b"")
+    events = [row.value or b"" for row in cluster.read(f"{synthetic.STREAM}.features")]
+    first = {fate.event_id for fate in told.values() if fate.outcome == "sample"}
+    assert len(events) == len({json.loads(event)["event_id"] for event in events})
+    assert first <= {json.loads(event)["event_id"] for event in events}
+
+
+async def test_the_last_offsets_do_not_count_the_markers_of_transactions(cluster: Kafka, unique: str) -> None:
+    topic = f"{unique}.out"
+    async with AIOKafkaProducer(bootstrap_servers=cluster.bootstrap, transactional_id=unique) as producer:
+        for _ in range(2):
+            await producer.begin_transaction()
+            await producer.send_and_wait(topic, b"value", partition=2)
+            await producer.commit_transaction()
+    assert cluster.last_offsets(topic) == {2: 3}
+    assert cluster.ends(topic) == {2: 4}
+
+
+def test_records_can_be_given_their_times(cluster: Kafka, unique: str) -> None:
+    cluster.fill(f"{unique}.in", [(b"a", b"1"), (b"a", b"2")], [1_000, 2_000])
+    assert [row.time_ms for row in cluster.read(f"{unique}.in")] == [1_000, 2_000]
 
 
 async def test_a_reader_sees_aborted_records_only_when_it_asks_for_uncommitted_ones(

@@ -110,7 +110,7 @@ def test_a_sample_that_was_learnt_in_the_place_of_another_is_found_though_the_co
     found = differences(ONLINE, told_by(ONLINE, [LOG[1], *LOG[1:]], 333))
     assert not any("took" in each for each in found)
     assert any("differs from the fold in its model" in each for each in found)
-    assert sum("another model" in each for each in found) == 4
+    assert any(each.startswith("4 snapshots, the first at offset") for each in found)
 
 
 def test_a_snapshot_that_is_missing_or_there_twice_is_found() -> None:
