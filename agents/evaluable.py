@@ -36,7 +36,7 @@ class EvaluatedSample(Event, frozen=True, kw_only=True, gc=False):
     assumed: bool = False
 
 
-class SampleReader:
+class EvaluableReader:
     """Reads the samples of one stream. Triggers for learners stand between them and are passed over."""
 
     def __init__(self, spec: StreamSpec) -> None:

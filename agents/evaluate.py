@@ -5,11 +5,11 @@ import base64
 import hashlib
 import logging
 import math
-from typing import Literal
+from typing import Final, Literal, NamedTuple
 
 import msgspec
 
-from agents.evaluable import SampleReader
+from agents.evaluable import EvaluableReader
 from ml.errors import ModelPayloadInvalid
 from ml.evaluation.evaluator import Evaluator, Folded, Report
 from ml.evaluation.gates import Finding, GateRules, Kind
@@ -46,7 +46,7 @@ class Evaluate(Stage):
         self._source = TopicPartition(self._topics.samples, 0)
         self._scoring, self._windows, self._gates = rules_of(spec)
         self._rules = msgspec.json.encode([self._scoring, self._windows])
-        self._reader = SampleReader(spec)
+        self._reader = EvaluableReader(spec)
         self._forget()
 
     def _forget(self) -> None:
@@ -88,7 +88,9 @@ class Evaluate(Stage):
                 self._report(found, outbox)
             else:
                 key = self._spec.name.encode()
-                outbox.add(self._topics.alerts, 0, key, encode(alert_of(self._spec.name, found)))
+                alert = alert_of(self._spec.name, found)
+                log.warning("stream %s: %s", self._spec.name, alert.message)
+                outbox.add(self._topics.alerts, 0, key, encode(alert))
                 outbox.add(self._topics.retrain, 0, key, encode(request_of(self._spec.name, found)))
         self._metrics.count(m.SAMPLES_EVALUATED, len(batch.records), self._spec.name)
         for reason, count in folded.missed.items():
@@ -132,17 +134,20 @@ class Evaluate(Stage):
         self._memory.save(checkpoint, outbox)
         self._unsaved, self._unsaved_since_ms = 0, None
 
+    async def close(self) -> None:
+        """Show no figures of a stream that another worker may evaluate by now."""
+        self._metrics.forget(m.PERFORMANCE, self._spec.name)
+
 
 def rules_of(spec: StreamSpec) -> tuple[Scoring, WindowRules, GateRules]:
     """Return what the stream's declaration says of evaluation, in the words of `ml`."""
     rules = spec.evaluation
-    maturity = spec.join.window_minutes if rules.maturity_minutes is None else rules.maturity_minutes
     return (
         Scoring(spec.task, len(spec.classes) or 2, spec.threshold),
         WindowRules(
             samples=rules.window_samples,
             span_ms=rules.window_minutes * MINUTE_MS,
-            ripens_ms=(maturity + spec.join.lateness_minutes) * MINUTE_MS,
+            ripens_ms=spec.ripens_ms,
         ),
         GateRules(
             min_samples=rules.min_samples,
@@ -174,25 +179,45 @@ def performance_of(spec: StreamSpec, report: Report) -> Performance:
     )
 
 
-_SAYS: dict[Kind, tuple[Literal["medium", "high"], str]] = {
-    "accuracy": ("high", "accuracy {value:.4f} is below {threshold:.4f}, which its reference {reference:.4f} allows"),
-    "false_positive_rate": ("high", "the false-positive rate {value:.4f} is above its limit {threshold:.4f}"),
-    "latency": ("medium", "the median latency {value:.0f} ms is above its limit {threshold:.0f} ms"),
-    "error_drift": ("medium", "the share of errors rose from {reference:.4f} to {value:.4f} over the last {n} samples"),
+class _Words(NamedTuple):
+    severity: Literal["medium", "high"]
+    message: str
+    recommendation: str
+
+
+_CHANGED: Final = "Look at what changed in the events and their labels; training anew has been asked for."
+_SAYS: Final[dict[Kind, _Words]] = {
+    "accuracy": _Words(
+        "high", "accuracy {value:.4f} is below {threshold:.4f}, which its reference {reference:.4f} allows", _CHANGED
+    ),
+    "false_positive_rate": _Words(
+        "high", "the false-positive rate {value:.4f} is above its limit {threshold:.4f}", _CHANGED
+    ),
+    "latency": _Words(
+        "medium",
+        "the median latency {value:.0f} ms is above its limit {threshold:.0f} ms",
+        "Look at ml_consumer_lag_events and ml_step_seconds: more workers, or a smaller model.",
+    ),
+    "error_drift": _Words(
+        "medium",
+        "the share of errors rose from {reference:.4f} to {value:.4f} over the last {n} samples",
+        _CHANGED,
+    ),
 }
 
 
 def alert_of(stream: str, finding: Finding) -> Alert:
     """Return what a person is told."""
-    severity, says = _SAYS[finding.kind]
+    words = _SAYS[finding.kind]
+    message = words.message.format(**msgspec.structs.asdict(finding))
     return Alert(
         id=_id_of("alert", stream, finding),
         stream=stream,
         kind=finding.kind,
-        severity=severity,
+        severity=words.severity,
         subject=finding.model_id,
-        message=f"model {finding.model_id}, {finding.window}: {says.format(**msgspec.structs.asdict(finding))}",
-        recommendation="Look at what changed in the events and their labels; training anew has been asked for.",
+        message=f"model {finding.model_id}, {finding.window}: {message}",
+        recommendation=words.recommendation,
         raised_time_ms=finding.time_ms,
         value=finding.value,
         threshold=finding.threshold,

@@ -227,6 +227,11 @@ class Join(Stage):
         )
         self._memory.save(checkpoint, outbox)
 
+    async def close(self) -> None:
+        """Give the memory back, and show nothing of a partition that another worker may have by now."""
+        self._reset()
+        self._metrics.forget(m.JOIN_PENDING, self._spec.name, str(self._partition))
+
 
 class Tape:
     """Reads batches up to one offset after the other."""

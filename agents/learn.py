@@ -15,7 +15,7 @@ import msgspec
 
 from agents.blobs import Blobs
 from agents.hosts import Host
-from agents.learnable import SampleReader
+from agents.learnable import LearnableReader
 from agents.publishing import Publisher
 from ml.errors import ModelError, ModelPayloadInvalid
 from ml.learning.comparison import Standing
@@ -78,7 +78,7 @@ class Learn(Stage):
         self._clock = clock
         self._topics = StreamTopics(spec.name)
         self._source = TopicPartition(self._topics.samples, 0)
-        self._reader = SampleReader(spec, lineage, learner)
+        self._reader = LearnableReader(spec, lineage, learner)
         self._taken = 0
         self._next_offset = 0
         self._published_offset = -1
@@ -197,6 +197,8 @@ class Learn(Stage):
             model_id=version.model_id,
             metrics=metrics,
         )
+        if action == "kept_back":
+            log.warning("stream %s: snapshot %s is kept back: %s", self._spec.name, version.model_id, reason)
         self._write(told, outbox)
         for pruned in await self._publisher.prune(outbox):
             reason = f"it never served, and {self._learner.keep_snapshots} newer snapshots did not either"
@@ -224,7 +226,6 @@ class Learn(Stage):
 
     def _build(self, start_from: bytes | None, dumped: bytes | None) -> Callable[[], OnlineLearner]:
         learner = self._learner
-        maturity = self._spec.evaluation.maturity_minutes
         assert learner.strategy is not None, "the settings' defaults are filled in before"
         assert learner.batch_size is not None
         assert learner.max_buffer is not None
@@ -240,9 +241,10 @@ class Learn(Stage):
                 max_buffer=learner.max_buffer,
                 period_ms=learner.period_minutes * MINUTE_MS,
                 accuracy_drop=self._spec.evaluation.accuracy_drop,
+                threshold=self._spec.threshold,
             ),
             compare_samples=learner.publish_every,
-            maturity_ms=(self._spec.join.window_minutes if maturity is None else maturity) * MINUTE_MS,
+            maturity_ms=self._spec.ripens_ms,
             start_from=start_from,
             dumped=dumped,
         )

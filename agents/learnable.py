@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from agents.publishing import is_snapshot
 from agents.samplelog import TRIGGER_KEY, decode_samples, keep
 from ml.learning.samples import Samples
 from schemas.errors import InvalidEvent
@@ -33,7 +34,7 @@ class LearnableSample(Event, frozen=True, kw_only=True, gc=False):
     shadows: tuple[ShadowScore, ...] = ()
 
 
-class SampleReader:
+class LearnableReader:
     """Reads records for one lineage of one stream. Corrected labels are left out unless the learner applies them.
 
     A record that is no sample of the stream is logged and left out, as every fold of the log must do alike.
@@ -47,7 +48,6 @@ class SampleReader:
         self._matrix = FeatureReader(spec).matrix
         self._width = len(spec.features)
         self._classes = {label: index for index, label in enumerate(spec.classes or (0, 1))}
-        self._ours: dict[str, bool] = {}
 
     def read(self, records: Sequence[Record]) -> Iterator[Samples | tuple[int, Trigger]]:
         """Yield runs of samples, and between them each trigger for this lineage with its offset. About 2 µs each."""
@@ -103,9 +103,4 @@ class SampleReader:
         return next((shadow for shadow in sample.shadows if self._of_lineage(shadow.model_id)), None)
 
     def _of_lineage(self, model_id: str) -> bool:
-        ours = self._ours.get(model_id)
-        if ours is None:
-            lineage, _, offset = model_id.rpartition("@")
-            ours = (lineage == self._lineage and offset.isdigit()) or model_id == self._learner.start_from
-            self._ours[model_id] = ours
-        return ours
+        return model_id == self._learner.start_from or is_snapshot(self._lineage, model_id)

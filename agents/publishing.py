@@ -2,12 +2,13 @@
 
 import asyncio
 from collections.abc import Callable, Mapping
+from typing import Literal
 
 import msgspec
 
 from agents.serving import find_version
 from ml.learning.online import Snapshot
-from schemas.errors import PenstockError
+from schemas.errors import RetryableError
 from schemas.events import Command, Deployment, ModelVersion
 from schemas.streams import LearnerSpec, StreamSpec
 from schemas.wire import encode
@@ -20,6 +21,17 @@ from topics.specs import StreamTopics
 def model_id_of(lineage: str, samples_offset: int) -> str:
     """Return the id of the snapshot that has learnt all samples before `samples_offset`."""
     return f"{lineage}@{samples_offset}"
+
+
+def is_snapshot(lineage: str, model_id: str) -> bool:
+    """Whether `model_id` is one that `model_id_of` gives for the lineage."""
+    name, _, offset = model_id.rpartition("@")
+    return name == lineage and offset.isdigit()
+
+
+def routed(deployment: Deployment) -> tuple[str, ...]:
+    """Return the ids of all models that the deployment names."""
+    return (deployment.champion, *deployment.shadows)
 
 
 class Publisher:
@@ -52,15 +64,15 @@ class Publisher:
     async def starting_payload(self) -> bytes | None:
         """Return the bytes of the version that the lineage starts from, verified; None without one.
 
-        Raises PenstockError when it is not registered, not signed, or damaged.
+        Raises RetryableError while it is not registered, another PenstockError when it is not signed or damaged.
         """
         if self._learner.start_from is None:
             return None
         version = find_version(self._models, self._learner.start_from)
         if version is None:
-            raise PenstockError(
-                f"learner {self._lineage!r} of stream {self._spec.name!r} is to start from model "
-                f"{self._learner.start_from!r}, which is not registered"
+            raise RetryableError(
+                f"learner {self._lineage!r} of stream {self._spec.name!r} waits for model "
+                f"{self._learner.start_from!r}, which it is to start from: register it"
             )
         self._signer.verify(version)
         return await asyncio.to_thread(self._store.get, version.sha256, version.size_bytes)
@@ -92,17 +104,18 @@ class Publisher:
         outbox.add(self._topics.models, 0, self._key, encode(version))
         return version
 
-    def ask_to_serve(self, version: ModelVersion, outbox: Outbox) -> bool:
-        """Ask control to put the version where its lineage is; return whether the lineage is, or shall be, anywhere."""
-        if self.serves():
+    def ask_to_serve(self, version: ModelVersion, outbox: Outbox) -> None:
+        """Ask control to put the version where its lineage is, or to make it the shadow that it is to begin as."""
+        action: Literal["succeed", "shadow"]
+        if self._is_routed():
             action = "succeed"
-        elif self._learner.shadow:
+        elif self._learner.shadow and not self._was_ever_routed():
             action = "shadow"
         else:
-            return False
+            return
         command = Command(
             stream=self._spec.name,
-            action=action,  # type: ignore[arg-type]  # one of the two above
+            action=action,
             model_id=version.model_id,
             expected_revision=None,
             issued_by=self._name,
@@ -110,26 +123,28 @@ class Publisher:
             correlation_id=f"{version.model_id}-{action}",
         )
         outbox.add(self._topics.commands, 0, self._key, encode(command))
-        return True
 
-    def serves(self) -> bool:
+    def _is_routed(self) -> bool:
         """Whether a version of the lineage, or the one that it started from, is champion or shadow by now."""
-        if not self._deployments.events:
-            return False
-        newest = self._deployments.events[-1]
-        routed = {newest.champion, *newest.shadows}
-        return self._learner.start_from in routed or any(
-            version.lineage == self._lineage
-            for version in (find_version(self._models, model_id) for model_id in routed)
-            if version is not None
+        newest = self._deployments.events[-1:]
+        return any(self._is_ours(model_id) for deployment in newest for model_id in routed(deployment))
+
+    def _was_ever_routed(self) -> bool:
+        """Whether one was at any time: then somebody has ended that."""
+        return any(
+            self._is_ours(model_id) for deployment in self._deployments.events for model_id in routed(deployment)
         )
+
+    def _is_ours(self, model_id: str) -> bool:
+        return model_id == self._learner.start_from or is_snapshot(self._lineage, model_id)
 
     async def prune(self, outbox: Outbox) -> list[str]:
         """Delete snapshots that never served, but the newest `keep_snapshots` of them; return the ids of the deleted.
 
-        The registrations stay, marked as pruned.
+        A shadow does not serve, but stays while it is one. The registrations stay, marked as pruned.
         """
-        served = {i for d in self._deployments.events for i in (d.champion, *d.shadows)}
+        history = self._deployments.events
+        served = {deployment.champion for deployment in history} | {i for d in history[-1:] for i in d.shadows}
         spare = [version for version in self._versions() if version.model_id not in served]
         pruned = spare[: -self._learner.keep_snapshots]
         ids = {version.model_id for version in pruned}

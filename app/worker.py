@@ -182,7 +182,7 @@ class Worker:
         self.metrics.clear(m.CONSUMER_LAG)
         for task in self.tasks():
             for source, lag in task.lag_events.items():
-                self.metrics.set(m.CONSUMER_LAG, lag, source.topic, str(source.partition))
+                self.metrics.set(m.CONSUMER_LAG, lag, task.name.group, source.topic, str(source.partition))
         self.metrics.clear(m.MODEL_MEMORY)
         for stream, model_id, size_bytes in self._shelf.loaded:
             self.metrics.set(m.MODEL_MEMORY, size_bytes, stream, model_id)

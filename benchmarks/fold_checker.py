@@ -11,7 +11,7 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 from agents.evaluate import Evaluate
-from agents.learnable import SampleReader
+from agents.learnable import LearnableReader
 from ml.learning.online import OnlineLearner, Settings, open_learner
 from ml.learning.samples import Samples
 from schemas.events import Checkpoint
@@ -58,7 +58,7 @@ class Fold:
     def __init__(self, spec: StreamSpec, lineage: str, learner: LearnerSpec) -> None:
         """`learner` has its strategy, batch size and buffer set."""
         self._every = learner.publish_every
-        self._reader = SampleReader(spec, lineage, learner)
+        self._reader = LearnableReader(spec, lineage, learner)
         self._learner = _fresh(spec, learner)
         self.taken = 0
         self.snapshots: list[Published] = []

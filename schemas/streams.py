@@ -100,6 +100,13 @@ class StreamSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     evaluation: EvaluationSpec = EvaluationSpec()
     learners: dict[str, LearnerSpec] = {}
 
+    @property
+    def ripens_ms(self) -> int:
+        """How long after an event, by label time, its labels are taken to have come: maturity, and lateness."""
+        maturity = self.evaluation.maturity_minutes
+        minutes = self.join.window_minutes if maturity is None else maturity
+        return (minutes + self.join.lateness_minutes) * MINUTE_MS
+
     def problems(self) -> list[str]:
         """Return one sentence for each thing that is wrong with this declaration."""
         found = []

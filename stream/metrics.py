@@ -89,7 +89,7 @@ CONSUMER_LAG = Metric(
     "gauge",
     "events",
     "Records between what a task has committed and the end of its partition.",
-    ("topic", "partition"),
+    ("group", "topic", "partition"),
 )
 COMMIT_SECONDS = Metric(
     "ml_commit_seconds",
@@ -102,7 +102,7 @@ STEP_SECONDS = Metric(
     "ml_step_seconds",
     "histogram",
     "seconds",
-    "Time the event loop was held by one step of a stage (the aim is below 20 ms).",
+    "Time of one step of a stage; it holds the event loop (the aim is below 20 ms), unless it waits for a process.",
     ("stage",),
 )
 LOOP_LAG = Metric(
@@ -111,7 +111,7 @@ LOOP_LAG = Metric(
     "seconds",
     "How late a timer of the worker's event loop fires.",
 )
-TASKS = Metric("ml_partition_tasks", "gauge", "tasks", "Partition tasks that run on this worker.", ("stage",))
+TASKS = Metric("ml_partition_tasks", "gauge", "tasks", "Partition tasks that run on this worker.", ("group", "stage"))
 TASK_RESTARTS = Metric(
     "ml_task_restarts_total",
     "counter",
@@ -232,6 +232,14 @@ class Metrics:
     def clear(self, metric: Metric) -> None:
         """Forget every label set of a gauge, before it is set anew."""
         self._gauges[metric].clear()
+
+    def forget(self, metric: Metric, *labels: str) -> None:
+        """Forget the values of a gauge whose first labels are these."""
+        gauge = self._gauges[metric]
+        for sample in next(iter(gauge.collect())).samples:
+            values = [sample.labels[name] for name in metric.labels]
+            if values[: len(labels)] == list(labels):
+                gauge.remove(*values)
 
     def observe(self, metric: Metric, seconds: float, *labels: str) -> None:
         """Count one duration into a histogram."""

@@ -165,7 +165,7 @@ class Role:
 
     def _count_tasks(self) -> None:
         for stage in {stage.name for stage in self._stages}:
-            self._metrics.set(m.TASKS, sum(name.stage == stage for name in self.tasks), stage)
+            self._metrics.set(m.TASKS, sum(name.stage == stage for name in self.tasks), self._settings.group, stage)
 
     def _failed(self, name: TaskName, error: BaseException) -> None:
         log.error("%s failed: %s", name, error)

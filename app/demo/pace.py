@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, TextIO
 
-_BURST_S: Final = 0.06  # after a pause at most this much is caught up at once: bursts would be latency
+_BURST_S: Final = 0.15  # after a pause at most this much is caught up at once: bursts would be latency
 
 
 class Pace:

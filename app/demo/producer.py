@@ -9,11 +9,12 @@ The embedded broker forgets what is more than 5 MB old in a partition, so nobody
 With `--follow-stdin` the process at the other end writes, line by line, how many records have come out: features
 that were answered (by a prediction or a dead letter that it has read) and labels that have become samples (or dead
 letters) that all their readers have read. Whoever stands at the end of the chain speaks for all readers before it:
-while more than 3 MB have not come out, nothing is sent. The narrowest place is `<s>.samples`, one partition that gets
-the samples of all labels, which are the largest records. When stdin ends, so does the producer.
+while more than 1 MB has not come out, nothing is sent. The narrowest place is `<s>.samples`, one partition that gets
+the samples of all labels, which are the largest records; two readers tell how far they are only every some hundred
+samples (1 MB). When stdin ends, so does the producer.
 
-The embedded broker answers a fetch with one batch of each partition, whatever its size. So records leave in bursts
-that make few batches: some hundred small ones per second are more than a reader can keep up with.
+The embedded broker answers a fetch with one batch of each partition, whatever its size. So records leave in bursts,
+each of which makes one batch per partition: many small ones are more than a reader can keep up with.
 
 On stdout it writes a line of JSON four times a second, and a last one with `"done": true`.
 """
@@ -38,10 +39,10 @@ from schemas.errors import FatalError, PenstockError, SettingsError
 from stream.connection import KafkaConnection
 from topics import StreamTopics
 
-MAX_BEHIND_BYTES: Final = 3_000_000
+MAX_BEHIND_BYTES: Final = 1_000_000
 RECORD_BYTES: Final = 600  # no record that a feature or a label leads to is larger
 DEFAULT_RATE: Final = 1_000.0  # leaves half of a two-core machine to others, and latency shows it
-_TICK_S: Final = 0.04
+_TICK_S: Final = 0.1
 _REPORT_S: Final = 0.25
 _FLUSH_S: Final = 30.0
 
@@ -171,7 +172,7 @@ def client_config(connection: KafkaConnection) -> dict[str, Any]:
         "client.id": f"{connection.client_id}-demo",
         "acks": "all",
         "enable.idempotence": True,
-        "linger.ms": 2,
+        "linger.ms": 100,  # a burst is flushed, so nothing lingers
         "partitioner": "murmur2_random",
         **{name: value for name, value in security.items() if value},
     }
@@ -190,8 +191,8 @@ def main() -> None:
     reporter = Reporter(sys.stdout, time.monotonic)
 
     def tick() -> None:
+        client.flush(_TICK_S)
         time.sleep(_TICK_S)
-        client.poll(0)
         reporter.report(sender)
 
     readers = Readers() if options.follow_stdin else None

@@ -50,15 +50,21 @@ class GatesState(msgspec.Struct, frozen=True, array_like=True):
 
     references: list[float]
     quiet_until_ms: dict[str, int]
+    family: str = ""
 
 
 class Gates:
-    """Judges the champion's mature windows, in their order. Keeps the reference and when each kind was last found."""
+    """Judges the champion's mature windows, in their order. Keeps the reference and when each kind was last found.
+
+    The reference is of one family of models, which are the versions of a lineage, or a single model: where another one
+    became the champion, it begins anew.
+    """
 
     def __init__(self, rules: GateRules) -> None:
         self._rules = rules
         self._references: list[float] = []
         self._quiet_until_ms: dict[str, int] = {}
+        self._family = ""
 
     def judge(
         self, measured: Measured, window: str, span_ms: tuple[int, int], event_head_ms: int, label_head_ms: int
@@ -67,6 +73,7 @@ class Gates:
         figures = measured.figures
         if measured.variant != CHAMPION or figures.n < self._rules.min_samples:
             return []
+        self._see(measured.model_id)
         limits: list[tuple[Kind, float | None, float | None, float | None]] = [
             ("false_positive_rate", figures.false_positive_rate, None, self._rules.max_false_positive_rate),
             ("latency", figures.latency_p50_ms, None, self._rules.max_latency_ms),
@@ -101,6 +108,12 @@ class Gates:
         self._quiet_until_ms[kind] = event_head_ms + self._rules.cooldown_ms
         return True
 
+    def _see(self, model_id: str) -> None:
+        """Begin a new reference when a model of another family has taken over; `lineage@offset` is one of a lineage."""
+        family = model_id.rpartition("@")[0] or model_id
+        if family != self._family:
+            self._family, self._references = family, []
+
     def _reference(self, accuracy: float) -> float | None:
         """Return what accuracy is compared with; None for a window that is itself part of the reference."""
         if self._rules.reference_accuracy is not None:
@@ -112,8 +125,9 @@ class Gates:
 
     def dump(self) -> GatesState:
         """Return the state."""
-        return GatesState(list(self._references), dict(self._quiet_until_ms))
+        return GatesState(list(self._references), dict(self._quiet_until_ms), self._family)
 
     def load(self, state: GatesState) -> None:
         """Take over a state."""
         self._references, self._quiet_until_ms = list(state.references), dict(state.quiet_until_ms)
+        self._family = state.family

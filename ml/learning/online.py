@@ -177,7 +177,7 @@ class OnlineLearner:
 
     def _hits(self, samples: Samples, count: int) -> int:
         scores = self.model.predict(samples.matrix[:count])
-        return int(np.count_nonzero(_classes(scores) == samples.labels[:count]))
+        return int(np.count_nonzero(_classes(scores, self.settings.threshold) == samples.labels[:count]))
 
 
 def open_learner(
@@ -242,7 +242,7 @@ def _samples(columns: list[bytes], n_features: int, classes: int) -> Samples:
     return Samples(*arrays)
 
 
-def _classes(scores: Scores) -> Labels:
+def _classes(scores: Scores, threshold: float) -> Labels:
     """Return the class that each row's scores speak for."""
-    classes: Labels = (scores > 0.5).astype(np.int64) if scores.ndim == 1 else scores.argmax(axis=1)
+    classes: Labels = (scores >= threshold).astype(np.int64) if scores.ndim == 1 else scores.argmax(axis=1)
     return classes

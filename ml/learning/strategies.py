@@ -23,7 +23,8 @@ _CHANCE = 2.0  # standard errors
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """`batch_size` is for mini_batch and adaptive; `period_ms`, of event time, for periodic and adaptive.
 
-    `accuracy_drop` is the share of its accuracy that a model may lose before the adaptive strategy learns.
+    `accuracy_drop` is the share of its accuracy that a model may lose before the adaptive strategy learns; a single
+    score of `threshold` and above predicts class 1.
     """
 
     strategy: Name = "adaptive"
@@ -31,6 +32,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     max_buffer: int = 1000
     period_ms: int = 24 * 3_600_000
     accuracy_drop: float = 0.05
+    threshold: float = 0.5
 
     def __post_init__(self) -> None:
         if min(self.batch_size, self.max_buffer, self.period_ms) < 1:
