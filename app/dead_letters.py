@@ -29,8 +29,8 @@ _FETCH_MAX_WAIT_MS: Final = 20
 _POLL_MS: Final = 200
 _POLL_RECORDS: Final = 500
 
-TopicName = Literal["features", "commands"]
-TOPIC_NAMES: Final[tuple[TopicName, ...]] = ("features", "commands")
+TopicName = Literal["features", "labels", "commands"]
+TOPIC_NAMES: Final[tuple[TopicName, ...]] = ("features", "labels", "commands")
 Place = tuple[int, int]  # partition and offset of the original, in the topic where it was refused
 
 
@@ -46,9 +46,12 @@ class Lane:
     def of(cls, stream: str, name: TopicName) -> "Lane":
         """Return the lane called `name` of a stream."""
         topics = StreamTopics(stream)
-        if name == "features":
-            return cls(name, topics.features, topics.features_dead)
-        return cls(name, topics.commands, topics.commands_dead)
+        topic, dead = {
+            "features": (topics.features, topics.features_dead),
+            "labels": (topics.labels, topics.labels_dead),
+            "commands": (topics.commands, topics.commands_dead),
+        }[name]
+        return cls(name, topic, dead)
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ import msgspec
 from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.errors import ProducerFenced
 
+from agents.joininput import LabelReader, Refused
 from app.dead_letters import REPLAY, Lane, Letter, Place, dead_letter_reader
 from schemas.errors import InvalidEvent, PenstockError
 from schemas.events import Command, DeadLetter
@@ -68,10 +69,11 @@ class Original(NamedTuple):
 class Examiner:
     """Finds out whether an original would be accepted now, by the very checks that refused it.
 
-    What only a model refuses (`no_score`) passes.
+    What only a model refuses (`no_score`) passes, and so does a label that only the join refuses, for when it came.
     """
 
     def __init__(self, spec: StreamSpec, lane: Lane, partitions: int, max_event_bytes: int) -> None:
+        self._spec = spec
         self._lane = lane
         self._partitions = partitions
         self._max_event_bytes = max_event_bytes
@@ -89,7 +91,7 @@ class Examiner:
         original = Original(self._home(letter), event.offset, event.dead_time_ms, letter.key, value)
         if self._lane.name == "commands":
             decode(Command, value)
-        elif refused := self._intake(original.partition).read(self._batch(original)).refused:
+        elif refused := self._refused(Batch(TopicPartition(self._lane.topic, original.partition), [original])):
             raise refused[0][1]
         return original
 
@@ -98,13 +100,12 @@ class Examiner:
             return letter.partition
         return int(partitions_of([letter.key], self._partitions)[0])
 
-    def _intake(self, partition: int) -> FeatureIntake:
-        """Return a new one: a placement judges the producer by all records that it has seen."""
-        placement = Placement(self._lane.topic, partition, self._partitions)
-        return FeatureIntake(self._reader, placement, self._max_event_bytes)
-
-    def _batch(self, original: Original) -> Batch:
-        return Batch(TopicPartition(self._lane.topic, original.partition), [original])
+    def _refused(self, batch: Batch) -> Refused:
+        """Return what would be refused. The placement is a new one: it judges a producer by all that it has seen."""
+        placement = Placement(self._lane.topic, batch.source.partition, self._partitions)
+        if self._lane.name == "labels":
+            return LabelReader(self._spec, placement, self._max_event_bytes, hash).read(batch)[1]
+        return FeatureIntake(self._reader, placement, self._max_event_bytes).read(batch).refused
 
 
 Send = Callable[[Sequence[tuple[Letter, Original]]], Awaitable[None]]

@@ -87,8 +87,9 @@ def replay_command(
 ) -> None:
     """Send the originals of dead letters back to their topic, each once, if they would be accepted now.
 
-    An event goes to the partition where its key belongs. What was kept only in part, or would come straight back,
-    stays and is told. Without transactions (ML_DELIVERY=at_least_once), one that is cut short may send some twice.
+    An event or a label goes to the partition where its key belongs. What was kept only in part, or would come straight
+    back, stays and is told. Whether the model can score an event, or the join still waits for a label, is not known
+    beforehand. Without transactions (ML_DELIVERY=at_least_once), one that is cut short may send some twice.
     """
     settings = context.settings()
     spec = context.stream(settings, stream_name)
@@ -177,7 +178,7 @@ def _replay_lines(outcome: Outcome, lane: Lane, dry_run: bool) -> Iterator[str]:
             f"{printable(kept.example)}"
         )
     if outcome.sent and not dry_run:
-        yield f"Those that the model refuses come back as new dead letters of {lane.topic}."
+        yield f"Those that are refused again come back as new dead letters of {lane.topic}."
 
 
 def _key(letter: Letter) -> str | None:

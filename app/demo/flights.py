@@ -109,8 +109,8 @@ def flights_stream() -> StreamSpec:
                 strategy="incremental",
                 publish_every=PUBLISH_SAMPLES,
                 shadow=True,
-                # Three days pass in a second, and a snapshot serves about two seconds after its samples: faster
-                # learning would follow what is over by then.
+                # Three days pass in a second, and what serves is older than that by half a snapshot and its deployment:
+                # faster learning would follow what is over by then.
                 parameters={"learning_rate": 0.002},
             )
         },

@@ -1,0 +1,141 @@
+"""Publishing: which snapshots ask to serve, and which are deleted, as the routing changes."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from agents.publishing import Publisher, is_snapshot, model_id_of
+from ml.learning.online import Snapshot
+from schemas.errors import RetryableError
+from schemas.events import Command, Deployment, ModelVersion
+from schemas.streams import LearnerSpec, StreamSpec
+from schemas.wire import decode
+from stores.artifacts import ArtifactMissing, ArtifactStore, ArtifactUntrusted, Signer
+from stream.batches import Outbox
+from stream.views import LogView
+from tests.support import deployment_of, version_of
+from topics import StreamTopics
+
+SPEC = StreamSpec(name="flights", features=("a", "b"))
+TOPICS = StreamTopics("flights")
+SHADOW = LearnerSpec(algorithm="river-logistic", publish_every=100, keep_snapshots=2, shadow=True)
+
+
+class Bench:
+    """A publisher whose records reach its own views at once, and a control that does whatever it is asked."""
+
+    def __init__(self, folder: Path, learner: LearnerSpec = SHADOW) -> None:
+        self.models = LogView(TOPICS.models, ModelVersion)
+        self.deployments = LogView(TOPICS.deployments, Deployment)
+        self.store = ArtifactStore(str(folder))
+        self.commands: list[Command] = []
+        self.publisher = Publisher(
+            SPEC, "online", learner, self.models, self.deployments, self.store, Signer(b"key"), lambda: 7
+        )
+
+    async def publish(self, offset: int) -> list[str]:
+        """Publish a snapshot at `offset`; return what was pruned."""
+        outbox = Outbox()
+        snapshot = Snapshot(payload=b"model %d" % offset, memory_bytes=1, learnt=offset, next_offset=offset)
+        version = await self.publisher.register(snapshot, {}, outbox)
+        self.publisher.ask_to_serve(version, outbox)
+        pruned = await self.publisher.prune(outbox)
+        for target, records in outbox.targets.items():
+            if target.topic == TOPICS.models:
+                self.models.fold(value for _, value in records)
+            if target.topic == TOPICS.commands:
+                self.commands += [decode(Command, value) for _, value in records]
+        return pruned
+
+    def route(self, champion: str, *shadows: str) -> None:
+        revision = len(self.deployments.events) + 1
+        self.deployments.events.append(
+            msgspec.structs.replace(deployment_of(SPEC, champion, revision), shadows=shadows)
+        )
+
+    def asked(self) -> Sequence[tuple[str, str]]:
+        return [(command.action, command.model_id) for command in self.commands]
+
+    def stored(self) -> list[int]:
+        """The offsets of the snapshots whose bytes are still there."""
+        found = []
+        for version in {version.model_id: version for version in self.models.events}.values():
+            try:
+                self.store.get(version.sha256, version.size_bytes)
+            except ArtifactMissing:
+                continue
+            found.append(version.samples_offset or 0)
+        return found
+
+
+async def test_a_shadow_that_was_replaced_has_never_served_and_is_pruned(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    for offset in range(100, 800, 100):
+        await bench.publish(offset)
+        bench.route("champion", model_id_of("online", offset))
+    # Two are kept beside the one that is a shadow when the newest is published, and that itself.
+    assert bench.stored() == [400, 500, 600, 700]
+    assert [v.model_id for v in bench.models.events if v.status == "pruned"] == [
+        "online@100",
+        "online@200",
+        "online@300",
+    ]
+
+
+async def test_what_was_champion_once_is_never_pruned(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    await bench.publish(100)
+    bench.route("online@100")
+    bench.route("another")
+    for offset in range(200, 800, 100):
+        await bench.publish(offset)
+    assert bench.stored() == [100, 500, 600, 700]
+
+
+async def test_bytes_that_another_version_shares_stay(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    await bench.publish(100)
+    twin = msgspec.structs.replace(bench.models.events[0], model_id="a copy", lineage="")
+    bench.models.events.append(twin)
+    for offset in range(200, 600, 100):
+        await bench.publish(offset)
+    assert "pruned" in {version.status for version in bench.models.events}
+    bench.store.get(twin.sha256, twin.size_bytes)
+
+
+async def test_a_lineage_that_somebody_took_out_stays_out(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    await bench.publish(100)
+    await bench.publish(200)  # control refused the first: there was no champion yet
+    bench.route("champion", "online@200")
+    await bench.publish(300)
+    bench.route("champion")
+    await bench.publish(400)
+    assert bench.asked() == [("shadow", "online@100"), ("shadow", "online@200"), ("succeed", "online@300")]
+
+
+async def test_what_a_learner_started_from_is_where_its_snapshots_go(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, msgspec.structs.replace(SHADOW, shadow=False, start_from="root"))
+    bench.route("root")
+    await bench.publish(100)
+    assert bench.asked() == [("succeed", "online@100")]
+    assert bench.models.events[0].parent == "root"
+
+
+async def test_a_start_is_waited_for_and_must_be_signed(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, msgspec.structs.replace(SHADOW, start_from="root"))
+    with pytest.raises(RetryableError, match="waits for model 'root'"):
+        await bench.publisher.starting_payload()
+    bench.models.events.append(version_of(SPEC, "root"))
+    with pytest.raises(ArtifactUntrusted):
+        await bench.publisher.starting_payload()
+
+
+@pytest.mark.parametrize(
+    ("model_id", "is_one"),
+    [("online@100", True), ("online@", False), ("online", False), ("other@100", False), ("online@x", False)],
+)
+def test_a_snapshot_is_known_by_its_id(model_id: str, is_one: bool) -> None:
+    assert is_snapshot("online", model_id) is is_one
