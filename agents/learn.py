@@ -9,14 +9,13 @@ import logging
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Literal
 
 import msgspec
 
 from agents.blobs import Blobs
 from agents.hosts import Host
 from agents.learnable import LearnableReader
-from agents.publishing import Publisher
+from agents.publishing import Prepared, Publisher
 from ml.errors import ModelError, ModelPayloadInvalid
 from ml.learning.comparison import Standing
 from ml.learning.online import OnlineLearner, Settings, Snapshot, Update, open_learner
@@ -36,7 +35,7 @@ from topics.specs import StreamTopics
 STAGE = "learn"
 FORMAT = 1
 REPEATED_SAMPLES = 256  # learnt in one go while opening, before others get a turn
-Action = Literal["published", "kept_back"]
+NOTHING = -1  # the offset before the first snapshot
 
 log = logging.getLogger("penstock.learn")
 
@@ -47,6 +46,7 @@ class LearnState(msgspec.Struct, frozen=True):
     lineage: str
     algorithm: str
     taken: int
+    published_offset: int
 
 
 class Learn(Stage):
@@ -81,33 +81,37 @@ class Learn(Stage):
         self._reader = LearnableReader(spec, lineage, learner)
         self._taken = 0
         self._next_offset = 0
-        self._published_offset = -1
+        self._published_offset = NOTHING
+        self._news: list[ModelUpdate | Prepared] = []
         self._checkpoint_due = 0.0
 
     async def open(self, committed: Mapping[TopicPartition, int]) -> None:
         """Restore the newest checkpoint, and learn again what was learnt since."""
         stop = committed[self._source]
+        self._forget_news()
         try:
             start = await self._restore(stop)
             if start is None:
-                start, self._taken = 0, 0
-                await self._host.start(self._build(await self._publisher.starting_payload(), None))
+                start, self._taken, self._published_offset = 0, 0, NOTHING
+                starting = await self._publisher.starting_payload()
+                await self._host.start(opener_of(self._spec, self._learner, start_from=starting))
         except ModelError as error:
             raise SettingsError(f"[streams.{self._spec.name}.learners.{self._lineage}]: {error}") from error
         self._next_offset = start
         async for batch in self._memory.read(self._source, start, stop):
             for piece in batch.cut(REPEATED_SAMPLES):
-                await self._fold(piece, None)
+                await self._fold(piece, again=True)
                 await asyncio.sleep(0)
         self._next_offset = stop
         self._checkpoint_due = self._clock() + self._checkpoint_interval_s
 
     async def process(self, batch: Batch, outbox: Outbox) -> None:
-        """Learn from the samples of the batch; publish a snapshot whenever one is due."""
-        await self._fold(batch, outbox)
+        """Learn from the samples, and take a snapshot whenever one is due; `save` writes what came of it."""
+        await self._fold(batch, again=False)
 
     async def save(self, outbox: Outbox) -> None:
-        """Write a checkpoint, when the last one is old enough."""
+        """Write what was done, publish the snapshots, and write a checkpoint when the last one is old enough."""
+        await self._write_news(outbox)
         if self._clock() < self._checkpoint_due:
             return
         checkpoint = Checkpoint(
@@ -115,7 +119,7 @@ class Learn(Stage):
             partition=self._source.partition,
             format=FORMAT,
             offsets={self._source.topic: self._next_offset},
-            state=msgspec.Raw(encode(LearnState(self._lineage, self._learner.algorithm, self._taken))),
+            state=msgspec.Raw(encode(self._state())),
             **await self._blobs.pack(await self._host.call("dump")),
         )
         self._memory.save(checkpoint, outbox)
@@ -123,7 +127,11 @@ class Learn(Stage):
 
     async def close(self) -> None:
         """End the learner's process, if it has one."""
+        self._forget_news()
         await self._host.close()
+
+    def _state(self) -> LearnState:
+        return LearnState(self._lineage, self._learner.algorithm, self._taken, self._published_offset)
 
     async def _restore(self, stop: int) -> int | None:
         """Go on from the newest checkpoint; return its offset, or None when there is none that fits."""
@@ -134,117 +142,107 @@ class Learn(Stage):
         try:
             if state.algorithm != self._learner.algorithm:
                 raise ModelPayloadInvalid(f"it is of {state.algorithm}")
-            await self._host.start(self._build(None, await self._blobs.unpack(checkpoint)))
+            dumped = await self._blobs.unpack(checkpoint)
+            await self._host.start(opener_of(self._spec, self._learner, dumped=dumped))
         except (ModelPayloadInvalid, ArtifactMissing, ArtifactCorrupted) as error:
             log.warning("learner %s begins anew, its checkpoint cannot be used: %s", self._lineage, error)
             return None
-        self._taken = state.taken
+        self._taken, self._published_offset = state.taken, state.published_offset
         return checkpoint.offsets[self._source.topic]
 
-    async def _fold(self, batch: Batch, outbox: Outbox | None) -> None:
-        """Learn from the batch; without an outbox everything that would be told has been told before."""
+    async def _fold(self, batch: Batch, *, again: bool) -> None:
+        """Learn from the batch; what is learnt `again` has been told before."""
         for run in self._reader.read(batch.records):
             if isinstance(run, Samples):
-                await self._take(run, outbox)
+                await self._take(run, again=again)
             else:
                 offset, trigger = run
                 log.info("learner %s: %s wants an update (offset %d)", self._lineage, trigger.issued_by, offset)
-                self._tell(await self._host.call("trigger"), outbox)
+                self._tell(await self._host.call("trigger"), again=again)
         self._next_offset = batch.next_offset
 
-    async def _take(self, samples: Samples, outbox: Outbox | None) -> None:
+    async def _take(self, samples: Samples, *, again: bool) -> None:
         """Learn `samples`, and stop for a snapshot after every so many since the learner began."""
         every, start = self._learner.publish_every, 0
         while start < len(samples):
             stop = min(len(samples), start + every - self._taken % every)
             piece = samples.between(start, stop)
-            self._tell(await self._host.call("take", piece), outbox)
+            self._tell(await self._host.call("take", piece), again=again)
             self._taken += len(piece)
             start = stop
-            if self._taken % every == 0 and outbox is not None:
-                await self._publish(int(piece.event_time_ms.max()), outbox)
-        if outbox is not None:
+            if self._taken % every == 0:
+                await self._snapshot(int(piece.event_time_ms.max()), publish=not again)
+        if not again:
             self._metrics.count(m.LEARNT_SAMPLES, len(samples), self._spec.name, self._lineage)
 
-    async def _publish(self, event_time_ms: int, outbox: Outbox) -> None:
-        """Register a snapshot, ask for it to serve unless it became worse, and prune what has no use any more."""
+    def _tell(self, updates: list[Update], *, again: bool) -> None:
+        if not again:
+            self._news += map(self._learnt, updates)
+
+    async def _snapshot(self, event_time_ms: int, *, publish: bool) -> None:
+        """Take a snapshot, if anything was learnt since the last one; it is stored while learning goes on."""
         snapshot: Snapshot = await self._host.call("snapshot")
         if snapshot.next_offset == self._published_offset:
-            return  # nothing was learnt since
+            return
         self._published_offset = snapshot.next_offset
-        standing: Standing | None = await self._host.call("standing")
-        metrics = {} if standing is None else {"brier": standing.own, "brier_in_use": standing.served}
-        version = await self._publisher.register(snapshot, metrics, outbox)
-        action: Action = "published"
-        reason = f"{self._learner.publish_every} more samples were taken"
-        if standing is not None and standing.own > standing.served + self._learner.publish_margin:
-            action = "kept_back"
-            reason = (
-                f"over the newest {standing.samples} mature samples its Brier score {standing.own:.4f} is worse than "
-                f"{standing.served:.4f} of the version in use by more than {self._learner.publish_margin}"
-            )
-        else:
-            self._publisher.ask_to_serve(version, outbox)
-        told = ModelUpdate(
+        if publish:
+            standing: Standing | None = await self._host.call("standing")
+            self._news.append(self._publisher.prepare(snapshot, standing, event_time_ms))
+
+    def _forget_news(self) -> None:
+        for told in self._news:
+            if isinstance(told, Prepared):
+                told.storing.cancel()
+        self._news = []
+
+    def _learnt(self, update: Update) -> ModelUpdate:
+        return ModelUpdate(
             stream=self._spec.name,
             lineage=self._lineage,
-            action=action,
-            reason=reason,
-            samples=snapshot.learnt,
-            first_offset=0,
-            last_offset=snapshot.next_offset - 1,
-            event_time_ms=event_time_ms,
-            model_id=version.model_id,
-            metrics=metrics,
+            action="learnt",
+            reason=update.reason,
+            samples=update.samples,
+            first_offset=update.first_offset,
+            last_offset=update.last_offset,
+            event_time_ms=update.event_time_ms,
         )
-        if action == "kept_back":
-            log.warning("stream %s: snapshot %s is kept back: %s", self._spec.name, version.model_id, reason)
-        self._write(told, outbox)
-        for pruned in await self._publisher.prune(outbox):
-            reason = f"it never served, and {self._learner.keep_snapshots} newer snapshots did not either"
-            self._write(msgspec.structs.replace(told, action="pruned", reason=reason, model_id=pruned), outbox)
 
-    def _tell(self, updates: list[Update], outbox: Outbox | None) -> None:
-        if outbox is None:
-            return
-        for update in updates:
-            told = ModelUpdate(
-                stream=self._spec.name,
-                lineage=self._lineage,
-                action="learnt",
-                reason=update.reason,
-                samples=update.samples,
-                first_offset=update.first_offset,
-                last_offset=update.last_offset,
-                event_time_ms=update.event_time_ms,
-            )
-            self._write(told, outbox)
+    async def _write_news(self, outbox: Outbox) -> None:
+        """Write what the learner did since the last commit, in its order."""
+        news, self._news = self._news, []
+        for told in news:
+            updates = await self._publisher.publish(told, outbox) if isinstance(told, Prepared) else [told]
+            for update in updates:
+                outbox.add(self._topics.updates, 0, self._spec.name.encode(), encode(update))
+                self._metrics.count(m.LEARNER_UPDATES, 1, self._spec.name, self._lineage, update.action)
 
-    def _write(self, told: ModelUpdate, outbox: Outbox) -> None:
-        outbox.add(self._topics.updates, 0, self._spec.name.encode(), encode(told))
-        self._metrics.count(m.LEARNER_UPDATES, 1, self._spec.name, self._lineage, told.action)
 
-    def _build(self, start_from: bytes | None, dumped: bytes | None) -> Callable[[], OnlineLearner]:
-        learner = self._learner
-        assert learner.strategy is not None, "the settings' defaults are filled in before"
-        assert learner.batch_size is not None
-        assert learner.max_buffer is not None
-        return partial(
-            open_learner,
-            learner.algorithm,
-            len(self._spec.features),
-            len(self._spec.classes) or 1,
-            learner.parameters,
-            Settings(
-                strategy=learner.strategy,
-                batch_size=learner.batch_size,
-                max_buffer=learner.max_buffer,
-                period_ms=learner.period_minutes * MINUTE_MS,
-                accuracy_drop=self._spec.evaluation.accuracy_drop,
-                threshold=self._spec.threshold,
-            ),
-            compare_samples=learner.publish_every,
-            maturity_ms=self._spec.ripens_ms,
-            start_from=start_from,
-            dumped=dumped,
-        )
+def opener_of(
+    spec: StreamSpec, learner: LearnerSpec, *, start_from: bytes | None = None, dumped: bytes | None = None
+) -> Callable[[], OnlineLearner]:
+    """Return what opens a learner of the stream, here or in another process; see `open_learner` for what it raises.
+
+    `learner` has its strategy, batch size and buffer set.
+    """
+    assert learner.strategy is not None, "the settings' defaults are filled in before"
+    assert learner.batch_size is not None
+    assert learner.max_buffer is not None
+    return partial(
+        open_learner,
+        learner.algorithm,
+        len(spec.features),
+        len(spec.classes) or 1,
+        learner.parameters,
+        Settings(
+            strategy=learner.strategy,
+            batch_size=learner.batch_size,
+            max_buffer=learner.max_buffer,
+            period_ms=learner.period_minutes * MINUTE_MS,
+            accuracy_drop=spec.evaluation.accuracy_drop,
+            threshold=spec.threshold,
+        ),
+        compare_samples=learner.publish_every,
+        maturity_ms=spec.ripens_ms,
+        start_from=start_from,
+        dumped=dumped,
+    )

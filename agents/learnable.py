@@ -16,6 +16,8 @@ from schemas.streams import LearnerSpec, StreamSpec
 from schemas.wire import decode, decoder
 from stream.batches import Record
 
+REMEMBERED_MODELS = 1_000
+
 log = logging.getLogger("penstock.learn")
 
 
@@ -47,16 +49,16 @@ class LearnableReader:
         self._decode = decoder(LearnableSample).decode
         self._matrix = FeatureReader(spec).matrix
         self._width = len(spec.features)
+        self._ours: dict[str, bool] = {}
         self._classes = {label: index for index, label in enumerate(spec.classes or (0, 1))}
 
     def read(self, records: Sequence[Record]) -> Iterator[Samples | tuple[int, Trigger]]:
         """Yield runs of samples, and between them each trigger for this lineage with its offset. About 2 µs each."""
         start = 0
-        for position, record in enumerate(records):
-            if record.key == TRIGGER_KEY:
-                yield from self._samples(records[start:position])
-                start = position + 1
-                yield from self._trigger(record)
+        for position in [i for i, record in enumerate(records) if record.key == TRIGGER_KEY]:
+            yield from self._samples(records[start:position])
+            yield from self._trigger(records[position])
+            start = position + 1
         yield from self._samples(records[start:] if start else records)
 
     def _trigger(self, record: Record) -> Iterator[tuple[int, Trigger]]:
@@ -70,10 +72,10 @@ class LearnableReader:
 
     def _samples(self, records: Sequence[Record]) -> Iterator[Samples]:
         offsets, found = decode_samples(self._decode, records, self._spec.name)
-        offsets, found = keep(offsets, found, self._is_ours, self._spec.name)
+        if not self._are_ours(found):
+            offsets, found = keep(offsets, found, lambda sample: self._are_ours([sample]), self._spec.name)
         if self._learner.revisions == "ignore" and any(sample.revision for sample in found):
-            first = [position for position, sample in enumerate(found) if not sample.revision]
-            offsets, found = [offsets[i] for i in first], [found[i] for i in first]
+            offsets, found = first_labels(offsets, found)
         if found:
             yield Samples(
                 offsets=np.array(offsets, dtype=np.int64),
@@ -85,12 +87,16 @@ class LearnableReader:
                 served=self._served(found),
             )
 
-    def _is_ours(self, sample: LearnableSample) -> bool:
-        return len(sample.features) == self._width and sample.label in self._classes
+    def _are_ours(self, found: Sequence[LearnableSample]) -> bool:
+        """Whether all samples have the stream's features and one of its labels."""
+        return {len(s.features) for s in found} <= {self._width} and {s.label for s in found} <= self._classes.keys()
 
     def _served(self, found: Sequence[LearnableSample]) -> NDArray[np.float64]:
         """Return the scores of the lineage's version that served or shadowed each event; NaN where none did."""
         classes = len(self._spec.classes)
+        champions = {sample.model_id for sample in found}
+        if not any(map(self._of_lineage, champions)) and not any(sample.shadows for sample in found):
+            return np.full((len(found), classes) if classes else len(found), np.nan)
         served = [self._served_score(sample) for sample in found]
         if not classes:
             return np.array([np.nan if score is None else score.score for score in served], dtype=np.float64)
@@ -103,4 +109,17 @@ class LearnableReader:
         return next((shadow for shadow in sample.shadows if self._of_lineage(shadow.model_id)), None)
 
     def _of_lineage(self, model_id: str) -> bool:
-        return model_id == self._learner.start_from or is_snapshot(self._lineage, model_id)
+        if (ours := self._ours.get(model_id)) is None:
+            ours = model_id == self._learner.start_from or is_snapshot(self._lineage, model_id)
+            if len(self._ours) >= REMEMBERED_MODELS:
+                self._ours.clear()
+            self._ours[model_id] = ours
+        return ours
+
+
+def first_labels(
+    offsets: Sequence[int], found: Sequence[LearnableSample]
+) -> tuple[Sequence[int], Sequence[LearnableSample]]:
+    """Return the samples that are no revisions, with their offsets."""
+    first = [position for position, sample in enumerate(found) if not sample.revision]
+    return [offsets[i] for i in first], [found[i] for i in first]

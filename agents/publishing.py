@@ -1,21 +1,26 @@
 """Publishing: a learner's snapshot becomes a version of its lineage, serves or is kept back, and is pruned in time."""
 
 import asyncio
+import logging
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Literal
 
 import msgspec
 
 from agents.serving import find_version
+from ml.learning.comparison import Standing
 from ml.learning.online import Snapshot
 from schemas.errors import RetryableError
-from schemas.events import Command, Deployment, ModelVersion
+from schemas.events import Command, Deployment, ModelUpdate, ModelVersion
 from schemas.streams import LearnerSpec, StreamSpec
 from schemas.wire import encode
 from stores.artifacts import ArtifactStore, Signer
 from stream.batches import Outbox
 from stream.views import LogView
 from topics.specs import StreamTopics
+
+log = logging.getLogger("penstock.learn")
 
 
 def model_id_of(lineage: str, samples_offset: int) -> str:
@@ -32,6 +37,16 @@ def is_snapshot(lineage: str, model_id: str) -> bool:
 def routed(deployment: Deployment) -> tuple[str, ...]:
     """Return the ids of all models that the deployment names."""
     return (deployment.champion, *deployment.shadows)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Prepared:
+    """A snapshot that is on its way into the store; `storing` gives its SHA-256."""
+
+    snapshot: Snapshot
+    standing: Standing | None
+    event_time_ms: int
+    storing: asyncio.Future[str]
 
 
 class Publisher:
@@ -77,9 +92,48 @@ class Publisher:
         self._signer.verify(version)
         return await asyncio.to_thread(self._store.get, version.sha256, version.size_bytes)
 
-    async def register(self, snapshot: Snapshot, metrics: Mapping[str, float], outbox: Outbox) -> ModelVersion:
-        """Store and sign a snapshot; put its registration into `outbox`."""
-        sha256 = await asyncio.to_thread(self._store.put, snapshot.payload)
+    def prepare(self, snapshot: Snapshot, standing: Standing | None, event_time_ms: int) -> Prepared:
+        """Begin to store a snapshot, taken after an event of that time."""
+        storing = asyncio.ensure_future(asyncio.to_thread(self._store.put, snapshot.payload))
+        return Prepared(snapshot, standing, event_time_ms, storing)
+
+    async def publish(self, prepared: Prepared, outbox: Outbox) -> list[ModelUpdate]:
+        """Register a snapshot, ask for it to serve unless it became worse, prune what has no use any more.
+
+        Returns what is to be told of it.
+        """
+        snapshot, standing = prepared.snapshot, prepared.standing
+        metrics = {} if standing is None else {"brier": standing.own, "brier_in_use": standing.served}
+        version = self._describe(snapshot, await prepared.storing, metrics)
+        outbox.add(self._topics.models, 0, self._key, encode(version))
+        told = ModelUpdate(
+            stream=self._spec.name,
+            lineage=self._lineage,
+            action="published",
+            reason=f"{self._learner.publish_every} more samples were taken",
+            samples=snapshot.learnt,
+            first_offset=0,
+            last_offset=snapshot.next_offset - 1,
+            event_time_ms=prepared.event_time_ms,
+            model_id=version.model_id,
+            metrics=metrics,
+        )
+        if standing is not None and standing.own > standing.served + self._learner.publish_margin:
+            told = msgspec.structs.replace(told, action="kept_back", reason=self._worse(standing))
+            log.warning("stream %s: snapshot %s is kept back: %s", self._spec.name, version.model_id, told.reason)
+        else:
+            self._ask_to_serve(version, outbox)
+        why = f"it never served, and {self._learner.keep_snapshots} newer snapshots did not either"
+        pruned = await self._prune(outbox)
+        return [told, *(msgspec.structs.replace(told, action="pruned", reason=why, model_id=gone) for gone in pruned)]
+
+    def _worse(self, standing: Standing) -> str:
+        return (
+            f"over the newest {standing.samples} mature samples its Brier score {standing.own:.4f} is worse than "
+            f"{standing.served:.4f} of the version in use by more than {self._learner.publish_margin}"
+        )
+
+    def _describe(self, snapshot: Snapshot, sha256: str, metrics: Mapping[str, float]) -> ModelVersion:
         earlier = self._versions()
         version = ModelVersion(
             model_id=model_id_of(self._lineage, snapshot.next_offset),
@@ -100,11 +154,9 @@ class Publisher:
             lineage=self._lineage,
             samples_offset=snapshot.next_offset,
         )
-        version = msgspec.structs.replace(version, signature=self._signer.sign(version))
-        outbox.add(self._topics.models, 0, self._key, encode(version))
-        return version
+        return msgspec.structs.replace(version, signature=self._signer.sign(version))
 
-    def ask_to_serve(self, version: ModelVersion, outbox: Outbox) -> None:
+    def _ask_to_serve(self, version: ModelVersion, outbox: Outbox) -> None:
         """Ask control to put the version where its lineage is, or to make it the shadow that it is to begin as."""
         action: Literal["succeed", "shadow"]
         if self._is_routed():
@@ -138,7 +190,7 @@ class Publisher:
     def _is_ours(self, model_id: str) -> bool:
         return model_id == self._learner.start_from or is_snapshot(self._lineage, model_id)
 
-    async def prune(self, outbox: Outbox) -> list[str]:
+    async def _prune(self, outbox: Outbox) -> list[str]:
         """Delete snapshots that never served, but the newest `keep_snapshots` of them; return the ids of the deleted.
 
         A shadow does not serve, but stays while it is one. The registrations stay, marked as pruned.

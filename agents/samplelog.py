@@ -8,6 +8,7 @@ import msgspec
 
 from schemas.wire import decode_each
 from stream.batches import Record
+from stream.screening import without
 
 TRIGGER_KEY = b"trigger"
 
@@ -23,7 +24,7 @@ def decode_samples(
     found, bad = decode_each(decode, [record.value for record in records])
     for position, error in bad.items():
         log.warning("the record at offset %d of %s.samples is skipped: %s", records[position].offset, stream, error)
-    return [record.offset for position, record in enumerate(records) if position not in bad], found
+    return [record.offset for record in without(records, bad)], found
 
 
 def keep(

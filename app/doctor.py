@@ -12,7 +12,7 @@ from app import kafka_checks as kafka
 from app import local_checks as local
 from app.findings import Finding, problem, skipped
 from app.settings import Settings
-from app.stages import ROLES
+from app.stages import ROLES, inputs_of
 from schemas.errors import PenstockError, SettingsError
 from schemas.streams import StreamSpec
 from stream.connection import Cluster, KafkaConnection
@@ -60,6 +60,7 @@ async def attempt(subject: str, check: Check, timeout_s: float = CHECK_TIMEOUT_S
 
 def _local_checks(settings: Settings) -> Iterator[tuple[str, Check]]:
     yield "settings", partial(asyncio.to_thread, local.check_settings, settings)
+    yield "learners", partial(asyncio.to_thread, local.check_learners, settings)
     yield "signing key", partial(asyncio.to_thread, local.check_signing_key, settings)
     yield "artifact store", partial(asyncio.to_thread, local.check_store, settings)
     yield "metrics port", partial(local.check_port, settings)
@@ -81,7 +82,9 @@ async def _examine_stream(
         return
     for finding in await attempt(f"models of {spec.name}", partial(models.check, spec)):
         yield finding
-    for role in ROLES:
-        check = partial(kafka.check_progress, settings, connection, role, spec, cluster)
-        for finding in await attempt(f"{role} of {spec.name}", check):
+    groups = [(role, group, inputs) for role in ROLES for group, inputs in inputs_of(spec, role).items()]
+    for role, group, inputs in groups:
+        subject = f"{group} of {spec.name}"
+        check = partial(kafka.check_progress, settings, connection, cluster, subject, role, group, inputs)
+        for finding in await attempt(subject, check):
             yield finding

@@ -1,17 +1,16 @@
 """What the doctor asks Kafka: brokers, topics, transactions, models and champions, and how far the workers are."""
 
-import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final
 
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka import AIOKafkaProducer
 
 from agents.shelf import ModelShelf, opener
 from app.findings import Finding, ok, problem, skipped, warning
 from app.local_checks import find_signer
 from app.models import RegistryView, read_registry
-from app.partitions import admin_client, partition_count
+from app.partitions import admin_client, lag_of
 from app.registry import artifact_store
 from app.settings import Settings
 from app.stages import RoleName
@@ -22,13 +21,8 @@ from schemas.streams import StreamSpec
 from stores.artifacts import ArtifactUntrusted, Signer
 from stream import admin
 from stream.connection import Cluster, KafkaConnection
-from topics import StreamTopics, topics_of
+from topics import topics_of
 
-INPUTS: Final[Mapping[RoleName, Callable[[StreamTopics], str]]] = {
-    "score": lambda topics: topics.features,
-    "join": lambda topics: topics.predictions,
-    "learn": lambda topics: topics.commands,
-}
 _BROKER_TIMEOUT_S: Final = 5.0
 _SAFE_REPLICATION: Final = 3
 
@@ -84,7 +78,7 @@ async def check_transactions(settings: Settings, connection: KafkaConnection, cl
 
 
 class ModelCheck:
-    """Looks at the registered models, and loads each stream's champion just as a worker with these settings would."""
+    """Looks at the registered models, and loads what each stream routes to as a worker with these settings would."""
 
     def __init__(self, settings: Settings, connection: KafkaConnection) -> None:
         self._settings = settings
@@ -93,35 +87,54 @@ class ModelCheck:
         self._shelf = ModelShelf(self._open, settings.model_memory_bytes)
 
     async def check(self, spec: StreamSpec) -> list[Finding]:
-        """Say whether the stream's models can be trusted, and whether its champion can serve."""
+        """Say whether the stream's models can be trusted, and whether its champion and its shadows can be loaded."""
         registry = await read_registry(self._connection, spec)
-        return [self._signatures(spec, registry), await self._champion(spec, registry)]
+        return [self._signatures(spec, registry), *await self._routed(spec, registry)]
 
     def _signatures(self, spec: StreamSpec, registry: RegistryView) -> Finding:
         subject = f"models of {spec.name}"
-        if not registry.models:
+        models = [version for version in registry.models if version.status == "registered"]
+        if not models:
             return warning(
                 subject, "none is registered", f"`penstock models register --stream {spec.name} --file FILE`"
             )
-        bad = [version.model_id for version in registry.models if not self._is_signed(version)]
+        bad = [version.model_id for version in models if not self._is_signed(version)]
         if not bad:
-            return ok(subject, f"{len(registry.models)} registered, all signed with this machine's key")
-        sentence = f"{len(bad)} of {len(registry.models)} are not signed with this machine's key: {_some(bad)}"
+            return ok(subject, f"{len(models)} registered, all signed with this machine's key")
+        sentence = f"{len(bad)} of {len(models)} are not signed with this machine's key: {_some(bad)}"
         return warning(subject, sentence, "take the key that they were registered with, or register them again")
 
-    async def _champion(self, spec: StreamSpec, registry: RegistryView) -> Finding:
+    async def _routed(self, spec: StreamSpec, registry: RegistryView) -> list[Finding]:
+        """Load the champion and then its shadows, each with what was loaded before it."""
         subject = f"champion of {spec.name}"
         if registry.champion is None:
             remedy = f"`penstock models promote MODEL_ID --stream {spec.name}`, with a worker running"
-            return warning(subject, "there is none: events wait until a model is promoted", remedy)
+            return [warning(subject, "there is none: events wait until a model is promoted", remedy)]
         try:
-            version = registry.find(registry.champion)
-            await self._shelf.get(spec, version)
+            champion = await self._load(spec, registry, registry.champion)
         except PenstockError as error:
             remedy = "mend that, or promote another model; until then an earlier champion serves, or none"
-            return problem(subject, f"cannot serve: {error}", remedy)
-        self._shelf.route(version)
-        return ok(subject, f"{version.model_id} (revision {registry.revision}) is verified, opens and fits")
+            return [problem(subject, f"cannot serve: {error}", remedy)]
+        found = [ok(subject, f"{champion.model_id} (revision {registry.revision}) is verified, opens and fits")]
+        loaded = [champion]
+        for model_id in registry.shadows:
+            subject = f"shadow {model_id} of {spec.name}"
+            try:
+                loaded.append(await self._load(spec, registry, model_id, loaded))
+            except PenstockError as error:
+                remedy = f"mend that, or `penstock models unshadow {model_id} --stream {spec.name}`"
+                found.append(warning(subject, f"events are scored without it: {error}", remedy))
+            else:
+                found.append(ok(subject, "it is verified, opens and fits beside the champion"))
+        self._shelf.route(champion, loaded[1:])
+        return found
+
+    async def _load(
+        self, spec: StreamSpec, registry: RegistryView, model_id: str, beside: Sequence[ModelVersion] = ()
+    ) -> ModelVersion:
+        version = registry.find(model_id)
+        await self._shelf.get(spec, version, beside)
+        return version
 
     def _open(self, version: ModelVersion) -> Model:
         if self._signer is None:
@@ -146,44 +159,29 @@ def _usable_signer(settings: Settings) -> Signer | None:
 
 
 async def check_progress(
-    settings: Settings, connection: KafkaConnection, role: RoleName, spec: StreamSpec, cluster: Cluster
+    settings: Settings,
+    connection: KafkaConnection,
+    cluster: Cluster,
+    subject: str,
+    role: RoleName,
+    group: str,
+    topics: Sequence[str],
 ) -> list[Finding]:
-    """Say whether workers run the role, and how much of the stream waits for them."""
-    subject, group = f"{role} of {spec.name}", f"{settings.kafka_group_prefix}-{role}"
-    topic = INPUTS[role](StreamTopics(spec.name))
-    waiting, expired = await _lag(connection, group, topic)
-    if expired:
-        sentence = f"retention removed {expired:,} records of {topic} before {group} read them: they are lost to it"
-        return [problem(subject, sentence, "keep enough workers running, or raise the stream's retention_hours")]
-    queue = f"at most {waiting:,} records of {topic} wait" if waiting else f"nothing of {topic} waits"
+    """Say whether workers run a group of the role, and how much of its topics waits for them."""
+    group = f"{settings.kafka_group_prefix}-{group}"
+    queues = []
+    for topic in topics:
+        waiting, expired = await lag_of(connection, group, topic)
+        if expired:
+            sentence = f"retention removed {expired:,} records of {topic} before {group} read them: they are lost to it"
+            return [problem(subject, sentence, "keep enough workers running, or raise the stream's retention_hours")]
+        queues.append(f"at most {waiting:,} records of {topic} wait" if waiting else f"nothing of {topic} waits")
+    queue = ", ".join(queues)
     if cluster.embedded:  # it does not tell who is in a group
         return [ok(subject, queue)]
     if not (members := await _members(connection, group)):
         return [warning(subject, f"no worker runs this role; {queue}", f"`penstock worker --role {role}`")]
     return [ok(subject, f"{members} worker(s); {queue}")]
-
-
-async def _lag(connection: KafkaConnection, group: str, topic: str) -> tuple[int, int]:
-    """Return how many records at most are there for the group to read (some may be transactions' ends), and how
-    many it will never read because they are gone.
-    """
-    partitions = await partition_count(connection, topic)
-    consumer = AIOKafkaConsumer(group_id=group, enable_auto_commit=False, **connection.client_options())
-    try:
-        await consumer.start()
-        sources = [TopicPartition(topic, partition) for partition in range(partitions)]
-        consumer.assign(sources)
-        starts = await consumer.beginning_offsets(sources)
-        ends = await consumer.end_offsets(sources)
-        committed = await asyncio.gather(*[consumer.committed(source) for source in sources])
-    finally:
-        await consumer.stop()
-    waiting = expired = 0
-    for source, offset in zip(sources, committed, strict=True):
-        position = starts[source] if offset is None else offset
-        waiting += ends[source] - max(position, starts[source])
-        expired += max(0, starts[source] - position)
-    return waiting, expired
 
 
 async def _members(connection: KafkaConnection, group: str) -> int:

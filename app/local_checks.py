@@ -1,4 +1,4 @@
-"""What the doctor can see without Kafka: streams, signing key, artifact store, port."""
+"""What the doctor can see without Kafka: streams, learners, signing key, artifact store, port."""
 
 import asyncio
 import errno
@@ -7,9 +7,13 @@ from typing import Final
 
 import aiohttp
 
+from agents.learn import opener_of
 from app.findings import Finding, ok, problem, warning
 from app.registry import LOCAL_KEY, artifact_store
 from app.settings import Settings
+from app.stages import learner_of
+from ml.errors import ModelError
+from schemas.streams import LearnerSpec, StreamSpec
 from stores.artifacts import Signer, load_or_create_key
 
 _LEAST_KEY_BYTES: Final = 16
@@ -33,6 +37,33 @@ def check_settings(settings: Settings) -> list[Finding]:
             f"metrics_host {settings.metrics_host} lets other machines read /metrics and /health, without a login"
         )
         found.append(warning("settings", sentence, "see to it that only your network reaches it"))
+    return found
+
+
+def check_learners(settings: Settings) -> list[Finding]:
+    """Open every declared learner as a worker would, but without what it has learnt; the first takes a second."""
+    found = []
+    for spec in settings.streams:
+        for lineage, declared in spec.learners.items():
+            subject, learner = f"learner {lineage} of {spec.name}", learner_of(settings, declared)
+            if wrong := _learner_problems(spec, learner):
+                remedy = f"mend [streams.{spec.name}.learners.{lineage}], or the ML_ONLINE_ settings"
+                found += [problem(subject, sentence, remedy) for sentence in wrong]
+            else:
+                found.append(ok(subject, f"{learner.algorithm} can learn, by the strategy {learner.strategy}"))
+    return found
+
+
+def _learner_problems(spec: StreamSpec, learner: LearnerSpec) -> list[str]:
+    """Return what is wrong with a learner whose strategy, batch size and buffer are set."""
+    found = []
+    batch_size, max_buffer = learner.batch_size or 0, learner.max_buffer or 0
+    if learner.strategy in ("mini_batch", "adaptive") and batch_size > max_buffer:
+        found.append(f"batch_size {batch_size} is more than max_buffer {max_buffer}: no batch would ever be complete")
+    try:
+        opener_of(spec, learner)()
+    except ModelError as error:
+        found.append(str(error))
     return found
 
 

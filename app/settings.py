@@ -15,7 +15,7 @@ import msgspec
 
 from app.sources import Source, allowed
 from schemas.errors import SettingsError
-from schemas.streams import Strategy, StreamSpec
+from schemas.streams import Count, Share, Strategy, StreamSpec
 from stream.connection import KafkaConnection, SaslMechanism, SecurityProtocol
 from topics import MAX_MESSAGE_BYTES
 
@@ -29,8 +29,6 @@ Addresses = Annotated[
     ),
 ]
 Word = Annotated[str, msgspec.Meta(min_length=1)]
-Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
-Count = Annotated[int, msgspec.Meta(ge=1)]
 Millis = Annotated[int, msgspec.Meta(ge=1, le=86_400_000)]
 EventSize = Annotated[int, msgspec.Meta(ge=1, le=MAX_MESSAGE_BYTES)]
 Port = Annotated[int, msgspec.Meta(ge=0, le=65_535)]
@@ -57,7 +55,9 @@ class Settings:
     kafka_ssl_key_file: Annotated[str, "PEM file of its key; empty: the key is in the certificate's file."] = ""
     kafka_ssl_key_password: Annotated[str, "The password of an encrypted key file."] = field(default="", repr=False)
     kafka_client_id: Annotated[Word, "The name that brokers log for this client."] = "penstock"
-    kafka_group_prefix: Annotated[Word, "Consumer groups are called `<prefix>-<role>`."] = "penstock"
+    kafka_group_prefix: Annotated[
+        Word, "Consumer groups are `<prefix>-score`, `-join`, `-learn`, `-evaluate` and `-learn-<lineage>`."
+    ] = "penstock"
     kafka_session_timeout_ms: Annotated[Millis, "A silent worker loses its partitions after this time."] = 10_000
     kafka_request_timeout_ms: Annotated[Millis, "A request without an answer fails after this time."] = 30_000
     # A client has one fetch under way per broker: a busy partition waits this long for the idle ones beside it.
@@ -73,8 +73,10 @@ class Settings:
     model_memory_bytes: Annotated[Count, "The budget for loaded models; routed ones are never dropped."] = 2 * 1024**3
     model_threads: Annotated[Count, "Threads that one prediction call uses."] = 1
     online_strategy: Annotated[Strategy, "When a learner learns, unless its own table says otherwise."] = "adaptive"
-    online_batch_size: Annotated[Count, "How many samples a learner takes at once, likewise."] = 100
-    online_max_buffer: Annotated[Count, "The most samples that wait in a learner, likewise."] = 1000
+    online_batch_size: Annotated[Count, "Samples in a mini-batch, unless the learner's table says otherwise."] = 100
+    online_max_buffer: Annotated[
+        Count, "The most samples that wait to be learnt, unless the learner's table says otherwise."
+    ] = 1000
     checkpoint_interval_ms: Annotated[Millis, "The longest time that a learner has to repeat after a crash."] = 10_000
     max_event_bytes: Annotated[EventSize, "A larger event becomes a dead letter."] = 1024**2
     dead_letter_share: Annotated[Share, "A larger share of dead letters in the window stops the worker."] = 0.05

@@ -57,8 +57,8 @@ class Source:
         for name, kind in types.items():
             if name not in self.table:
                 continue
-            if (nested := _nested(kind)) is not None:
-                values[name], malformed = self._tables(name, *nested)
+            if (inner := nested(kind)) is not None:
+                values[name], malformed = self._tables(name, *inner)
                 problems += malformed
                 continue
             try:
@@ -96,9 +96,13 @@ class Source:
 
 def allowed(kind: Any) -> str:
     """Return in words what a field of type `kind` may be."""
-    if type(None) in get_args(kind):  # TOML has no null: one leaves the setting out
-        (kind,) = (part for part in get_args(kind) if part is not type(None))
-    match inspect.type_info(kind):
+    return _words(inspect.type_info(kind))
+
+
+def _words(info: inspect.Type) -> str:
+    match info:
+        case inspect.UnionType(types=(one, inspect.NoneType())):  # TOML has no null: one leaves the setting out
+            return _words(one)
         case inspect.Metadata(extra_json_schema={"description": words}):
             return str(words)
         case inspect.LiteralType(values=values):
@@ -121,7 +125,7 @@ def allowed(kind: Any) -> str:
             raise TypeError(f"no words for a setting of type {other}")
 
 
-def _nested(kind: Any) -> tuple[type[msgspec.Struct], bool] | None:
+def nested(kind: Any) -> tuple[type[msgspec.Struct], bool] | None:
     """Return the struct that a field of type `kind` is, or is a dict of, and which; None for other types."""
     many = get_origin(kind) is dict
     inner = get_args(kind)[1] if many else kind

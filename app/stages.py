@@ -1,7 +1,7 @@
 """A stream on this worker: its logs' views, its serving models, and the stages of each role."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Literal
 
@@ -19,7 +19,7 @@ from app.settings import Settings
 from ml.models.registry import learner_type
 from schemas.events import Alert, Deployment, ModelVersion
 from schemas.features import FeatureReader
-from schemas.streams import StreamSpec
+from schemas.streams import LearnerSpec, StreamSpec
 from schemas.wire import encode
 from stream.announcer import Announcer
 from stream.deadletters import DeadLetterGate
@@ -34,6 +34,32 @@ from topics.specs import StreamTopics
 
 RoleName = Literal["score", "join", "learn"]
 ROLES: tuple[RoleName, ...] = ("score", "join", "learn")
+
+
+def inputs_of(spec: StreamSpec, role: RoleName) -> Mapping[str, tuple[str, ...]]:
+    """Return the consumer groups that a role has for the stream, without the prefix, and the topics each reads."""
+    topics = StreamTopics(spec.name)
+    if role == "score":
+        return {"score": (topics.features,)}
+    if role == "join":
+        return {"join": (topics.predictions, topics.labels)}
+    of_samples = ("evaluate", *map(learner_group, spec.learners))
+    return {"learn": (topics.commands,)} | dict.fromkeys(of_samples, (topics.samples,))
+
+
+def learner_group(lineage: str) -> str:
+    """Return the consumer group of a learner, without the prefix."""
+    return f"learn-{lineage}"
+
+
+def learner_of(settings: Settings, declared: LearnerSpec) -> LearnerSpec:
+    """Return a learner as it is declared, with what its table leaves open taken from the settings."""
+    return msgspec.structs.replace(
+        declared,
+        strategy=declared.strategy or settings.online_strategy,
+        batch_size=declared.batch_size or settings.online_batch_size,
+        max_buffer=declared.max_buffer or settings.online_max_buffer,
+    )
 
 
 def now_ms() -> int:
@@ -82,19 +108,17 @@ class StreamStages:
 
     def stages(self, role: RoleName) -> list[StageSpec]:
         """Return the stages of `role` for this stream. What reads the same topic is in different consumer groups."""
-        stream, topics = self.spec.name, self._topics
-        if role == "score":
-            return [StageSpec(stream, "score", score.STAGE, (topics.features,), self._score)]
-        if role == "join":
-            return [StageSpec(stream, "join", join.STAGE, (topics.predictions, topics.labels), self._join)]
-        samples = (topics.samples,)
+        made: dict[str, tuple[str, Callable[[int, int], Stage]]] = {
+            "score": (score.STAGE, self._score),
+            "join": (join.STAGE, self._join),
+            "learn": (control.STAGE, self._control),
+            "evaluate": (evaluate.STAGE, self._evaluate),
+        }
+        made |= {learner_group(name): (learn.STAGE, partial(self._learn, name)) for name in self.spec.learners}
         return [
-            StageSpec(stream, "learn", control.STAGE, (topics.commands,), self._control, single=True),
-            StageSpec(stream, "evaluate", evaluate.STAGE, samples, self._evaluate, single=True),
-            *(
-                StageSpec(stream, f"learn-{lineage}", learn.STAGE, samples, partial(self._learn, lineage), single=True)
-                for lineage in self.spec.learners
-            ),
+            StageSpec(self.spec.name, group, stage, topics, make, single=role == "learn")
+            for group, topics in inputs_of(self.spec, role).items()
+            for stage, make in [made[group]]
         ]
 
     def _score(self, partition: int, partitions: int) -> Stage:
@@ -125,13 +149,7 @@ class StreamStages:
         return evaluate.Evaluate(self.spec, self._memory(evaluate.STAGE, partition), self._metrics)
 
     def _learn(self, lineage: str, partition: int, partitions: int) -> Stage:
-        chosen = self.spec.learners[lineage]
-        learner = msgspec.structs.replace(
-            chosen,
-            strategy=chosen.strategy or self._settings.online_strategy,
-            batch_size=chosen.batch_size or self._settings.online_batch_size,
-            max_buffer=chosen.max_buffer or self._settings.online_max_buffer,
-        )
+        learner = learner_of(self._settings, self.spec.learners[lineage])
         store = artifact_store(self._settings)
         return learn.Learn(
             self.spec,

@@ -14,11 +14,10 @@ from aiokafka import AIOKafkaConsumer
 from agents.serving import Serving
 from agents.shelf import ModelShelf
 from app.health import Pages, Report
+from app.local_checks import check_learners
 from app.registry import model_opener
 from app.settings import Settings
 from app.stages import ROLES, RoleName, StreamStages
-from ml.errors import ModelError
-from ml.models.registry import learner_type
 from schemas.errors import SettingsError
 from stream import admin
 from stream import metrics as m
@@ -72,7 +71,8 @@ class Worker:
         if not self._settings.streams:
             raise SettingsError("no stream is declared: write a [streams.<name>] table, or run `penstock stream init`")
         await self._check_topics(cluster.embedded)
-        await asyncio.to_thread(self._check_learners)
+        if "learn" in self._role_names:  # imports their libraries while the event loop has nothing else to do
+            await asyncio.to_thread(self._require_learners)
         pages = Pages(self.metrics, self._refresh_gauges, self.health)
         address = await pages.start(self._settings.metrics_host, self._settings.metrics_port)
         closing.push_async_callback(pages.stop)
@@ -98,16 +98,10 @@ class Worker:
         if problems := await admin.check(self._connection, wanted):
             raise SettingsError("\n".join(problems))
 
-    def _check_learners(self) -> None:
-        """Import what the learners need, before the event loop has anything to do that could not wait for it."""
-        if "learn" not in self._role_names:
-            return
-        for spec in self._settings.streams:
-            for lineage, learner in spec.learners.items():
-                try:
-                    learner_type(learner.algorithm)
-                except ModelError as error:
-                    raise SettingsError(f"[streams.{spec.name}.learners.{lineage}]: {error}") from error
+    def _require_learners(self) -> None:
+        found = check_learners(self._settings)
+        if wrong := [f"{finding.subject}: {finding.sentence}" for finding in found if finding.status == "problem"]:
+            raise SettingsError("\n".join(wrong))
 
     async def _start_streams(self, embedded: bool, closing: contextlib.AsyncExitStack) -> None:
         shelf = ModelShelf(model_opener(self._settings), self._settings.model_memory_bytes)

@@ -7,6 +7,8 @@ import msgspec
 Task = Literal["binary", "multiclass", "anomaly"]
 Strategy = Literal["incremental", "mini_batch", "periodic", "adaptive"]
 Minutes = Annotated[int, msgspec.Meta(ge=0, le=10 * 366 * 24 * 60)]
+SomeMinutes = Annotated[int, msgspec.Meta(ge=1, le=10 * 366 * 24 * 60)]
+SomeHours = Annotated[int, msgspec.Meta(ge=1, le=10 * 366 * 24)]
 Count = Annotated[int, msgspec.Meta(ge=1)]
 Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
 MINUTE_MS = 60_000
@@ -15,87 +17,136 @@ MINUTE_MS = 60_000
 class JoinSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How labels meet predictions.
 
-    A label counts when its time is at most `window_minutes` after its event's. The clock of a partition is the
-    earlier of the newest event time and the newest label time read; labels may come out of order by
-    `lateness_minutes` of it. When no labels come at all, the clock waits for them for `idle_wait_minutes` (by the
-    timestamps that Kafka gave the records), then follows the predictions alone; and the other way round.
-    `assume_negative` makes a sample with label 0 of each event that got no label in time.
+    The clock of a partition is the earlier of the newest event time and the newest label time read.
     """
 
-    window_minutes: Annotated[int, msgspec.Meta(ge=1)] = 24 * 60
-    lateness_minutes: Minutes = 60
-    idle_wait_minutes: Minutes = 24 * 60
-    assume_negative: bool = False
+    window_minutes: Annotated[SomeMinutes, "A label counts when its time is at most this long after its event's."] = (
+        24 * 60
+    )
+    lateness_minutes: Annotated[Minutes, "How much out of order labels may come, by their own times."] = 60
+    idle_wait_minutes: Annotated[
+        Minutes, "How long, by Kafka's time, a side without news is waited for before the other goes on alone."
+    ] = 24 * 60
+    assume_negative: Annotated[
+        bool, "An event without a label in time becomes a sample with label 0, marked as assumed."
+    ] = False
+
+    def problems(self, stream: "StreamSpec") -> list[str]:
+        """Return one sentence for each thing that is wrong with this in `stream`."""
+        found = []
+        if self.assume_negative and stream.task != "binary":
+            found.append(f"stream {stream.name!r}: only a binary stream can assume negatives")
+        if self.window_minutes + self.lateness_minutes > stream.retention_hours * 60:
+            found.append(
+                f"stream {stream.name!r}: retention_hours {stream.retention_hours} is less than the join's window and "
+                "lateness: Kafka would forget predictions that still wait for their label"
+            )
+        return found
 
 
 class EvaluationSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How predictions are judged once their labels are known.
 
-    A window is `window_samples` samples in a row, or, when `window_minutes` is not 0, a span of event time. It is
-    mature `maturity_minutes` of label time after its last event (null: after the join window). In mature windows of at
-    least `min_samples`, an accuracy more than `accuracy_drop` (a share) below the reference, a false-positive rate
-    above `max_false_positive_rate` or a median latency above `max_latency_ms` raises an alert and a retrain request,
-    at most once in `cooldown_minutes` of event time for each kind. The reference is `reference_accuracy`, or
-    the first `reference_windows` mature windows of the variant.
+    A window raises alerts only once it is mature; each comes with a request to train anew.
     """
 
-    window_samples: Count = 1000
-    window_minutes: Minutes = 0
-    maturity_minutes: Minutes | None = None
-    min_samples: Count = 100
-    accuracy_drop: Share = 0.05
-    reference_accuracy: Share | None = None
-    reference_windows: Count = 3
-    max_false_positive_rate: Share | None = None
-    max_latency_ms: Annotated[float, msgspec.Meta(gt=0)] | None = None
-    cooldown_minutes: Minutes = 24 * 60
+    window_samples: Annotated[Count, "A window is so many samples in a row."] = 1000
+    window_minutes: Annotated[Minutes, "When not 0, a window is a span of event time instead."] = 0
+    maturity_minutes: Annotated[
+        Minutes | None,
+        "A window is judged so long, by label time, after its last event; else after the join window.",
+    ] = None
+    min_samples: Annotated[Count, "A window of fewer samples raises no alert."] = 100
+    accuracy_drop: Annotated[
+        Share,
+        "An alert when the accuracy is lower than the reference by more than this share of it. "
+        "The adaptive strategy uses it, too.",
+    ] = 0.05
+    reference_accuracy: Annotated[Share | None, "The reference; else it is taken from the first windows."] = None
+    reference_windows: Annotated[Count, "How many mature windows make the reference."] = 3
+    max_false_positive_rate: Annotated[Share | None, "An alert above it."] = None
+    max_latency_ms: Annotated[
+        Annotated[float, msgspec.Meta(gt=0)] | None, "An alert when the median latency is above it."
+    ] = None
+    cooldown_minutes: Annotated[Minutes, "An alert of one kind comes at most once in so much event time."] = 24 * 60
+
+    def problems(self, stream: "StreamSpec") -> list[str]:
+        """Return one sentence for each thing that is wrong with this in `stream`."""
+        if self.window_minutes or self.min_samples <= self.window_samples:
+            return []
+        return [
+            f"stream {stream.name!r}: min_samples {self.min_samples} is more than window_samples "
+            f"{self.window_samples}: no window would ever raise an alert"
+        ]
 
 
 class LearnerSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A model that learns from the stream's samples; its name is the name of its lineage.
 
-    `algorithm` is one that can learn, with its `parameters`. What is null is taken from the settings `online_strategy`,
-    `online_batch_size` and `online_max_buffer`. `period_minutes` (of event time) is for the periodic strategy, and the
-    longest time without an update for the adaptive one. `revisions` says whether a corrected label is learnt, too.
-    Every `publish_every` samples a snapshot becomes a model version, of which the newest `keep_snapshots` that
-    never served are kept. A snapshot takes the place of the lineage's version that serves, unless its Brier score on
-    the newest `publish_every` mature samples is worse than the serving one's by more than `publish_margin`. With
-    `shadow` the first snapshot becomes a shadow by itself. `start_from` is a registered version to begin with.
+    A snapshot takes the place of the lineage's version that serves, unless its Brier score on the newest
+    `publish_every` mature samples is worse than the serving one's by more than `publish_margin`.
     """
 
-    algorithm: str
-    strategy: Strategy | None = None
-    batch_size: Count | None = None
-    max_buffer: Count | None = None
-    period_minutes: Annotated[int, msgspec.Meta(ge=1)] = 24 * 60
-    revisions: Literal["ignore", "apply"] = "ignore"
-    publish_every: Count = 1000
-    publish_margin: Annotated[float, msgspec.Meta(ge=0)] = 0.01
-    keep_snapshots: Count = 5
-    shadow: bool = False
-    start_from: str | None = None
-    parameters: dict[str, int | float | bool | str] = {}
+    algorithm: Annotated[str, "A model that can learn, by the name of its entry point."]
+    strategy: Annotated[Strategy | None, "When it learns; else `online_strategy`."] = None
+    batch_size: Annotated[Count | None, "Samples in a mini-batch; else `online_batch_size`."] = None
+    max_buffer: Annotated[Count | None, "The most samples that wait to be learnt; else `online_max_buffer`."] = None
+    period_minutes: Annotated[
+        SomeMinutes, "Event time between updates (periodic), or the longest without one (adaptive)."
+    ] = 24 * 60
+    revisions: Annotated[Literal["ignore", "apply"], "Whether a corrected label is learnt, too."] = "ignore"
+    publish_every: Annotated[Count, "After so many samples a snapshot becomes a model version."] = 10_000
+    publish_margin: Annotated[
+        Annotated[float, msgspec.Meta(ge=0)],
+        "By how much a snapshot's Brier score may exceed the serving version's; else it is kept back.",
+    ] = 0.01
+    keep_snapshots: Annotated[Count, "How many of the snapshots that never served are kept."] = 5
+    shadow: Annotated[bool, "Whether the first snapshot becomes a shadow by itself."] = False
+    start_from: Annotated[str | None, "A registered model to begin with."] = None
+    parameters: Annotated[dict[str, int | float | bool | str], "What the algorithm takes."] = {}
+
+    def problems(self, name: str, stream: "StreamSpec") -> list[str]:
+        """Return one sentence for each thing that is wrong with this, called `name`, in `stream`."""
+        found = []
+        if not _is_topic_prefix(name):
+            found.append(
+                f"stream {stream.name!r}: learner name {name!r} must be 1 to 100 of a-z, 0-9, '-' and '_', "
+                "and start with a letter"
+            )
+        if name == "champion":
+            found.append(
+                f"stream {stream.name!r}: learner name 'champion' is the name of the variant that serves; "
+                "choose another"
+            )
+        if self.batch_size is not None and self.max_buffer is not None and self.batch_size > self.max_buffer:
+            found.append(
+                f"stream {stream.name!r}: learner {name!r}: batch_size {self.batch_size} is more than "
+                f"max_buffer {self.max_buffer}: no batch would ever be full"
+            )
+        return found
 
 
 class StreamSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What a stream predicts and from what.
-
-    `features` are the feature names in the order of the model's matrix columns. `classes` names the
-    classes of a multiclass task in the order of the model's score columns; it is empty for other tasks.
-    `threshold` is the score at and above which a binary (or anomaly) prediction is labelled 1.
-    `partitions` is the partition count of the per-event topics; `replication` and
-    `min_insync_replicas` hold for every topic of the stream, and so does nothing else.
-    """
+    """What a stream predicts and from what, and how its model learns from the labels that come back."""
 
     name: str
-    features: tuple[str, ...]
-    task: Task = "binary"
-    classes: tuple[str, ...] = ()
-    threshold: float = 0.5
-    partitions: int = 4
-    replication: int = 1
-    min_insync_replicas: int = 1
-    retention_hours: int = 168
+    features: Annotated[tuple[str, ...], "The feature names, in the order of the model's columns."]
+    task: Annotated[Task, "What is predicted: 0 or 1, one of several classes, or how unusual an event is."] = "binary"
+    classes: Annotated[
+        tuple[str, ...], "The classes of a multiclass stream, in the order of the model's scores; others have none."
+    ] = ()
+    threshold: Annotated[float, "A score from here on is label 1; from 0 to 1 for a binary stream."] = 0.5
+    partitions: Annotated[
+        Count,
+        "Of features, labels, predictions, `features.dead` and `labels.dead`. It cannot be changed later.",
+    ] = 4
+    replication: Annotated[Count, "How many brokers keep a copy of each topic."] = 1
+    min_insync_replicas: Annotated[
+        Count, "How many of them must have a record before it counts; at most `replication`."
+    ] = 1
+    retention_hours: Annotated[
+        SomeHours, "How long events, labels, predictions, samples and dead letters are kept."
+    ] = 168
     join: JoinSpec = JoinSpec()
     evaluation: EvaluationSpec = EvaluationSpec()
     learners: dict[str, LearnerSpec] = {}
@@ -109,11 +160,23 @@ class StreamSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
     def problems(self) -> list[str]:
         """Return one sentence for each thing that is wrong with this declaration."""
-        found = []
+        found = self._feature_problems() + self._class_problems()
         if not _is_topic_prefix(self.name):
-            found.append(
-                f"stream name {self.name!r} must be 1 to 100 of a-z, 0-9, '-' and '_', and start with a letter"
+            found.insert(
+                0, f"stream name {self.name!r} must be 1 to 100 of a-z, 0-9, '-' and '_', and start with a letter"
             )
+        if not 0.0 <= self.threshold <= 1.0 and self.task == "binary":
+            found.append(f"stream {self.name!r}: threshold {self.threshold} is not between 0 and 1")
+        if self.min_insync_replicas > self.replication:
+            found.append(
+                f"stream {self.name!r}: min_insync_replicas {self.min_insync_replicas} "
+                f"is more than replication {self.replication}"
+            )
+        found += self.join.problems(self) + self.evaluation.problems(self)
+        return found + [p for name, learner in self.learners.items() for p in learner.problems(name, self)]
+
+    def _feature_problems(self) -> list[str]:
+        found = []
         if not self.features:
             found.append(f"stream {self.name!r} declares no features")
         if len(set(self.features)) != len(self.features) or "" in self.features:
@@ -122,37 +185,16 @@ class StreamSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
             found.append(
                 f"stream {self.name!r}: feature names must be free of quotes, backslashes and control characters"
             )
+        return found
+
+    def _class_problems(self) -> list[str]:
+        found = []
         if self.task == "multiclass" and len(self.classes) < 2:
             found.append(f"stream {self.name!r} is multiclass and must name at least two classes")
         if len(set(self.classes)) != len(self.classes):
             found.append(f"stream {self.name!r}: class names must be unique")
         if self.task != "multiclass" and self.classes:
             found.append(f"stream {self.name!r}: only a multiclass stream has classes")
-        if not 0.0 <= self.threshold <= 1.0 and self.task == "binary":
-            found.append(f"stream {self.name!r}: threshold {self.threshold} is not between 0 and 1")
-        found += [
-            f"stream {self.name!r}: {name} must be at least 1"
-            for name in ("partitions", "replication", "min_insync_replicas", "retention_hours")
-            if getattr(self, name) < 1
-        ]
-        found += [
-            f"stream {self.name!r}: learner name {name!r} must be 1 to 100 of a-z, 0-9, '-' and '_', starting with "
-            "a letter; it cannot be 'champion', which is the name of the variant that serves"
-            for name in self.learners
-            if not _is_topic_prefix(name) or name == "champion"
-        ]
-        if self.join.assume_negative and self.task != "binary":
-            found.append(f"stream {self.name!r}: only a binary stream can assume negatives")
-        if self.join.window_minutes + self.join.lateness_minutes > self.retention_hours * 60:
-            found.append(
-                f"stream {self.name!r}: retention_hours {self.retention_hours} is less than the join's window and "
-                "lateness: Kafka would forget predictions that still wait for their label"
-            )
-        if self.min_insync_replicas > self.replication:
-            found.append(
-                f"stream {self.name!r}: min_insync_replicas {self.min_insync_replicas} "
-                f"is more than replication {self.replication}"
-            )
         return found
 
 

@@ -222,10 +222,11 @@ class PartitionTask:
             for piece in self._pace.cut(batch):
                 outbox = Outbox()
                 await self._step(piece, outbox)
-                await self._settle()
-                await delivery.send(outbox)
+                if outbox.targets or (self._commit is not None and self._commit.done()):
+                    await self._settle()
+                    await delivery.send(outbox)
                 self._note(piece)
-                if self._clock() >= self._commit_due:
+                if self._clock() >= self._commit_due and self._commit is None:
                     await self._begin_commit(delivery)
                 if self._closing:
                     break
@@ -298,7 +299,7 @@ class PartitionTask:
         return not any(self._source.unread(source) for source in self._uncommitted)
 
     async def _begin_commit(self, delivery: Delivery) -> None:
-        """Commit in the background: the next step may be computed, but not sent, before it is done."""
+        """Commit in the background: the next steps may be computed, but nothing of them sent, before it is done."""
         saved = Outbox()
         await self._stage.save(saved)
         offsets, self._uncommitted = self._uncommitted, {}

@@ -1,20 +1,19 @@
 """What the tests of the join share: its two logs in memory, a stage on them, and the rules again in plain Python."""
 
 import json
-from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from agents.join import Join
 from agents.joininput import Hasher
-from schemas.events import Checkpoint, DeadLetter, Label, Prediction, Sample
+from schemas.events import DeadLetter, Label, Prediction, Sample
 from schemas.streams import JoinSpec, StreamSpec
 from schemas.wire import decode, encode
-from stream.batches import Batch, Outbox, TopicPartition
+from stream.batches import Outbox, TopicPartition
 from stream.deadletters import DeadLetterGate
 from stream.metrics import Metrics
 from stream.placement import Placement
-from tests.support import Entry
+from tests.support import Entry, LogMemory
 
 MINUTE = 60_000
 PREDICTIONS = TopicPartition("flights.predictions", 0)
@@ -66,32 +65,11 @@ def entry(event: Prediction | Label, offset: int, timestamp: int = 0) -> Entry:
     return Entry(offset, encode(event), event.entity_id.encode(), timestamp)
 
 
-class Logs:
-    """The inputs and the checkpoints, as a Memory: what is committed can be read again."""
-
-    def __init__(self, logs: Mapping[TopicPartition, Sequence[Entry]]) -> None:
-        self.logs = logs
-        self.checkpoint: Checkpoint | None = None
-        self.read_from: dict[TopicPartition, int] = {}
-
-    async def newest(self) -> Checkpoint | None:
-        return self.checkpoint
-
-    async def read(self, source: TopicPartition, start: int, stop: int) -> AsyncIterator[Batch]:
-        self.read_from[source] = start
-        records = [record for record in self.logs[source] if start <= record.offset < stop]
-        for i in range(0, len(records), 3):
-            yield Batch(source, records[i : i + 3])
-
-    def save(self, checkpoint: Checkpoint, outbox: Outbox) -> None:
-        outbox.add("flights.checkpoints", 0, None, encode(checkpoint))
-
-
-def join_of(spec: StreamSpec, logs: Logs, hasher: Hasher = hash, share: float = 1.0) -> Join:
+def join_of(spec: StreamSpec, memory: LogMemory, hasher: Hasher = hash, share: float = 1.0) -> Join:
     """Return a stage whose segments are as small as can be."""
     placement = Placement(LABELS.topic, 0, 1)
     gate = DeadLetterGate(share, 10)
-    return Join(spec, 0, placement, gate, logs, Metrics(), lambda: NOW_MS, 1_000, hasher, smallest_segment=2)
+    return Join(spec, 0, placement, gate, memory, Metrics(), lambda: NOW_MS, 1_000, hasher, smallest_segment=2)
 
 
 @dataclass

@@ -16,8 +16,9 @@ import numpy as np
 from aiokafka.errors import ProducerFenced
 
 from ml.models.protocol import Matrix, Scores
-from schemas.events import Checkpoint, Deployment, ModelVersion
+from schemas.events import Checkpoint, Deployment, ModelVersion, Sample
 from schemas.streams import StreamSpec
+from schemas.wire import decode, encode
 from stream.batches import Batch, Outbox, TopicPartition
 
 T = TypeVar("T")
@@ -120,32 +121,32 @@ async def _at_once(_: str) -> None:
     await asyncio.sleep(0)
 
 
-class LogMemory:
-    """A stage's memory over a MemoryKafka. What is saved counts once `commit` says so."""
+CHECKPOINTS = TopicPartition("checkpoints", 0)
 
-    def __init__(self, kafka: MemoryKafka, batch_records: int = 100) -> None:
-        self.kafka = kafka
-        self.batch_records = batch_records
-        self.committed: Checkpoint | None = None
-        self.saved: Checkpoint | None = None
+
+class LogMemory:
+    """A stage's memory over logs. A checkpoint is saved into the outbox, and counts once that is committed here."""
+
+    def __init__(self, logs: Mapping[TopicPartition, list[Entry]]) -> None:
+        self.logs = logs
+        self.checkpoint: Checkpoint | None = None
         self.reads: list[tuple[TopicPartition, int, int]] = []
 
     async def newest(self) -> Checkpoint | None:
-        return self.committed
+        return self.checkpoint
 
     async def read(self, source: TopicPartition, start: int, stop: int) -> AsyncIterator[Batch]:
         self.reads.append((source, start, stop))
-        wanted = [entry for entry in self.kafka.logs[source] if start <= entry.offset < stop]
-        if wanted:
-            for piece in batch(source, wanted).cut(self.batch_records):
-                yield piece
+        for piece in batch(source, [r for r in self.logs.get(source, []) if start <= r.offset < stop]).cut(8):
+            yield piece
 
     def save(self, checkpoint: Checkpoint, outbox: Outbox) -> None:
-        self.saved = checkpoint
+        outbox.add(CHECKPOINTS.topic, CHECKPOINTS.partition, None, encode(checkpoint))
 
-    def commit(self) -> None:
-        """Commit what was saved last, if anything was."""
-        self.committed = self.saved or self.committed
+    def commit(self, outbox: Outbox) -> None:
+        """Take the newest checkpoint out of what is committed, if there is one."""
+        for _, value in outbox.targets.pop(CHECKPOINTS, []):
+            self.checkpoint = decode(Checkpoint, value)
 
 
 class MemoryDelivery:
@@ -294,3 +295,24 @@ def deployment_of(spec: StreamSpec, model_id: str, revision: int) -> Deployment:
         changed_by="somebody",
         correlation_id=f"command-{revision}",
     )
+
+
+def sample_of(number: int, **changes: Any) -> Sample:
+    """Return the sample of event `number`, which comes in second `number` and gets its label half a second later."""
+    fields: dict[str, Any] = {
+        "event_id": f"e{number}",
+        "entity_id": "N1",
+        "revision": 0,
+        "event_time_ms": 1_000 * number,
+        "label_time_ms": 1_000 * number + 500,
+        "features": (1.0,),
+        "label": 1,
+        "weight": 1.0,
+        "score": 0.5,
+        "predicted": 1,
+        "model_id": "m1",
+        "variant": "champion",
+        "deployment_revision": 1,
+        "scored_time_ms": 0,
+    }
+    return Sample(**(fields | changes))

@@ -1,11 +1,15 @@
 """`penstock learners list|update`."""
 
+from typing import Final
+
 import click
 import msgspec
 
 from app.cli.context import Context, json_option, pass_context, run, stream_option, whoami
 from app.learners import LearnerStanding, read_learners, trigger_update
 from app.stages import now_ms
+
+_HEADER: Final = f"{'lineage':<16} {'algorithm':<22} {'strategy':<12} {'newest':<28} {'routed':<9}{'behind':>10}"
 
 
 @click.group()
@@ -18,22 +22,27 @@ def learners() -> None:
 @json_option
 @pass_context
 def list_command(context: Context, stream_name: str | None) -> None:
-    """List the declared learners with their newest version and where it is used."""
+    """List the declared learners: their newest version, where one of theirs is used, and how far they are behind.
+
+    Behind are the records of the samples log that a learner has not taken yet. On Kafka the ends of transactions count
+    among them, so that a few may stay.
+    """
     settings = context.settings()
     spec = context.stream(settings, stream_name)
-    found = run(read_learners(context.connection(settings), spec))
+    found = run(read_learners(context.connection(settings), settings, spec))
     context.write(
         [
             {
-                "lineage": learner.lineage,
-                "algorithm": learner.algorithm,
-                "versions": learner.versions,
-                "newest": msgspec.to_builtins(learner.newest),
-                "routed": learner.routed,
+                "lineage": standing.lineage,
+                "algorithm": standing.learner.algorithm,
+                "strategy": standing.learner.strategy,
+                "newest": msgspec.to_builtins(standing.newest),
+                "routed": standing.routed,
+                "behind": standing.behind,
             }
-            for learner in found
+            for standing in found
         ],
-        lambda: "\n".join(map(_line, found)) or f"stream {spec.name} declares no learners",
+        lambda: "\n".join([_HEADER, *map(_line, found)] if found else [f"stream {spec.name} declares no learners"]),
     )
 
 
@@ -45,17 +54,22 @@ def list_command(context: Context, stream_name: str | None) -> None:
 def update_command(context: Context, lineage: str, stream_name: str | None) -> None:
     """Make a learner learn what waits in its buffer, whatever its strategy says.
 
-    The wish becomes a record among the samples, so that everybody who reads them again finds it in its place.
+    The wish becomes a record among the samples, so that everybody who reads them again finds it in its place. An
+    incremental learner is refused: nothing ever waits in it.
     """
     settings = context.settings()
     spec = context.stream(settings, stream_name)
-    offset = run(trigger_update(context.connection(settings), spec, lineage, whoami(), now_ms()))
+    offset = run(trigger_update(context.connection(settings), settings, spec, lineage, whoami(), now_ms()))
     context.write(
         {"stream": spec.name, "lineage": lineage, "offset": offset},
         lambda: f"learner {lineage} learns when it comes to offset {offset} of {spec.name}.samples",
     )
 
 
-def _line(learner: LearnerStanding) -> str:
-    newest = learner.newest.model_id if learner.newest else "no version yet"
-    return f"{learner.lineage}  {learner.algorithm}  {newest}  {learner.versions} versions  {learner.routed}".rstrip()
+def _line(standing: LearnerStanding) -> str:
+    newest = standing.newest.model_id if standing.newest else "-"
+    algorithm, strategy = standing.learner.algorithm, standing.learner.strategy
+    return (
+        f"{standing.lineage:<16} {algorithm:<22} {strategy:<12} {newest:<28} {standing.routed or '-':<9}"
+        f"{standing.behind:>10,}"
+    )

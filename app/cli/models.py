@@ -59,13 +59,15 @@ def register_command(context: Context, stream_name: str | None, path: Path, algo
 
 @models.command("list")
 @stream_option
+@click.option("--all", "with_pruned", is_flag=True, help="Also those that were pruned: their files are deleted.")
 @json_option
 @pass_context
-def list_command(context: Context, stream_name: str | None) -> None:
+def list_command(context: Context, stream_name: str | None, with_pruned: bool) -> None:
     """List the stream's models, oldest first; the champion is marked with *, shadows with +."""
     registry = _registry(context, stream_name)
-    rows = [_routed(version, registry) | msgspec.to_builtins(version) for version in registry.models]
-    context.write(rows, lambda: "\n".join(_line(v, registry) for v in registry.models) or "No model is registered.")
+    shown = [version for version in registry.models if with_pruned or version.status != "pruned"]
+    rows = [_routed(version, registry) | msgspec.to_builtins(version) for version in shown]
+    context.write(rows, lambda: "\n".join(_line(v, registry) for v in shown) or "No model is registered.")
 
 
 @models.command()

@@ -1,5 +1,7 @@
 """Algorithms by name. Any installed package can add one: an entry point in the group `penstock.models`."""
 
+from collections.abc import Iterator
+from contextlib import suppress
 from importlib.metadata import EntryPoints, entry_points
 from typing import cast
 
@@ -35,8 +37,16 @@ def learner_type(algorithm: str) -> type[Learner]:
     """Return the class that provides `algorithm`, as `model_type` does; raises ModelUnknown when it cannot learn."""
     kind = model_type(algorithm)
     if not hasattr(kind, "learn"):
-        raise ModelUnknown(f"algorithm {algorithm!r} cannot learn from a stream")
+        raise ModelUnknown(f"algorithm {algorithm!r} cannot learn from a stream; these can: {', '.join(_learners())}")
     return cast(type[Learner], kind)
+
+
+def _learners() -> Iterator[str]:
+    """Yield the names of the algorithms that can learn. Imports them all, but for those that cannot be imported."""
+    for algorithm in algorithms():
+        with suppress(ModelUnknown):
+            if hasattr(model_type(algorithm), "learn"):
+                yield algorithm
 
 
 def _installed() -> EntryPoints:

@@ -5,7 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-EVENTS = 2_000
+EVENTS = 4_000
 
 
 def test_the_demo_answers_every_event_once_on_the_embedded_broker(tmp_path: Path) -> None:

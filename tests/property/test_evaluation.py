@@ -2,7 +2,7 @@
 
 import asyncio
 import math
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,44 +15,23 @@ from river import metrics as river
 from scipy.stats import rankdata
 
 from agents.evaluate import Evaluate
-from schemas.events import Checkpoint, Performance, Sample, ShadowScore, VariantPerformance
+from schemas.events import Performance, Sample, ShadowScore, VariantPerformance
 from schemas.streams import EvaluationSpec, JoinSpec, StreamSpec, Task
 from schemas.wire import decode, encode
 from stream.batches import Batch, Outbox, TopicPartition
 from stream.metrics import Metrics
-from tests.support import Entry
+from tests.support import Entry, LogMemory, sample_of
 
 MINUTE = 60_000
 BIRDS = ("owl", "tit", "jay")
 SOURCE = TopicPartition("s.samples", 0)
-CHECKPOINTS = TopicPartition("s.checkpoints", 0)
-
-
-class LogMemory:
-    """A memory over a list of records and a committed checkpoint."""
-
-    def __init__(self, records: Sequence[Entry]) -> None:
-        self.records = records
-        self.committed: Checkpoint | None = None
-
-    async def newest(self) -> Checkpoint | None:
-        return self.committed
-
-    async def read(self, source: TopicPartition, start: int, stop: int) -> AsyncIterator[Batch]:
-        assert source == SOURCE
-        found = [record for record in self.records if start <= record.offset < stop]
-        for first in range(0, len(found), 7):
-            yield Batch(source, found[first : first + 7])
-
-    def save(self, checkpoint: Checkpoint, outbox: Outbox) -> None:
-        outbox.add(CHECKPOINTS.topic, 0, b"evaluate.0", encode(checkpoint))
 
 
 async def _run(
     spec: StreamSpec, records: Sequence[Entry], cuts: Sequence[int], ends: Sequence[str]
 ) -> list[tuple[TopicPartition, bytes]]:
     """Return what is committed, topic by topic. After each cut the stage goes on, commits, or dies and opens again."""
-    memory = LogMemory(records)
+    memory = LogMemory({SOURCE: list(records)})
     stage = Evaluate(spec, memory, Metrics(), save_samples=40)
     await stage.open({SOURCE: 0})
     done, position, at, turn = [], 0, 0, 0
@@ -66,13 +45,10 @@ async def _run(
         at += len(piece)
         if end == "commit" or at == len(records):
             await stage.save(outbox)
+            memory.commit(outbox)
         pending += [(target, value) for target, found in outbox.targets.items() for _, value in found]
         if end == "commit" or at == len(records):
-            for target, value in pending:
-                if target == CHECKPOINTS:
-                    memory.committed = decode(Checkpoint, value)
-                else:
-                    done.append((target, value))
+            done += pending
             position, pending = at, []
         elif end == "die":
             pending, at = [], position
@@ -240,21 +216,13 @@ def _log(task: Task, seed: int, n: int) -> list[Entry]:
         delay = int(rng.choice([0, MINUTE, 9 * MINUTE, 30 * MINUTE]))
         label: Any = BIRDS[rng.integers(3)] if task == "multiclass" else int(rng.random() < 0.4)
         order = i + delay / MINUTE
-        sample = Sample(
-            event_id=f"e{i}",
-            entity_id="N1",
-            revision=0,
+        sample = sample_of(
+            i,
             event_time_ms=time,
             label_time_ms=time + delay,
-            features=(1.0,),
             label=label,
-            weight=1.0,
             **_scores(rng, task),
-            predicted=0,
             model_id=f"m{i // 50}",
-            variant="champion",
-            deployment_revision=1,
-            scored_time_ms=time,
             latency_ms=int(rng.integers(0, 500)),
             shadows=()
             if i % 90 > 60

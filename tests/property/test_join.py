@@ -7,12 +7,10 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from schemas.events import Checkpoint
 from schemas.streams import StreamSpec
-from schemas.wire import decode
 from stream.batches import Batch, Outbox, TopicPartition
-from tests.joining import LABELS, MINUTE, PREDICTIONS, Logs, Made, Reference, entry, join_of, label, prediction, spec_of
-from tests.support import Entry
+from tests.joining import LABELS, MINUTE, PREDICTIONS, Made, Reference, entry, join_of, label, prediction, spec_of
+from tests.support import Entry, LogMemory
 
 Feed = tuple[TopicPartition, Sequence[Entry]]
 SOURCES = (PREDICTIONS, LABELS)
@@ -31,7 +29,7 @@ waits = st.sampled_from([0, 0, 1, MINUTE])
 
 
 @st.composite
-def logs_of_anything(draw: st.DrawFn) -> Logs:
+def logs_of_anything(draw: st.DrawFn) -> LogMemory:
     """Two logs about a few events: repeated, revised, contradicting, out of order, for events that nobody scored."""
     event_times = draw(st.lists(times, min_size=EVENTS, max_size=EVENTS))
     scored = draw(st.lists(st.integers(0, EVENTS - 2), max_size=12))
@@ -40,7 +38,7 @@ def logs_of_anything(draw: st.DrawFn) -> Logs:
         PREDICTIONS: [prediction(f"e{i}", event_times[i], score=i / 7, label=i % 2) for i in scored],
         LABELS: [label(f"e{i}", max(0, event_times[i] + delay * STEP), value) for i, delay, value in labels],
     }
-    return Logs({source: _records(draw, events) for source, events in found.items()})
+    return LogMemory({source: _records(draw, events) for source, events in found.items()})
 
 
 def _records(draw: st.DrawFn, events: Sequence[Any]) -> list[Entry]:
@@ -57,9 +55,9 @@ def weak_hash(identity: tuple[str, str]) -> int:
     return ord(identity[0][-1]) % 3
 
 
-def _feeds(draw: st.DrawFn, logs: Logs, start: dict[TopicPartition, int], most: int = 100) -> list[Feed]:
+def _feeds(draw: st.DrawFn, memory: LogMemory, start: dict[TopicPartition, int], most: int = 100) -> list[Feed]:
     """Cut what is left of both logs into batches, in any order."""
-    left = {source: [r for r in logs.logs[source] if r.offset >= start[source]] for source in SOURCES}
+    left = {source: [r for r in memory.logs[source] if r.offset >= start[source]] for source in SOURCES}
     feeds: list[Feed] = []
     while any(left.values()) and len(feeds) < most:
         source = draw(st.sampled_from([source for source in SOURCES if left[source]]))
@@ -80,13 +78,13 @@ def _expected(spec: StreamSpec, feeds: Sequence[Feed]) -> Reference:
 @settings(deadline=None)
 @given(st.data(), specs, logs_of_anything(), st.sampled_from([hash, weak_hash]))
 def test_any_records_in_any_batches_give_what_the_rules_say(
-    data: Any, spec: StreamSpec, logs: Logs, hasher: Any
+    data: Any, spec: StreamSpec, memory: LogMemory, hasher: Any
 ) -> None:
-    feeds = _feeds(data.draw, logs, dict.fromkeys(SOURCES, 0))
+    feeds = _feeds(data.draw, memory, dict.fromkeys(SOURCES, 0))
     expected = _expected(spec, feeds)
 
     async def run() -> None:
-        join, made = join_of(spec, logs, hasher), Made()
+        join, made = join_of(spec, memory, hasher), Made()
         await join.open(dict.fromkeys(SOURCES, 0))
         for source, records in feeds:
             outbox = Outbox()
@@ -101,7 +99,7 @@ def test_any_records_in_any_batches_give_what_the_rules_say(
 @settings(max_examples=200, deadline=None)
 @given(st.data(), specs, logs_of_anything(), st.sampled_from([hash, weak_hash]))
 def test_what_is_committed_is_the_same_however_often_the_stage_opens_anew(
-    data: Any, spec: StreamSpec, logs: Logs, hasher: Any
+    data: Any, spec: StreamSpec, memory: LogMemory, hasher: Any
 ) -> None:
     committed = dict.fromkeys(SOURCES, 0)
     history: list[Feed] = []
@@ -109,7 +107,7 @@ def test_what_is_committed_is_the_same_however_often_the_stage_opens_anew(
 
     async def live(feeds: Sequence[Feed], kept: int) -> int:
         """Open, process `feeds`, commit the first `kept` of them in two commits, and crash; return what is pending."""
-        join, offsets, outbox = join_of(spec, logs, hasher), dict(committed), Outbox()
+        join, offsets, outbox = join_of(spec, memory, hasher), dict(committed), Outbox()
         await join.open(committed)
         pending = join.pending
         for i, (source, records) in enumerate(feeds):
@@ -118,17 +116,17 @@ def test_what_is_committed_is_the_same_however_often_the_stage_opens_anew(
             if i + 1 in (kept // 2, kept):
                 await join.save(outbox)
                 committed.update(offsets)
-                logs.checkpoint = decode(Checkpoint, outbox.targets[TopicPartition("flights.checkpoints", 0)][-1][1])
+                memory.commit(outbox)
                 made.add(outbox)
                 outbox = Outbox()
         history.extend(feeds[:kept])
         return pending
 
     for _ in range(data.draw(st.integers(1, 5))):
-        feeds = _feeds(data.draw, logs, committed, most=8)
+        feeds = _feeds(data.draw, memory, committed, most=8)
         pending = _expected(spec, history).pending
         assert asyncio.run(live(feeds, data.draw(st.integers(0, len(feeds))))) == pending
-    feeds = _feeds(data.draw, logs, committed)
+    feeds = _feeds(data.draw, memory, committed)
     pending = _expected(spec, history).pending
     assert asyncio.run(live(feeds, len(feeds))) == pending
     assert made == _expected(spec, history).made
@@ -147,16 +145,16 @@ def test_the_order_in_which_two_tidy_inputs_are_read_makes_no_difference(
         (time + delay * STEP + data.draw(late), label(f"e{i}", time + delay * STEP))
         for i, (time, delay) in enumerate(events)
     ]
-    logs = Logs(
+    memory = LogMemory(
         {
             PREDICTIONS: [entry(e, i) for i, (_, e) in enumerate(sorted(scored, key=lambda each: each[0]))],
             LABELS: [entry(e, i) for i, (_, e) in enumerate(sorted(labels, key=lambda each: each[0]))],
         }
     )
-    feeds = _feeds(data.draw, logs, dict.fromkeys(SOURCES, 0))
+    feeds = _feeds(data.draw, memory, dict.fromkeys(SOURCES, 0))
 
     async def run() -> None:
-        join, made = join_of(spec, logs), Made()
+        join, made = join_of(spec, memory), Made()
         for source, records in feeds:
             outbox = Outbox()
             await join.process(Batch(source, records), outbox)

@@ -2,7 +2,7 @@
 
 import base64
 import logging
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import msgspec
@@ -10,35 +10,16 @@ import pytest
 
 from agents.evaluate import SAVE_LOG_MS, Evaluate
 from ml.evaluation import window, windows
-from schemas.events import Alert, Checkpoint, Performance, RetrainRequest, Sample, ShadowScore, VariantPerformance
+from schemas.events import Alert, Performance, RetrainRequest, Sample, ShadowScore, VariantPerformance
 from schemas.streams import EvaluationSpec, JoinSpec, StreamSpec
 from schemas.wire import decode, encode
 from stream.batches import Batch, Outbox, TopicPartition
 from stream.metrics import Metrics
-from tests.support import Entry
+from tests.support import Entry, LogMemory, sample_of
 
 SECOND, MINUTE = 1_000, 60_000
 DAWN = 1_000 * MINUTE
 SOURCE = TopicPartition("s.samples", 0)
-
-
-class NoMemory:
-    """A memory of one checkpoint and no records; notes from where it is read."""
-
-    def __init__(self, checkpoint: Checkpoint | None = None) -> None:
-        self.checkpoint = checkpoint
-        self.read_from: list[int] = []
-
-    async def newest(self) -> Checkpoint | None:
-        return self.checkpoint
-
-    async def read(self, source: TopicPartition, start: int, stop: int) -> AsyncIterator[Batch]:
-        self.read_from.append(start)
-        for batch in ():
-            yield batch
-
-    def save(self, checkpoint: Checkpoint, outbox: Outbox) -> None:
-        self.checkpoint = decode(Checkpoint, encode(checkpoint))
 
 
 def _spec(**evaluation: Any) -> StreamSpec:
@@ -51,31 +32,21 @@ def _sample(i: int, *, right: bool = True, **given: Any) -> Sample:
     time = DAWN + given.pop("minute", i) * MINUTE
     label = given.pop("label", i % 2)
     fields = {
-        "event_id": f"e{i}",
-        "entity_id": "N1",
-        "revision": 0,
         "event_time_ms": time,
         "label_time_ms": time + SECOND,
-        "features": (1.0,),
         "label": label,
-        "weight": 1.0,
         "score": 0.9 if (label == 1) == right else 0.1,
-        "predicted": 1,
-        "model_id": "m1",
-        "variant": "champion",
-        "deployment_revision": 1,
-        "scored_time_ms": time,
         "latency_ms": 20,
     }
-    return Sample(**(fields | given))
+    return sample_of(i, **fields | given)
 
 
 class Bench:
     """The stage with a memory, and what it wrote by topic."""
 
-    def __init__(self, spec: StreamSpec, memory: NoMemory | None = None) -> None:
+    def __init__(self, spec: StreamSpec, memory: LogMemory | None = None) -> None:
         self.spec = spec
-        self.memory = memory or NoMemory()
+        self.memory = memory or LogMemory({})
         self.metrics = Metrics()
         self.stage = Evaluate(spec, self.memory, self.metrics)
         self.performance: list[Performance] = []
@@ -123,6 +94,12 @@ async def _bench(samples: Sequence[Sample], **evaluation: Any) -> Bench:
     bench = await Bench(_spec(**evaluation)).open()
     await bench.take(samples)
     return bench
+
+
+async def _save(stage: Evaluate, memory: LogMemory) -> None:
+    outbox = Outbox()
+    await stage.save(outbox)
+    memory.commit(outbox)
 
 
 async def test_a_full_window_is_a_first_look_until_its_labels_have_had_time() -> None:
@@ -308,13 +285,13 @@ async def test_a_rise_of_the_error_is_told_without_a_window() -> None:
 async def test_the_error_so_far_survives_a_checkpoint() -> None:
     samples = [_sample(i, right=i % 10 != 0 if i < 1000 else i % 3 != 0, minute=0) for i in range(2000)]
     whole = await _bench(samples, window_samples=10**6)
-    memory, alerts = NoMemory(), []
+    memory, alerts = LogMemory({}), []
     for start in range(0, 2000, 90):
         bench = Bench(whole.spec, memory)
         bench.stage = Evaluate(whole.spec, memory, bench.metrics, save_samples=1)
         bench.offset = start
         await (await bench.open(start)).take(samples[start : start + 90])
-        await bench.stage.save(Outbox())
+        await _save(bench.stage, memory)
         alerts += bench.alerts
     assert len(alerts) == 1
     assert alerts == whole.alerts
@@ -346,37 +323,37 @@ async def test_the_newest_mature_window_is_shown_as_metrics() -> None:
 
 
 async def test_a_checkpoint_is_written_after_enough_samples_or_an_hour_of_the_log() -> None:
-    memory = NoMemory()
+    memory = LogMemory({})
     bench = await Bench(_spec(), memory).open()
     await bench.take([_sample(0)], timestamp=DAWN)
     await bench.take([_sample(1)], timestamp=DAWN + SAVE_LOG_MS - 1)
-    await bench.stage.save(Outbox())
+    await _save(bench.stage, memory)
     assert memory.checkpoint is None
     await bench.take([_sample(2)], timestamp=DAWN + SAVE_LOG_MS)
-    await bench.stage.save(Outbox())
+    await _save(bench.stage, memory)
     assert memory.checkpoint is not None
     assert memory.checkpoint.offsets == {"s.samples": 3}
     few = Evaluate(_spec(), memory, Metrics(), save_samples=2)
     await few.open({SOURCE: 3})
     memory.checkpoint = None
     await few.process(Batch(SOURCE, [Entry(i, encode(_sample(i)), b"s") for i in (3, 4)]), Outbox())
-    await few.save(Outbox())
+    await _save(few, memory)
     assert memory.checkpoint is not None
 
 
-async def _checkpointed() -> NoMemory:
-    memory = NoMemory()
+async def _checkpointed() -> LogMemory:
+    memory = LogMemory({})
     stage = Evaluate(_spec(), memory, Metrics(), save_samples=1)
     await stage.open({SOURCE: 0})
     await stage.process(Batch(SOURCE, [Entry(i, encode(_sample(i)), b"s") for i in range(7)]), Outbox())
-    await stage.save(Outbox())
+    await _save(stage, memory)
     return memory
 
 
 async def test_a_checkpoint_is_where_the_fold_goes_on() -> None:
     memory = await _checkpointed()
     bench = await Bench(_spec(), memory).open(7)
-    assert memory.read_from == [0, 7]
+    assert memory.reads == [(SOURCE, 0, 0), (SOURCE, 7, 7)]
     bench.offset = 7
     await bench.take([_sample(i) for i in range(7, 10)])
     assert [found.variants[0].n for found in bench.performance] == [10]
@@ -394,4 +371,4 @@ async def test_a_checkpoint_of_other_rules_or_another_log_or_a_broken_one_is_ign
     ):
         memory.checkpoint = msgspec.structs.replace(whole, **changes)  # type: ignore[arg-type]
         await Bench(_spec(), memory).open(7)
-    assert memory.read_from == [0, 0, 0, 0, 0]
+    assert [start for _, start, _ in memory.reads] == [0, 0, 0, 0, 0]

@@ -13,8 +13,8 @@ from schemas.events import Checkpoint, DeadLetter, Label, Prediction, Sample, Sh
 from schemas.streams import StreamSpec
 from schemas.wire import decode, encode
 from stream.batches import Batch, Outbox, TopicPartition
-from tests.joining import DEAD, LABELS, MINUTE, PREDICTIONS, Logs, Made, entry, join_of, label, prediction, spec_of
-from tests.support import Entry
+from tests.joining import DEAD, LABELS, MINUTE, PREDICTIONS, Made, entry, join_of, label, prediction, spec_of
+from tests.support import Entry, LogMemory
 
 WINDOW = 2 * MINUTE
 LATE = 1 * MINUTE
@@ -27,8 +27,8 @@ class World:
 
     def __init__(self, spec: StreamSpec | None = None, share: float = 1.0) -> None:
         self.spec = spec or spec_of()
-        self.logs = Logs({PREDICTIONS: [], LABELS: []})
-        self.join = join_of(self.spec, self.logs, share=share)
+        self.memory = LogMemory({PREDICTIONS: [], LABELS: []})
+        self.join = join_of(self.spec, self.memory, share=share)
         self.made = Made()
         self.next = {PREDICTIONS: 0, LABELS: 0}
         self.outboxes: list[Outbox] = []
@@ -42,7 +42,7 @@ class World:
 
     async def raw(self, source: TopicPartition, records: Sequence[Entry]) -> None:
         """Read records in one batch."""
-        self.logs.logs[source].extend(records)  # type: ignore[attr-defined]  # a list, in these tests
+        self.memory.logs[source].extend(records)
         outbox = Outbox()
         await self.join.process(Batch(source, records), outbox)
         self.next[source] = records[-1].offset + 1
@@ -59,8 +59,8 @@ class World:
         """Commit, and open another instance from what was committed."""
         outbox = Outbox()
         await self.join.save(outbox)
-        self.logs.checkpoint = decode(Checkpoint, outbox.targets[TopicPartition("flights.checkpoints", 0)][0][1])
-        self.join = join_of(self.spec, self.logs)
+        self.memory.commit(outbox)
+        self.join = join_of(self.spec, self.memory)
         await self.join.open(self.next)
 
     def count(self, name: str, **labels: str) -> float:
@@ -268,7 +268,10 @@ async def test_only_what_still_matters_is_read_again() -> None:
         await world.take(prediction(f"e{i}", i * MINUTE), label(f"e{i}", i * MINUTE))
     await world.restart()
     kept = (WINDOW + LATE) // MINUTE + 1
-    assert world.logs.read_from == {PREDICTIONS: 100 - kept, LABELS: 100 - kept}
+    assert {(source, start) for source, start, _ in world.memory.reads} == {
+        (PREDICTIONS, 100 - kept),
+        (LABELS, 100 - kept),
+    }
 
 
 async def test_a_label_refused_before_a_restart_is_not_refused_again_after_it() -> None:
@@ -278,7 +281,7 @@ async def test_a_label_refused_before_a_restart_is_not_refused_again_after_it() 
     await world.tick(WINDOW + LATE + 2_000)
     assert world.made.letters == [(1, "outside_window")]
     await world.restart()
-    assert world.logs.read_from[LABELS] == 0
+    assert (LABELS, 0) in [(source, start) for source, start, _ in world.memory.reads]
     await world.tick(FAR)
     assert world.made.letters == [(1, "outside_window"), (0, "no_prediction")]
 
@@ -288,8 +291,8 @@ async def test_a_checkpoint_that_cannot_be_used_is_ignored_and_everything_read_a
     world = await World().take(prediction("e1", 0), label("e1", 5), prediction("e2", 0))
     await world.tick(1_000)
     await world.restart()
-    fields = {name: getattr(world.logs.checkpoint, name) for name in Checkpoint.__struct_fields__}
-    world.logs.checkpoint = Checkpoint(**fields | change)
+    fields = {name: getattr(world.memory.checkpoint, name) for name in Checkpoint.__struct_fields__}
+    world.memory.checkpoint = Checkpoint(**fields | change)
     world.made = Made()
     await world.join.open(world.next)
     assert world.join.pending == 1

@@ -8,12 +8,11 @@ import msgspec
 import numpy as np
 import pytest
 
+from agents import blobs
 from agents.blobs import INLINE_BYTES, Blobs
 from agents.hosts import Apart, Here, Host
 from agents.learn import Learn
 from agents.publishing import Publisher
-from ml.learning.online import Settings, open_learner
-from ml.learning.samples import Samples
 from ml.models.river_logistic import RiverLogisticModel
 from schemas.errors import PenstockError, RetryableError
 from schemas.events import (
@@ -25,16 +24,21 @@ from schemas.events import (
     ShadowScore,
     Trigger,
 )
-from schemas.streams import EvaluationSpec, LearnerSpec, StreamSpec
+from schemas.streams import EvaluationSpec, JoinSpec, LearnerSpec, StreamSpec
 from schemas.wire import decode, encode
 from stores.artifacts import ArtifactMissing, ArtifactStore, Signer
 from stream.batches import Outbox, TopicPartition
 from stream.metrics import Metrics
 from stream.views import LogView
-from tests.support import Entry, LogMemory, MemoryKafka, batch, deployment_of, version_of
+from tests.support import Entry, LogMemory, MemoryKafka, batch, deployment_of, sample_of, version_of
 from topics import StreamTopics
 
-SPEC = StreamSpec(name="flights", features=("a", "b"), evaluation=EvaluationSpec(maturity_minutes=0))
+SPEC = StreamSpec(
+    name="flights",
+    features=("a", "b"),
+    evaluation=EvaluationSpec(maturity_minutes=0),
+    join=JoinSpec(lateness_minutes=0),
+)
 TOPICS = StreamTopics("flights")
 SAMPLES = TopicPartition(TOPICS.samples, 0)
 LEARNER = LearnerSpec(
@@ -50,25 +54,8 @@ SIGNER = Signer(b"a key for tests")
 
 def sample(number: int, **changes: object) -> Sample:
     """The sample at a place in a made-up log: label 1 when `a` is positive."""
-    random = np.random.default_rng(number)
-    a, b = random.normal(size=2).round(3).tolist()
-    fields: dict[str, object] = {
-        "event_id": f"e{number}",
-        "entity_id": "x",
-        "revision": 0,
-        "event_time_ms": 1000 * number,
-        "label_time_ms": 1000 * number + 500,
-        "features": (a, b),
-        "label": int(a > 0),
-        "weight": 1.0,
-        "score": 0.5,
-        "predicted": 1,
-        "model_id": "champion-1",
-        "variant": "champion",
-        "deployment_revision": 1,
-        "scored_time_ms": 0,
-    }
-    return Sample(**(fields | changes))  # type: ignore[arg-type]
+    a, b = np.random.default_rng(number).normal(size=2).round(3).tolist()
+    return sample_of(number, **{"features": (a, b), "label": int(a > 0)} | changes)
 
 
 class Bench:
@@ -76,7 +63,7 @@ class Bench:
 
     def __init__(self, folder: Path, learner: LearnerSpec = LEARNER, host: Callable[[], Host] = Here) -> None:
         self.kafka = MemoryKafka()
-        self.memory = LogMemory(self.kafka)
+        self.memory = LogMemory(self.kafka.logs)
         self.models = LogView(TOPICS.models, ModelVersion)
         self.deployments = LogView(TOPICS.deployments, Deployment)
         self.store = ArtifactStore(str(folder))
@@ -133,7 +120,7 @@ class Bench:
 
     def _commit(self, outbox: Outbox, next_offset: int) -> None:
         self.committed = next_offset
-        self.memory.commit()
+        self.memory.commit(outbox)
         for target, records in outbox.targets.items():
             values = [value for _, value in records]
             self.sent.setdefault(target.topic, []).extend(values)
@@ -314,7 +301,7 @@ async def test_snapshots_that_never_served_are_pruned_and_the_others_stay(tmp_pa
 
 async def test_a_lineage_can_start_from_a_registered_model(tmp_path: Path) -> None:
     bench = Bench(tmp_path, msgspec.structs.replace(LEARNER, start_from="root"))
-    with pytest.raises(PenstockError, match="'root', which is not registered"):
+    with pytest.raises(PenstockError, match="waits for model 'root'"):
         await bench.open()
     root = RiverLogisticModel(2)
     root.learn(np.array([[1.0, 2.0]], dtype=np.float32), np.array([1]), None)
@@ -357,18 +344,39 @@ async def test_a_learner_in_a_process_of_its_own_learns_the_same_and_comes_back_
 
 async def test_a_large_state_goes_to_the_store_and_old_ones_leave_it(tmp_path: Path) -> None:
     store = ArtifactStore(str(tmp_path))
-    blobs = Blobs(store)
+    keeper = Blobs(store)
     states = [bytes([i]) * (INLINE_BYTES + 1) for i in range(4)]
-    packed = [await blobs.pack(state) for state in states]
+    packed = [await keeper.pack(state) for state in states]
     for fields in packed[:2]:
         with pytest.raises(ArtifactMissing):
             store.get(fields["blob_sha256"], fields["blob_bytes"])
     for fields, state in list(zip(packed, states, strict=True))[2:]:
         assert store.get(fields["blob_sha256"], fields["blob_bytes"]) == state
-    assert (await blobs.pack(b"small"))["blob_sha256"] == ""
+    assert (await keeper.pack(b"small"))["blob_sha256"] == ""
 
 
-def test_the_settings_reach_the_learner() -> None:
-    learner = open_learner("river-logistic", 2, 1, {}, Settings(strategy="mini_batch", batch_size=3))
-    assert learner.take(Samples.none(2, 1)) == []
-    assert learner.settings.batch_size == 3
+async def test_the_settings_reach_the_learner(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, msgspec.structs.replace(LEARNER, strategy="mini_batch", batch_size=3))
+    await bench.open()
+    bench.append(sample(i) for i in range(10))
+    await bench.run()
+    assert [update.samples for update in bench.updates()] == [3, 3, 3]
+
+
+async def test_a_state_in_the_store_is_found_again(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, msgspec.structs.replace(LEARNER, algorithm="river-hoeffding-tree"))
+    await bench.open()
+    samples = [sample(i) for i in range(300)]
+    bench.append(samples)
+    bench.now_s = 11.0
+    small, blobs.INLINE_BYTES = blobs.INLINE_BYTES, 100
+    try:
+        await bench.run()
+    finally:
+        blobs.INLINE_BYTES = small
+    before = await bench.canonical()
+    assert bench.memory.checkpoint is not None
+    assert bench.memory.checkpoint.blob_sha256
+    await bench.restart()
+    assert await bench.canonical() == before
+    assert bench.memory.reads[-1][1] > 0

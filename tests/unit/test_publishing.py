@@ -39,15 +39,13 @@ class Bench:
         """Publish a snapshot at `offset`; return what was pruned."""
         outbox = Outbox()
         snapshot = Snapshot(payload=b"model %d" % offset, memory_bytes=1, learnt=offset, next_offset=offset)
-        version = await self.publisher.register(snapshot, {}, outbox)
-        self.publisher.ask_to_serve(version, outbox)
-        pruned = await self.publisher.prune(outbox)
+        told = await self.publisher.publish(self.publisher.prepare(snapshot, None, 0), outbox)
         for target, records in outbox.targets.items():
             if target.topic == TOPICS.models:
                 self.models.fold(value for _, value in records)
             if target.topic == TOPICS.commands:
                 self.commands += [decode(Command, value) for _, value in records]
-        return pruned
+        return [update.model_id or "" for update in told if update.action == "pruned"]
 
     def route(self, champion: str, *shadows: str) -> None:
         revision = len(self.deployments.events) + 1

@@ -136,13 +136,69 @@ def test_everything_wrong_with_the_streams_is_told_at_once() -> None:
         '[streams.Fraud]\nfeatures = ["a", "a"]\nmin_insync_replicas = 2\n'
     )
     assert sentences == [
-        'partitions of [streams.flights] in penstock.toml is "four", but must be a whole number',
+        'partitions of [streams.flights] in penstock.toml is "four", but must be a whole number, at least 1',
         "features of [streams.flights] in penstock.toml is missing",
         "featurs of [streams.flights] in penstock.toml is not a setting; did you mean features?",
         "stream name 'Fraud' must be 1 to 100 of a-z, 0-9, '-' and '_', and start with a letter (in penstock.toml)",
         "stream 'Fraud': feature names must be unique and not empty (in penstock.toml)",
         "stream 'Fraud': min_insync_replicas 2 is more than replication 1 (in penstock.toml)",
     ]
+
+
+CONTRADICTIONS = {
+    'task = "anomaly"\njoin.assume_negative = true': "only a binary stream can assume negatives",
+    "retention_hours = 24": "retention_hours 24 is less than the join's window and lateness: "
+    "Kafka would forget predictions that still wait for their label",
+    "evaluation.window_samples = 50": "min_samples 100 is more than window_samples 50: "
+    "no window would ever raise an alert",
+    'learners.Online.algorithm = "x"': "learner name 'Online' must be 1 to 100 of a-z, 0-9, '-' and '_', "
+    "and start with a letter",
+    'learners.champion.algorithm = "x"': "learner name 'champion' is the name of the variant that serves; "
+    "choose another",
+    'learners.online = {algorithm = "x", batch_size = 51, max_buffer = 50}': "learner 'online': batch_size 51 is more "
+    "than max_buffer 50: no batch would ever be full",
+}
+
+
+@pytest.mark.parametrize("toml", CONTRADICTIONS)
+def test_tables_of_a_stream_that_contradict_themselves_or_it_are_refused(toml: str) -> None:
+    sentences = refusal(toml=f'[streams.flights]\nfeatures = ["a"]\n{toml}\n')
+    assert sentences == [f"stream 'flights': {CONTRADICTIONS[toml]} (in penstock.toml)"]
+
+
+@pytest.mark.parametrize(
+    "toml",
+    [
+        "retention_hours = 25",
+        "evaluation = {window_samples = 50, min_samples = 50}",
+        "evaluation = {window_samples = 50, window_minutes = 1}",
+        'learners.online = {algorithm = "x", batch_size = 50, max_buffer = 50}',
+        'learners.online = {algorithm = "x", batch_size = 50}',
+    ],
+)
+def test_tables_of_a_stream_may_go_to_the_edge_of_a_contradiction(toml: str) -> None:
+    written(f'[streams.flights]\nfeatures = ["a"]\n{toml}\n')
+    assert len(load_settings({}).streams) == 1
+
+
+@pytest.mark.parametrize("value", [-1, 9 * 10**18])
+@pytest.mark.parametrize(
+    ("table", "setting", "least", "most"),
+    [
+        ("", "retention_hours", 1, 87_840),
+        (".join", "window_minutes", 1, 5_270_400),
+        (".join", "lateness_minutes", 0, 5_270_400),
+        (".evaluation", "maturity_minutes", 0, 5_270_400),
+        (".learners.online", "period_minutes", 1, 5_270_400),
+    ],
+)
+def test_a_time_that_is_negative_or_beyond_all_reason_is_refused(
+    table: str, setting: str, least: int, most: int, value: int
+) -> None:
+    stream = '[streams.s]\nfeatures = ["a"]\nlearners.online.algorithm = "x"\n'
+    (sentence,) = refusal(toml=f"{stream}{f'{table}.{setting}'.removeprefix('.')} = {value}")
+    where = f"{setting} of [streams.s{table}] in penstock.toml"
+    assert sentence == f"{where} is {value}, but must be a whole number from {least} to {most}"
 
 
 @pytest.mark.parametrize("toml", ["streams = 1", "[streams]\nflights = 1", "[[streams]]\nname = 'x'"])

@@ -49,6 +49,7 @@ class Bench:
         self.opened_at: dict[TopicPartition, int] = {}
         self.processed: list[bytes] = []
         self.saves = False
+        self.writes = True
         self.metrics = Metrics()
         self.source = MemorySource(self.kafka, self.at)
         self.task = PartitionTask(
@@ -75,9 +76,9 @@ class Bench:
 
     async def process(self, batch: Batch, outbox: Outbox) -> None:
         await self.at("process")
-        for record in batch.records:
+        for record in batch.records if self.writes else ():
             outbox.add(OUTPUT.topic, OUTPUT.partition, None, record.value or b"")
-            self.processed.append(record.value or b"")
+        self.processed += [record.value or b"" for record in batch.records]
 
     async def save(self, outbox: Outbox) -> None:
         await self.at("save")
@@ -293,6 +294,33 @@ async def test_the_state_that_is_committed_is_that_of_the_committed_offsets(benc
     assert committed[-1] == (3, [b"0,1,2"])
     assert len(committed) > 1
     assert all(state == [b",".join([b"0", b"1", b"2"][:offset])] for offset, state in committed)
+
+
+@on_bench
+async def test_steps_that_write_nothing_go_on_while_a_commit_is_under_way(bench: Bench) -> None:
+    bench.writes = False
+    bench.waits_s["commit"] = 5.0
+    await bench.begin(*[b"x"] * 10)
+    polling = asyncio.create_task(bench.source.run(bench.task.accept, itertools.repeat(1), itertools.repeat(0.05)))
+    await bench.settle(2.0)
+    assert len(bench.processed) == 10
+    assert bench.points().count("commit") == 1
+    await bench.settle(20.0)
+    polling.cancel()
+    assert bench.kafka.offsets == {INPUT: 10}
+
+
+@on_bench
+async def test_a_commit_that_fails_while_steps_go_on_is_noticed(bench: Bench) -> None:
+    bench.writes = False
+    bench.waits_s["commit"] = 0.5
+    bench.errors["commit"] = [RetryableError("the broker is away")]
+    await bench.begin(*[b"x"] * 10)
+    polling = asyncio.create_task(bench.source.run(bench.task.accept, itertools.repeat(1), itertools.repeat(0.05)))
+    await bench.settle(20.0)
+    polling.cancel()
+    assert bench.restarts("retry") == 1
+    assert bench.kafka.offsets == {INPUT: 10}
 
 
 @on_bench
