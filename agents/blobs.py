@@ -19,32 +19,25 @@ class BlobFields(TypedDict):
 
 
 class Blobs:
-    """Puts blobs where a checkpoint can name them. Of those in the store, the two newest are kept.
+    """Puts the blobs of one stage where a checkpoint can name them, and takes out those that have no use any more.
 
-    Two, because the newest may belong to a commit that fails, and then the one before counts. What a worker that was
-    killed left behind stays in the store.
+    `owner` is a word that no other stage with blobs in this store has: equal states of two are different bytes then.
+    `pack` is called again only when what it packed before was committed, or after `unpack` (or `forget`): so the last one
+    packed, and the one that was unpacked, are committed when the next is.
     """
 
-    def __init__(self, store: ArtifactStore) -> None:
+    def __init__(self, store: ArtifactStore, owner: str) -> None:
         self._store = store
-        self._stored: list[str] = []
+        self._prefix = owner.encode() + b"\n"
+        self._committed = ""
 
     async def pack(self, blob: bytes) -> BlobFields:
         """Return the fields that stand for `blob`, once it is safe."""
         if len(blob) <= INLINE_BYTES:
             return {"blob_base64": base64.b64encode(blob).decode(), "blob_sha256": "", "blob_bytes": len(blob)}
-        sha256 = await asyncio.to_thread(self._store.put, blob)
-        if sha256 not in self._stored:
-            self._stored.append(sha256)
-        for old in self._stored[:-2]:
-            await asyncio.to_thread(self._store.remove, old)
-        del self._stored[:-2]
-        return {"blob_base64": "", "blob_sha256": sha256, "blob_bytes": len(blob)}
-
-    async def unpack(self, checkpoint: Checkpoint) -> bytes:
-        """Return the blob of `checkpoint`. Raises ArtifactMissing, ArtifactCorrupted or ArtifactUnavailable."""
-        if not checkpoint.blob_sha256:
-            return base64.b64decode(checkpoint.blob_base64)
-        if checkpoint.blob_sha256 not in self._stored:
-            self._stored.append(checkpoint.blob_sha256)
-        return await asyncio.to_thread(self._store.get, checkpoint.blob_sha256, checkpoint.blob_bytes)
+        whole = self._prefix + blob
+        sha256 = await asyncio.to_thread(self._store.put, whole)
+        before, self._committed, self._older = self._older, sha256, self._committed
+        if before not in ("", sha256, self._older):
+            await asyncio.to_thread(self._store.remove, before)
+        return {"blob_base64": "", "blob_sha256": sha256, "blob_bytes": len(whole)}

@@ -6,13 +6,18 @@ again mends: the learner is restored from its checkpoint.
 
 import asyncio
 import multiprocessing
+import pickle
+import signal
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.connection import Connection
-from typing import Any, Protocol
+from multiprocessing.process import BaseProcess
+from typing import Any, Protocol, TypeVar
 
 from schemas.errors import RetryableError
 
 Build = Callable[[], Any]
+T = TypeVar("T")
 
 
 class Host(Protocol):
@@ -48,40 +53,49 @@ class Apart:
     """Keeps the object in a process of its own, which ends with this one: the event loop here is never held."""
 
     def __init__(self) -> None:
-        self._process: multiprocessing.process.BaseProcess | None = None
+        self._process: BaseProcess | None = None
         self._pipe: Connection | None = None
+        self._starting: asyncio.Future[None] | None = None
+        # Threads of its own: an answer may take long, and others wait for the loop's.
+        self._threads = ThreadPoolExecutor(max_workers=1, thread_name_prefix="learner")
 
     async def start(self, build: Build) -> None:
         await self.close()
         context = multiprocessing.get_context("spawn")  # a fork would copy the event loop and its connections
         self._pipe, theirs = context.Pipe()
         self._process = context.Process(target=_serve, args=(theirs, build), daemon=True, name="penstock learner")
-        await asyncio.to_thread(self._process.start)
-        theirs.close()  # so that their end closes with them
+        self._starting = self._in_thread(_start, self._process, theirs)
+        await asyncio.shield(self._starting)
         await self._answer()
 
     async def call(self, method: str, *arguments: Any) -> Any:
         if self._pipe is None:
             raise RetryableError("the learner's process was not started")
         try:
-            await asyncio.to_thread(self._pipe.send, (method, arguments))
+            await self._in_thread(self._pipe.send, (method, arguments))
         except OSError as error:
             raise self._ended() from error
         return await self._answer()
 
     async def close(self) -> None:
-        if self._process is not None:
-            self._process.kill()
-            await asyncio.to_thread(self._process.join)
-            self._process.close()
-        if self._pipe is not None:
-            self._pipe.close()
-        self._process = self._pipe = None
+        process, pipe, starting = self._process, self._pipe, self._starting
+        self._process = self._pipe = self._starting = None
+        if starting is not None:
+            await asyncio.wait({starting})  # it may have been left half way; only what has started can be killed
+        if process is not None and process.pid is not None:
+            process.kill()  # this also ends a call that waits in the thread
+            await self._in_thread(process.join)
+            process.close()
+        if pipe is not None:
+            pipe.close()
+
+    def _in_thread(self, function: Callable[..., T], *arguments: Any) -> asyncio.Future[T]:
+        return asyncio.get_running_loop().run_in_executor(self._threads, function, *arguments)
 
     async def _answer(self) -> Any:
         assert self._pipe is not None
         try:
-            good, answer = await asyncio.to_thread(self._pipe.recv)
+            good, answer = await self._in_thread(self._pipe.recv)
         except (EOFError, OSError) as error:
             raise self._ended() from error
         if good:
@@ -93,8 +107,16 @@ class Apart:
         return RetryableError(f"the learner's process has ended (exit code {code}); it is started again")
 
 
+def _start(process: BaseProcess, theirs: Connection) -> None:
+    try:
+        process.start()
+    finally:
+        theirs.close()  # so that their end closes with them
+
+
 def _serve(pipe: Connection, build: Build) -> None:
     """Make the object and answer calls until the other end is closed, as it is when its process dies."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the whole group; the worker ends us when it is done
     kept: Any = None
     while True:
         try:
@@ -107,6 +129,15 @@ def _serve(pipe: Connection, build: Build) -> None:
         except (EOFError, OSError):
             return
         except Exception as error:  # noqa: BLE001  # whoever called is told
-            pipe.send((False, error))
+            pipe.send((False, _portable(error)))
             if kept is None:
                 return
+
+
+def _portable(error: Exception) -> Exception:
+    """Return the error, or, when it cannot be sent, one that says the same."""
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:  # noqa: BLE001  # foreign errors fail in any way here
+        return RuntimeError(f"{type(error).__name__}: {error}")
+    return error

@@ -89,7 +89,7 @@ class Deployment:
             topics = await consumer.topics()
             if places[0].topic not in topics:
                 return []
-            places = places[:1] if self.kind == "kafka" and kind in ("audit", "deployments") else places
+            places = places[:1] if self.kind == "kafka" and kind in ("audit", "deployments", "updates") else places
             consumer.assign(places)
             ends = await consumer.end_offsets(places)
             found = []

@@ -129,15 +129,15 @@ class LogMemory:
 
     def __init__(self, logs: Mapping[TopicPartition, list[Entry]]) -> None:
         self.logs = logs
-        self.checkpoint: Checkpoint | None = None
+        self.committed: Checkpoint | None = None
         self.reads: list[tuple[TopicPartition, int, int]] = []
 
     async def newest(self) -> Checkpoint | None:
-        return self.checkpoint
+        return self.committed
 
     async def read(self, source: TopicPartition, start: int, stop: int) -> AsyncIterator[Batch]:
         self.reads.append((source, start, stop))
-        for piece in batch(source, [r for r in self.logs.get(source, []) if start <= r.offset < stop]).cut(8):
+        for piece in batch(source, [r for r in self.logs.get(source, []) if start <= r.offset < stop]).cut(3):
             yield piece
 
     def save(self, checkpoint: Checkpoint, outbox: Outbox) -> None:
@@ -146,7 +146,7 @@ class LogMemory:
     def commit(self, outbox: Outbox) -> None:
         """Take the newest checkpoint out of what is committed, if there is one."""
         for _, value in outbox.targets.pop(CHECKPOINTS, []):
-            self.checkpoint = decode(Checkpoint, value)
+            self.committed = decode(Checkpoint, value)
 
 
 class MemoryDelivery:

@@ -22,7 +22,7 @@ def learners() -> None:
 @json_option
 @pass_context
 def list_command(context: Context, stream_name: str | None) -> None:
-    """List the declared learners: their newest version, where one of theirs is used, and how far they are behind.
+    """List the declared learners: newest version, routing and lag.
 
     Behind are the records of the samples log that a learner has not taken yet. On Kafka the ends of transactions count
     among them, so that a few may stay.

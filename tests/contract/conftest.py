@@ -1,14 +1,20 @@
 """Every registered algorithm, once for two outcomes and once for three classes, trained on the same small data."""
 
+import hashlib
+import json
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import xgboost
 
-from ml.models.protocol import Labels, Learner, Matrix, Model
+from ml.models.protocol import Labels, Learner, Matrix, Model, Scores
 from ml.models.registry import algorithms, learner_type, model_type
 from ml.models.xgboost_model import XGBoostModel
 
@@ -58,9 +64,10 @@ TRAINERS = {
     "xgboost-online": _learner("xgboost-online", rounds=20),
     "river-logistic": _learner("river-logistic", learning_rate=0.1),
     "river-hoeffding-tree": _learner("river-hoeffding-tree", grace_period=50),
-    "river-adaptive-forest": _learner("river-adaptive-forest", n_models=3, seed=5),
+    "river-adaptive-forest": _learner("river-adaptive-forest", n_models=2, seed=5),
 }
 CASES = [Case(name, classes, TRAINERS[name]) for name in algorithms() if name in TRAINERS for classes in (1, 3)]
+LEARNING = [case for case in CASES if hasattr(case.type, "learn")]
 
 
 @pytest.fixture(scope="session", params=CASES, ids=str)
@@ -72,7 +79,7 @@ def case(request: pytest.FixtureRequest) -> Case:
 @pytest.fixture(scope="session")
 def model(case: Case) -> Model:
     """A trained model that tests share, since none of them may change it."""
-    return case.build()
+    return _built(case)
 
 
 @pytest.fixture(scope="session")
@@ -80,13 +87,48 @@ def matrix(case: Case) -> Matrix:
     return case.data()[0]
 
 
-@pytest.fixture(params=[case for case in CASES if hasattr(case.type, "learn")], ids=str)
+@pytest.fixture(scope="session")
+def alone(model: Model, matrix: Matrix) -> Scores:
+    """What each row of the matrix scores when it comes alone."""
+    return np.concatenate([model.predict(matrix[row : row + 1]) for row in range(len(matrix))])
+
+
+@pytest.fixture(scope="session")
+def hashes() -> dict[str, str]:
+    """The hash of each case's model as another process trains it."""
+    program = "from tests.contract.conftest import hash_models; hash_models()"
+    root = Path(__file__).parents[2]
+    done = subprocess.run([sys.executable, "-c", program], cwd=root, check=True, capture_output=True, text=True)
+    found: dict[str, str] = json.loads(done.stdout)
+    return found
+
+
+def hash_models() -> None:
+    """Train all models; print the hash of each."""
+    print(json.dumps({str(case): hashlib.sha256(case.build().dump()).hexdigest() for case in CASES}))
+
+
+@pytest.fixture(scope="session", params=LEARNING, ids=str)
+def learned(request: pytest.FixtureRequest) -> tuple[Case, Learner]:
+    """The cases that can learn, each with the model that tests share."""
+    case: Case = request.param
+    learner = _built(case)
+    assert isinstance(learner, Learner)
+    return case, learner
+
+
+@pytest.fixture(params=LEARNING, ids=str)
 def learning(request: pytest.FixtureRequest) -> tuple[Case, Learner]:
     """The cases that can learn, each with a model of its own that has already learned its data."""
     case: Case = request.param
     learner = case.build()
     assert isinstance(learner, Learner)
     return case, learner
+
+
+@cache
+def _built(case: Case) -> Model:
+    return case.build()
 
 
 def _data(classes: int) -> tuple[Matrix, Labels]:

@@ -54,10 +54,14 @@ def penstock(no_settings: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.
 def deployment(
     request: pytest.FixtureRequest, run_name: str, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Deployment]:
-    """One deployment for all tests on a broker: starting a worker takes longer than most of them."""
+    """One deployment for all tests on a broker: starting a worker takes longer than most of them.
+
+    A module's TABLES are more lines for its penstock.toml.
+    """
     folder = tmp_path_factory.mktemp(request.param)
     stream = f"cli-{run_name}"
-    (folder / "penstock.toml").write_text(f'[streams.{stream}]\nfeatures = ["a", "b"]\n')
+    tables = getattr(request.module, "TABLES", "").format(stream=stream)
+    (folder / "penstock.toml").write_text(f'[streams.{stream}]\nfeatures = ["a", "b"]\n{tables}')
     with EmbeddedBroker() as embedded:
         bootstrap = embedded.bootstrap if request.param == "embedded" else request.getfixturevalue("kafka").bootstrap
         environ = {

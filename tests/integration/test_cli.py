@@ -20,6 +20,8 @@ KAFKA_COMMANDS = [
     ["models", "promote", "m"],
     ["models", "shadow", "m"],
     ["models", "unshadow", "m"],
+    ["learners", "list"],
+    ["learners", "update", "online"],
     ["dead-letters", "list"],
     ["dead-letters", "replay"],
 ]
@@ -56,6 +58,20 @@ def test_a_worker_without_a_stream_or_with_a_taken_port_ends_with_one_sentence(e
         ended = real_command("worker", ML_KAFKA_BOOTSTRAP=embedded.bootstrap, ML_METRICS_PORT=port)
     assert ended.is_one_sentence(2), ended
     assert f"metrics_port {port} on 127.0.0.1 cannot be used" in ended.err
+
+
+def test_a_worker_names_every_learner_that_cannot_learn_and_does_not_begin(embedded: EmbeddedBroker) -> None:
+    Path("penstock.toml").write_text(
+        f"{STREAM}"
+        '[streams.flights.learners.first]\nalgorithm = "xgboost"\n'
+        '[streams.flights.learners.second]\nalgorithm = "xgboost-online"\n'
+    )
+    environ = {"ML_KAFKA_BOOTSTRAP": embedded.bootstrap, "ML_METRICS_PORT": "0", "ML_ONLINE_STRATEGY": "incremental"}
+    ended = real_command("worker", **environ)
+    first, second = ended.err.splitlines()
+    assert (ended.code, ended.out) == (2, "")
+    assert first.startswith("penstock: learner first of flights: algorithm 'xgboost' cannot learn from a stream")
+    assert second.startswith("learner second of flights: xgboost-online learns from batches")
 
 
 @pytest.mark.parametrize("arguments", KAFKA_COMMANDS, ids=" ".join)

@@ -67,6 +67,16 @@ def test_a_shadow_scores_beside_the_champion_until_it_is_told_to_end(
     assert (again.code, "is no shadow; the shadows are: none" in again.out) == (1, True), again
 
 
+def test_a_pruned_model_is_listed_only_on_demand(here: Deployment, penstock: Penstock, champion: str) -> None:
+    version = registered(penstock, seed=3)
+    pruned = msgspec.convert(version | {"status": "pruned"}, ModelVersion)
+    asyncio.run(here.send("models", here.stream.encode(), encode(pruned), 0))
+    for options in ([], ["--json"]):
+        assert champion in penstock("models", "list", *options).out
+        assert version["model_id"] not in penstock("models", "list", *options).out
+        assert version["model_id"] in penstock("models", "list", "--all", *options).out
+
+
 def damage(here: Deployment, version: dict[str, Any]) -> None:
     path = here.artifact(version)
     path.write_bytes(path.read_bytes()[:-1] + b"!")

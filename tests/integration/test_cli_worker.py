@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from stream.partitioner import partitions_of
-from tests.command_line import CANARY, Deployment, Ended, Penstock, eventually
+from tests.command_line import CANARY, Deployment, Ended, Penstock, eventually, registered
 
 pytestmark = pytest.mark.usefixtures("no_settings")
 
@@ -54,7 +54,9 @@ def test_the_doctor_finds_all_well_and_then_what_is_broken(here: Deployment, pen
     assert f"{champion} " in sentence_on(well, f"champion of {here.stream}")
     assert "is ready" in sentence_on(well, "metrics port")
     if here.kind == "kafka":
-        assert sentence_on(well, f"score of {here.stream}").startswith("1 worker(s)")
+        for group in ("score", "join", "learn", "evaluate"):
+            assert sentence_on(well, f"{group} of {here.stream}").startswith("1 worker(s)")
+    assert sentence_on(well, f"join of {here.stream}").endswith(f"nothing of {here.stream}.labels waits")
     path = here.artifact(penstock("models", "show", champion, "--json").document)
     kept = path.read_bytes()
     path.write_bytes(b"rot")
@@ -64,6 +66,20 @@ def test_the_doctor_finds_all_well_and_then_what_is_broken(here: Deployment, pen
     assert f"problem  champion of {here.stream}: cannot serve: " in broken.out
     assert "was changed since it was stored" in broken.out
     assert "Traceback" not in broken.out + broken.err
+
+
+def test_the_doctor_loads_the_shadows_beside_the_champion(here: Deployment, penstock: Penstock, champion: str) -> None:
+    shadow = registered(penstock, seed=7)
+    subject = f"shadow {shadow['model_id']} of {here.stream}"
+    assert penstock("models", "shadow", shadow["model_id"]).code == 0
+    assert "fits beside the champion" in sentence_on(penstock("doctor", "--json"), subject)
+    size = penstock("models", "show", champion, "--json").document["memory_bytes"]
+    short = penstock("doctor", "--json", ML_MODEL_MEMORY_BYTES=str(size + 1))
+    assert short.code == 0, short
+    assert f"take {size:,} of the {size + 1:,} that model_memory_bytes allows" in sentence_on(short, subject)
+    assert "fits" in sentence_on(short, f"champion of {here.stream}")
+    assert penstock("models", "unshadow", shadow["model_id"]).code == 0
+    assert subject not in {finding["subject"] for finding in penstock("doctor", "--json").document}
 
 
 def sentence_on(ended: Ended, subject: str) -> str:

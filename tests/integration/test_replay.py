@@ -4,6 +4,7 @@ import asyncio
 import itertools
 import json
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
@@ -11,14 +12,18 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from app.cli.context import leave_out_kafka
 from app.dead_letters import Lane, look
 from app.replay import Outcome, Replay
+from app.stages import now_ms
 from schemas.errors import InvalidEvent, PenstockError, SettingsError
-from schemas.streams import StreamSpec
+from schemas.events import DeadLetter, Sample
+from schemas.streams import MINUTE_MS, StreamSpec
+from schemas.wire import decode
 from stream.admin import apply
 from stream.connection import KafkaConnection
 from stream.deadletters import KEPT_BYTES, dead_letter
 from stream.partitioner import partitions_of
 from tests.conftest import Broker
-from topics import topics_of
+from tests.workers import Deployment, Sent, document, home_of, placed, train
+from topics import StreamTopics, topics_of
 
 
 @dataclass(frozen=True)
@@ -197,6 +202,48 @@ async def test_two_replays_at_once_send_nothing_twice(field: Field) -> None:
             assert "another replay" in str(outcome)
     assert await field.sent() == sorted(map(home, letters))
     assert await field.waiting() == 0
+
+
+async def test_a_label_for_an_event_that_was_scored_too_late_is_replayed_and_becomes_one_sample(
+    broker: Broker, unique: str, tmp_path: Path
+) -> None:
+    tables = f"[streams.{unique}.join]\nwindow_minutes = 60\nlateness_minutes = 0\n"
+    deployment, topics = Deployment(broker, unique, tmp_path, {}, tables, **{unique: []}), StreamTopics(unique)
+    versions = await deployment.prepare(**{unique: train(1)})
+    first, later = (placed(document(i, [1.0, 2.0, 3.0], event_time_ms=i * MINUTE_MS)) for i in (0, 50))
+    early, other = (labelled(i, (i + 1) * MINUTE_MS) for i in (0, 50))
+    async with deployment.worker() as running:
+        await deployment.promote(versions[unique])
+        await running.ready()
+        await deployment.send(unique, [later])
+        await deployment.send(unique, [early, other], "labels")
+        (dead,) = await deployment.records(topics.labels_dead, 1)
+        assert decode(DeadLetter, dead.value).reason == "no_prediction"
+        await deployment.send(unique, [first])
+        await deployment.records(topics.predictions, 2)
+        replay = Replay(
+            connection=deployment.connection,
+            lane=Lane.of(unique, "labels"),
+            spec=deployment.streams[unique],
+            max_event_bytes=1024**2,
+            by="tests",
+            clock_ms=now_ms,
+            transactional_id=f"{unique}-replay",
+        )
+        assert (await replay.run()).sent == {"no_prediction": 1}
+        samples = [decode(Sample, record.value) for record in await deployment.records(topics.samples, 2)]
+    assert {(sample.event_id, sample.label_time_ms) for sample in samples} == {
+        ("e0", MINUTE_MS),
+        ("e50", 51 * MINUTE_MS),
+    }
+    assert not (await replay.run()).sent
+
+
+def labelled(number: int, time_ms: int) -> Sent:
+    """The label of event `number`."""
+    key = f"N{number % 50}".encode()
+    event = {"event_id": f"e{number}", "entity_id": key.decode(), "label": 1, "label_time_ms": time_ms}
+    return Sent(home_of(key), key, json.dumps(event).encode())
 
 
 @pytest.mark.parametrize("broker", ["kafka"], indirect=True)

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.cli.dead_letters import PlaceType, ago, printable
-from app.dead_letters import REPLAY, Lane, Ledger, Letter
+from app.dead_letters import REPLAY, TOPIC_NAMES, Lane, Ledger, Letter
 from app.replay import Examiner, Outcome
 from schemas.errors import InvalidEvent
 from schemas.events import Command, DeadLetter
@@ -23,7 +23,7 @@ from stream.deadletters import KEPT_BYTES, dead_letter
 from stream.partitioner import partitions_of
 
 SPEC = StreamSpec(name="flights", features=("distance", "hour"))
-FEATURES, COMMANDS = Lane.of("flights", "features"), Lane.of("flights", "commands")
+FEATURES, LABELS, COMMANDS = (Lane.of("flights", name) for name in TOPIC_NAMES)
 KEY = b"N14228"
 HOME = int(partitions_of([KEY], SPEC.partitions)[0])
 
@@ -38,6 +38,11 @@ class Record:
 
 def event(**changes: Any) -> bytes:
     document = {"event_id": "1", "entity_id": KEY.decode(), "event_time_ms": 5, "features": {"distance": 1, "hour": 2}}
+    return json.dumps(document | changes).encode()
+
+
+def label(**changes: Any) -> bytes:
+    document = {"event_id": "1", "entity_id": KEY.decode(), "label": 1, "label_time_ms": 6}
     return json.dumps(document | changes).encode()
 
 
@@ -155,6 +160,32 @@ def test_many_events_of_a_wrong_partitioner_do_not_end_a_replay() -> None:
         examiner.original(letter(event(entity_id=f"e{i}"), key=f"e{i}".encode())).partition for i in range(200)
     )
     assert homes.keys() == {0, 1, 2, 3}
+
+
+def test_a_label_goes_to_the_partition_of_its_entity_whatever_the_join_said_of_its_time() -> None:
+    wrong = (HOME + 1) % SPEC.partitions
+    original = Examiner(SPEC, LABELS, SPEC.partitions, 1024).original(letter(label(), lane=LABELS, partition=wrong))
+    assert (original.partition, original.key, original.value) == (HOME, KEY, label())
+
+
+@pytest.mark.parametrize(
+    ("refused", "reason"),
+    [
+        (letter(b"junk", lane=LABELS), "malformed_json"),
+        (letter(event(), lane=LABELS), "invalid_field"),
+        (letter(label(label="late"), lane=LABELS), "unknown_label"),
+        (letter(label(), key=b"another", lane=LABELS), "wrong_key"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_a_label_that_would_come_back_is_not_sent(refused: Letter, reason: str) -> None:
+    assert refusal(refused, LABELS) == reason
+
+
+def test_a_label_that_was_unknown_is_sent_once_the_stream_knows_it() -> None:
+    several = msgspec.structs.replace(SPEC, task="multiclass", classes=("early", "late"))
+    unknown = letter(label(label="late"), lane=LABELS)
+    assert Examiner(several, LABELS, SPEC.partitions, 1024).original(unknown).value == unknown.original
 
 
 def test_a_command_goes_back_to_where_its_order_is_kept_if_it_can_be_read() -> None:

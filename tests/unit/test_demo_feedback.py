@@ -7,6 +7,9 @@ import pytest
 
 from app.demo.feedback import Feedback
 from app.demo.flights import ONLINE, PUBLISH_SAMPLES, WINDOW_SAMPLES
+from schemas.events import ShadowScore
+from schemas.wire import encode
+from tests.support import sample_of
 from topics import StreamTopics
 
 TOPICS = StreamTopics("flights")
@@ -24,21 +27,11 @@ class Record:
 def sample(
     event_id: str, label: int = 0, score: float = 0.5, online: float | None = None, delay_ms: int = 60_000
 ) -> Record:
-    shadows = [] if online is None else [{"variant": ONLINE, "model_id": "m", "score": online}]
-    other = {"variant": "another", "model_id": "x", "score": 0.0}
-    return Record(
-        msgspec.json.encode(
-            {
-                "event_id": event_id,
-                "revision": 0,
-                "event_time_ms": 1_000,
-                "label_time_ms": 1_000 + delay_ms,
-                "label": label,
-                "score": score,
-                "shadows": [other, *shadows],
-            }
-        )
-    )
+    shadows = [ShadowScore(variant="another", model_id="x", score=0.0)]
+    if online is not None:
+        shadows.append(ShadowScore(variant=ONLINE, model_id="m", score=online))
+    changes = {"event_id": event_id, "label": label, "score": score, "shadows": tuple(shadows)}
+    return Record(encode(sample_of(1, label_time_ms=1_000 + delay_ms, **changes)))
 
 
 def letter(partition: int, offset: int) -> Record:

@@ -6,19 +6,19 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
 from app.doctor import attempt, examine
 from app.findings import Finding, ok
 from app.health import Pages
-from app.kafka_checks import INPUTS
-from app.local_checks import check_port, check_settings, check_signing_key, check_store
+from app.local_checks import check_learners, check_port, check_settings, check_signing_key, check_store
 from app.registry import LOCAL_KEY
 from app.settings import Settings
-from app.stages import ROLES
+from app.stages import ROLES, inputs_of
 from schemas.errors import RetryableError, SettingsError
-from schemas.streams import StreamSpec
+from schemas.streams import LearnerSpec, StreamSpec
 from stores.artifacts import ArtifactStore, ArtifactUnavailable, load_or_create_key
 from stream.metrics import Metrics
 
@@ -183,8 +183,64 @@ async def test_an_address_that_is_not_of_this_machine_is_a_problem() -> None:
     assert "cannot be used" in finding.sentence
 
 
-def test_the_doctor_knows_what_every_role_reads() -> None:
-    assert INPUTS.keys() == set(ROLES)
+def test_every_group_of_a_role_is_known_with_all_that_it_reads() -> None:
+    stream = learning(online=LearnerSpec(algorithm="river-logistic"))
+    assert {group: topics for role in ROLES for group, topics in inputs_of(stream, role).items()} == {
+        "score": ("flights.features",),
+        "join": ("flights.predictions", "flights.labels"),
+        "learn": ("flights.commands",),
+        "evaluate": ("flights.samples",),
+        "learn-online": ("flights.samples",),
+    }
+
+
+def learning(**learners: LearnerSpec) -> StreamSpec:
+    return msgspec.structs.replace(FLIGHTS, learners=learners)
+
+
+def test_learners_that_can_be_opened_are_fine() -> None:
+    stream = learning(
+        online=LearnerSpec(algorithm="river-logistic", strategy="incremental", parameters={"learning_rate": 0.1}),
+        boosted=LearnerSpec(algorithm="xgboost-online"),
+    )
+    found = {finding.subject: finding for finding in check_learners(Settings(streams=(stream,)))}
+    assert {subject: finding.status for subject, finding in found.items()} == {
+        "learner online of flights": "ok",
+        "learner boosted of flights": "ok",
+    }
+    assert "by the strategy incremental" in found["learner online of flights"].sentence
+    assert "by the strategy adaptive" in found["learner boosted of flights"].sentence
+
+
+def test_everything_that_is_wrong_with_the_learners_is_told_at_once() -> None:
+    stream = learning(
+        frozen=LearnerSpec(algorithm="xgboost"),
+        missing=LearnerSpec(algorithm="river-logistik"),
+        rates=LearnerSpec(algorithm="river-logistic", parameters={"rate": 1}),
+        by_row=LearnerSpec(algorithm="xgboost-online", strategy="incremental"),
+        small=LearnerSpec(algorithm="river-logistic", max_buffer=50, parameters={"learning_rate": -1}),
+    )
+    found = check_learners(Settings(streams=(stream,), online_strategy="mini_batch", online_batch_size=51))
+    assert {finding.status for finding in found} == {"problem"}
+    for finding, (lineage, words) in zip(
+        found,
+        [
+            ("frozen", "cannot learn from a stream; these can: "),
+            ("missing", "no algorithm is called 'river-logistik'"),
+            ("rates", "has no parameter 'rate'"),
+            ("by_row", "cannot learn by the strategy 'incremental'"),
+            ("small", "batch_size 51 is more than max_buffer 50"),
+            ("small", "river-logistic cannot take these parameters"),
+        ],
+        strict=True,
+    ):
+        assert (finding.subject, words in finding.sentence) == (f"learner {lineage} of flights", True), finding
+        assert f"[streams.flights.learners.{lineage}]" in finding.remedy
+
+
+def test_a_small_buffer_is_fine_where_no_batch_is_waited_for() -> None:
+    stream = learning(online=LearnerSpec(algorithm="river-logistic", strategy="periodic", max_buffer=50))
+    assert statuses(check_learners(Settings(streams=(stream,), online_batch_size=51))) == ["ok"]
 
 
 async def test_a_broker_that_fails_in_between_is_a_problem() -> None:

@@ -328,17 +328,17 @@ async def test_a_checkpoint_is_written_after_enough_samples_or_an_hour_of_the_lo
     await bench.take([_sample(0)], timestamp=DAWN)
     await bench.take([_sample(1)], timestamp=DAWN + SAVE_LOG_MS - 1)
     await _save(bench.stage, memory)
-    assert memory.checkpoint is None
+    assert memory.committed is None
     await bench.take([_sample(2)], timestamp=DAWN + SAVE_LOG_MS)
     await _save(bench.stage, memory)
-    assert memory.checkpoint is not None
-    assert memory.checkpoint.offsets == {"s.samples": 3}
+    assert memory.committed is not None
+    assert memory.committed.offsets == {"s.samples": 3}
     few = Evaluate(_spec(), memory, Metrics(), save_samples=2)
     await few.open({SOURCE: 3})
-    memory.checkpoint = None
+    memory.committed = None
     await few.process(Batch(SOURCE, [Entry(i, encode(_sample(i)), b"s") for i in (3, 4)]), Outbox())
     await _save(few, memory)
-    assert memory.checkpoint is not None
+    assert memory.committed is not None
 
 
 async def _checkpointed() -> LogMemory:
@@ -361,7 +361,7 @@ async def test_a_checkpoint_is_where_the_fold_goes_on() -> None:
 
 async def test_a_checkpoint_of_other_rules_or_another_log_or_a_broken_one_is_ignored() -> None:
     memory = await _checkpointed()
-    whole = memory.checkpoint
+    whole = memory.committed
     assert whole is not None
     await Bench(_spec(window_samples=20), memory).open(7)
     await Bench(_spec(), memory).open(6)
@@ -369,6 +369,6 @@ async def test_a_checkpoint_of_other_rules_or_another_log_or_a_broken_one_is_ign
         {"format": 99},
         {"blob_base64": base64.b64encode(base64.b64decode(whole.blob_base64)[:-9]).decode()},
     ):
-        memory.checkpoint = msgspec.structs.replace(whole, **changes)  # type: ignore[arg-type]
+        memory.committed = msgspec.structs.replace(whole, **changes)  # type: ignore[arg-type]
         await Bench(_spec(), memory).open(7)
     assert [start for _, start, _ in memory.reads] == [0, 0, 0, 0, 0]

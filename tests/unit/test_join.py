@@ -291,8 +291,8 @@ async def test_a_checkpoint_that_cannot_be_used_is_ignored_and_everything_read_a
     world = await World().take(prediction("e1", 0), label("e1", 5), prediction("e2", 0))
     await world.tick(1_000)
     await world.restart()
-    fields = {name: getattr(world.memory.checkpoint, name) for name in Checkpoint.__struct_fields__}
-    world.memory.checkpoint = Checkpoint(**fields | change)
+    fields = {name: getattr(world.memory.committed, name) for name in Checkpoint.__struct_fields__}
+    world.memory.committed = Checkpoint(**fields | change)
     world.made = Made()
     await world.join.open(world.next)
     assert world.join.pending == 1

@@ -375,8 +375,8 @@ async def test_a_state_in_the_store_is_found_again(tmp_path: Path) -> None:
     finally:
         blobs.INLINE_BYTES = small
     before = await bench.canonical()
-    assert bench.memory.checkpoint is not None
-    assert bench.memory.checkpoint.blob_sha256
+    assert bench.memory.committed is not None
+    assert bench.memory.committed.blob_sha256
     await bench.restart()
     assert await bench.canonical() == before
     assert bench.memory.reads[-1][1] > 0

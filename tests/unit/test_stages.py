@@ -1,0 +1,53 @@
+"""The stages of a stream: what they take from the settings."""
+
+from typing import Any
+
+import pytest
+
+from agents.learn import Learn
+from agents.shelf import ModelShelf
+from app.settings import Settings, load_settings
+from app.stages import ROLES, StreamStages, inputs_of
+from schemas.streams import LearnerSpec, StreamSpec
+from stream.metrics import Metrics
+
+ENVIRON = {
+    "ML_ONLINE_STRATEGY": "periodic",
+    "ML_ONLINE_BATCH_SIZE": "7",
+    "ML_ONLINE_MAX_BUFFER": "70",
+    "ML_MODEL_SIGNING_KEY": "a key for tests",
+}
+
+
+def nothing(*_: Any) -> Any:
+    raise AssertionError("nothing is opened here")
+
+
+def stages_of(settings: Settings, **learners: LearnerSpec) -> StreamStages:
+    stream = StreamSpec(name="flights", features=("a",), learners=learners)
+    return StreamStages(stream, settings, ModelShelf(nothing, 1), Metrics(), nothing, nothing)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("declared", "expected"),
+    [
+        (LearnerSpec(algorithm="river-logistic"), ("periodic", 7, 70)),
+        (LearnerSpec(algorithm="river-logistic", strategy="adaptive"), ("adaptive", 7, 70)),
+        (LearnerSpec(algorithm="river-logistic", batch_size=3, max_buffer=9), ("periodic", 3, 9)),
+    ],
+)
+def test_a_learner_takes_from_the_settings_what_its_table_leaves_open(
+    declared: LearnerSpec, expected: tuple[str, int, int]
+) -> None:
+    stages = stages_of(load_settings(ENVIRON), online=declared)
+    [made] = [stage.make(0, 1) for stage in stages.stages("learn") if stage.group == "learn-online"]
+    assert isinstance(made, Learn)
+    learner = made._learner
+    assert (learner.strategy, learner.batch_size, learner.max_buffer) == expected
+
+
+def test_the_stages_read_what_the_doctor_looks_at() -> None:
+    stages = stages_of(Settings(), online=LearnerSpec(algorithm="river-logistic"))
+    for role in ROLES:
+        made = {stage.group: stage.topics for stage in stages.stages(role)}
+        assert made == inputs_of(stages.spec, role)
