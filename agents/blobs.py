@@ -21,23 +21,40 @@ class BlobFields(TypedDict):
 class Blobs:
     """Puts the blobs of one stage where a checkpoint can name them, and takes out those that have no use any more.
 
-    `owner` is a word that no other stage with blobs in this store has: equal states of two are different bytes then.
-    `pack` is called again only when what it packed before was committed, or after `unpack` (or `forget`): so the last one
-    packed, and the one that was unpacked, are committed when the next is.
+    `owner` is a word that no other stage with blobs in this store has, so that equal states of two are different bytes.
+    `pack` is called again only once what it packed before was committed, or after `unpack`. So the blob before the
+    newest is the one to fall back to, and those before that can go. What a stage leaves behind when another worker
+    takes over, at most one blob, stays in the store.
     """
 
     def __init__(self, store: ArtifactStore, owner: str) -> None:
         self._store = store
-        self._prefix = owner.encode() + b"\n"
-        self._committed = ""
+        self._head = owner.encode() + b"\n"
+        self._kept: list[str] = []
 
     async def pack(self, blob: bytes) -> BlobFields:
         """Return the fields that stand for `blob`, once it is safe."""
         if len(blob) <= INLINE_BYTES:
             return {"blob_base64": base64.b64encode(blob).decode(), "blob_sha256": "", "blob_bytes": len(blob)}
-        whole = self._prefix + blob
+        whole = self._head + blob
         sha256 = await asyncio.to_thread(self._store.put, whole)
-        before, self._committed, self._older = self._older, sha256, self._committed
-        if before not in ("", sha256, self._older):
-            await asyncio.to_thread(self._store.remove, before)
+        if sha256 not in self._kept:
+            self._kept.append(sha256)
+        while len(self._kept) > 2:
+            await asyncio.to_thread(self._store.remove, self._kept.pop(0))
         return {"blob_base64": "", "blob_sha256": sha256, "blob_bytes": len(whole)}
+
+    async def unpack(self, checkpoint: Checkpoint | None) -> bytes:
+        """Return the blob of the checkpoint that counts, empty without one. What was packed after it is not committed.
+
+        Raises ArtifactMissing, ArtifactCorrupted or ArtifactUnavailable.
+        """
+        sha256 = "" if checkpoint is None else checkpoint.blob_sha256
+        for uncommitted in self._kept:
+            if uncommitted != sha256:
+                await asyncio.to_thread(self._store.remove, uncommitted)
+        self._kept = [sha256] if sha256 else []
+        if checkpoint is None or not sha256:
+            return b"" if checkpoint is None else base64.b64decode(checkpoint.blob_base64)
+        whole = await asyncio.to_thread(self._store.get, sha256, checkpoint.blob_bytes)
+        return whole[len(self._head) :]

@@ -1,7 +1,6 @@
 """Evaluate: every sample tells how good the models were; windows become performance records, findings become alerts."""
 
 import asyncio
-import base64
 import hashlib
 import logging
 import math
@@ -9,6 +8,7 @@ from typing import Final, Literal, NamedTuple
 
 import msgspec
 
+from agents.blobs import Blobs
 from agents.evaluable import EvaluableReader
 from ml.errors import ModelPayloadInvalid
 from ml.evaluation.evaluator import Evaluator, Folded, Report
@@ -18,6 +18,7 @@ from ml.evaluation.windows import WindowRules
 from schemas.events import Alert, Checkpoint, Performance, RetrainRequest, VariantPerformance
 from schemas.streams import MINUTE_MS, StreamSpec
 from schemas.wire import encode
+from stores.artifacts import ArtifactCorrupted, ArtifactMissing
 from stream import metrics as m
 from stream.batches import Batch, Outbox, TopicPartition
 from stream.delivery import Offsets
@@ -28,6 +29,7 @@ from topics.specs import StreamTopics
 
 STAGE = "evaluate"
 FORMAT = 1
+FOLDED_SAMPLES = 512  # in one go while opening, before others get a turn
 SAVE_SAMPLES = 100_000  # read again in about a second
 SAVE_LOG_MS = 3_600_000  # a slow stream must not wait until retention has removed what it would read again
 
@@ -37,9 +39,12 @@ log = logging.getLogger("penstock.evaluate")
 class Evaluate(Stage):
     """The stage on `<s>.samples`. Its state is the windows that are not mature yet, of some 3 MB at most."""
 
-    def __init__(self, spec: StreamSpec, memory: Memory, metrics: Metrics, save_samples: int = SAVE_SAMPLES) -> None:
+    def __init__(
+        self, spec: StreamSpec, memory: Memory, blobs: Blobs, metrics: Metrics, save_samples: int = SAVE_SAMPLES
+    ) -> None:
         self._spec = spec
         self._memory = memory
+        self._blobs = blobs
         self._metrics = metrics
         self._save_samples = save_samples
         self._topics = StreamTopics(spec.name)
@@ -60,25 +65,25 @@ class Evaluate(Stage):
         """Restore the newest checkpoint, then fold again what was committed after it."""
         self._forget()
         stop = committed[self._source]
-        await asyncio.to_thread(self._restore, await self._memory.newest(), stop)  # 0.3 s at worst
+        await self._restore(await self._memory.newest(committed))
         async for batch in self._memory.read(self._source, self._next_offset, stop):
-            self._fold(batch)
+            for piece in batch.cut(FOLDED_SAMPLES):
+                self._fold(piece)
+                await asyncio.sleep(0)
         self._next_offset = stop
 
-    def _restore(self, checkpoint: Checkpoint | None, stop: int) -> None:
-        if checkpoint is None or checkpoint.format != FORMAT:
-            return
-        offset = checkpoint.offsets.get(self._source.topic, stop + 1)
-        if offset > stop or bytes(checkpoint.state) != self._rules:
-            log.info("stream %s is evaluated anew: its checkpoint is of other rules or another log", self._spec.name)
-            return
+    async def _restore(self, checkpoint: Checkpoint | None) -> None:
+        if checkpoint is not None and (checkpoint.format != FORMAT or bytes(checkpoint.state) != self._rules):
+            log.info("stream %s is evaluated anew: its checkpoint is of other rules", self._spec.name)
+            checkpoint = None
         try:
-            self._evaluator.load(base64.b64decode(checkpoint.blob_base64))
-        except (ValueError, ModelPayloadInvalid) as error:
+            dumped = await self._blobs.unpack(checkpoint)
+            if checkpoint is not None:
+                await asyncio.to_thread(self._evaluator.load, dumped)  # 0.3 s at worst
+                self._next_offset = checkpoint.offsets[self._source.topic]
+        except (ModelPayloadInvalid, ArtifactMissing, ArtifactCorrupted) as error:
             log.warning("stream %s is evaluated anew: its checkpoint cannot be read: %s", self._spec.name, error)
             self._forget()
-        else:
-            self._next_offset = offset
 
     async def process(self, batch: Batch, outbox: Outbox) -> None:
         """Fold the batch; put performance, alerts and retrain requests into `outbox`."""
@@ -129,7 +134,7 @@ class Evaluate(Stage):
             format=FORMAT,
             offsets={self._source.topic: self._next_offset},
             state=msgspec.Raw(self._rules),
-            blob_base64=base64.b64encode(dumped).decode(),
+            **await self._blobs.pack(dumped),
         )
         self._memory.save(checkpoint, outbox)
         self._unsaved, self._unsaved_since_ms = 0, None

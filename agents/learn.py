@@ -89,8 +89,9 @@ class Learn(Stage):
         """Restore the newest checkpoint, and learn again what was learnt since."""
         stop = committed[self._source]
         self._forget_news()
+        self._publisher.reset()
         try:
-            start = await self._restore(stop)
+            start = await self._restore(committed)
             if start is None:
                 start, self._taken, self._published_offset = 0, 0, NOTHING
                 starting = await self._publisher.starting_payload()
@@ -133,16 +134,18 @@ class Learn(Stage):
     def _state(self) -> LearnState:
         return LearnState(self._lineage, self._learner.algorithm, self._taken, self._published_offset)
 
-    async def _restore(self, stop: int) -> int | None:
+    async def _restore(self, committed: Mapping[TopicPartition, int]) -> int | None:
         """Go on from the newest checkpoint; return its offset, or None when there is none that fits."""
-        checkpoint = await self._memory.newest()
-        if checkpoint is None or checkpoint.format != FORMAT or checkpoint.offsets[self._source.topic] > stop:
-            return None
-        state = decode(LearnState, checkpoint.state)
+        checkpoint = await self._memory.newest(committed)
+        if checkpoint is not None and checkpoint.format != FORMAT:
+            checkpoint = None
         try:
+            dumped = await self._blobs.unpack(checkpoint)
+            if checkpoint is None:
+                return None
+            state = decode(LearnState, checkpoint.state)
             if state.algorithm != self._learner.algorithm:
                 raise ModelPayloadInvalid(f"it is of {state.algorithm}")
-            dumped = await self._blobs.unpack(checkpoint)
             await self._host.start(opener_of(self._spec, self._learner, dumped=dumped))
         except (ModelPayloadInvalid, ArtifactMissing, ArtifactCorrupted) as error:
             log.warning("learner %s begins anew, its checkpoint cannot be used: %s", self._lineage, error)
@@ -171,7 +174,7 @@ class Learn(Stage):
             self._taken += len(piece)
             start = stop
             if self._taken % every == 0:
-                await self._snapshot(int(piece.event_time_ms.max()), publish=not again)
+                await self._snapshot(int(piece.event_time_ms[-1]), publish=not again)
         if not again:
             self._metrics.count(m.LEARNT_SAMPLES, len(samples), self._spec.name, self._lineage)
 
@@ -182,7 +185,7 @@ class Learn(Stage):
     async def _snapshot(self, event_time_ms: int, *, publish: bool) -> None:
         """Take a snapshot, if anything was learnt since the last one; it is stored while learning goes on."""
         snapshot: Snapshot = await self._host.call("snapshot")
-        if snapshot.next_offset == self._published_offset:
+        if snapshot.next_offset == self._published_offset or not snapshot.learnt:
             return
         self._published_offset = snapshot.next_offset
         if publish:

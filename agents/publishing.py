@@ -8,6 +8,7 @@ from typing import Literal
 
 import msgspec
 
+from agents.lineage import Lineage, model_id_of
 from agents.serving import find_version
 from ml.learning.comparison import Standing
 from ml.learning.online import Snapshot
@@ -21,22 +22,6 @@ from stream.views import LogView
 from topics.specs import StreamTopics
 
 log = logging.getLogger("penstock.learn")
-
-
-def model_id_of(lineage: str, samples_offset: int) -> str:
-    """Return the id of the snapshot that has learnt all samples before `samples_offset`."""
-    return f"{lineage}@{samples_offset}"
-
-
-def is_snapshot(lineage: str, model_id: str) -> bool:
-    """Whether `model_id` is one that `model_id_of` gives for the lineage."""
-    name, _, offset = model_id.rpartition("@")
-    return name == lineage and offset.isdigit()
-
-
-def routed(deployment: Deployment) -> tuple[str, ...]:
-    """Return the ids of all models that the deployment names."""
-    return (deployment.champion, *deployment.shadows)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -66,15 +51,20 @@ class Publisher:
         signer: Signer,
         clock_ms: Callable[[], int],
     ) -> None:
+        founders = {learner.start_from for learner in spec.learners.values() if learner.start_from}
         self._spec = spec
-        self._lineage = lineage
+        self._name = lineage
         self._learner = learner
+        self._lineage = Lineage(lineage, learner.start_from, founders, models, deployments)
         self._models = models
-        self._deployments = deployments
         self._store = store
         self._signer = signer
         self._clock_ms = clock_ms
         self._topics = StreamTopics(spec.name)
+
+    def reset(self) -> None:
+        """Forget what was published and perhaps not committed."""
+        self._lineage.reset()
 
     async def starting_payload(self) -> bytes | None:
         """Return the bytes of the version that the lineage starts from, verified; None without one.
@@ -86,7 +76,7 @@ class Publisher:
         version = find_version(self._models, self._learner.start_from)
         if version is None:
             raise RetryableError(
-                f"learner {self._lineage!r} of stream {self._spec.name!r} waits for model "
+                f"learner {self._name!r} of stream {self._spec.name!r} waits for model "
                 f"{self._learner.start_from!r}, which it is to start from: register it"
             )
         self._signer.verify(version)
@@ -104,11 +94,12 @@ class Publisher:
         """
         snapshot, standing = prepared.snapshot, prepared.standing
         metrics = {} if standing is None else {"brier": standing.own, "brier_in_use": standing.served}
-        version = self._describe(snapshot, await prepared.storing, metrics)
-        outbox.add(self._topics.models, 0, self._key, encode(version))
+        worse = standing is not None and standing.own > standing.served + self._learner.publish_margin
+        version = self._describe(snapshot, await prepared.storing, metrics, "kept_back" if worse else "registered")
+        self._write(version, outbox)
         told = ModelUpdate(
             stream=self._spec.name,
-            lineage=self._lineage,
+            lineage=self._name,
             action="published",
             reason=f"{self._learner.publish_every} more samples were taken",
             samples=snapshot.learnt,
@@ -118,7 +109,7 @@ class Publisher:
             model_id=version.model_id,
             metrics=metrics,
         )
-        if standing is not None and standing.own > standing.served + self._learner.publish_margin:
+        if standing is not None and worse:
             told = msgspec.structs.replace(told, action="kept_back", reason=self._worse(standing))
             log.warning("stream %s: snapshot %s is kept back: %s", self._spec.name, version.model_id, told.reason)
         else:
@@ -133,10 +124,15 @@ class Publisher:
             f"{standing.served:.4f} of the version in use by more than {self._learner.publish_margin}"
         )
 
-    def _describe(self, snapshot: Snapshot, sha256: str, metrics: Mapping[str, float]) -> ModelVersion:
-        earlier = self._versions()
+    def _describe(
+        self,
+        snapshot: Snapshot,
+        sha256: str,
+        metrics: Mapping[str, float],
+        status: Literal["registered", "kept_back"],
+    ) -> ModelVersion:
         version = ModelVersion(
-            model_id=model_id_of(self._lineage, snapshot.next_offset),
+            model_id=model_id_of(self._name, snapshot.next_offset),
             stream=self._spec.name,
             algorithm=self._learner.algorithm,
             task=self._spec.task,
@@ -149,19 +145,20 @@ class Publisher:
             classes=self._spec.classes,
             metrics=dict(metrics),
             parameters=dict(self._learner.parameters),
-            parent=earlier[-1].model_id if earlier else self._learner.start_from,
-            registered_by=self._name,
-            lineage=self._lineage,
+            parent=self._lineage.newest,
+            registered_by=f"learner {self._name}",
+            lineage=self._name,
             samples_offset=snapshot.next_offset,
+            status=status,
         )
         return msgspec.structs.replace(version, signature=self._signer.sign(version))
 
     def _ask_to_serve(self, version: ModelVersion, outbox: Outbox) -> None:
         """Ask control to put the version where its lineage is, or to make it the shadow that it is to begin as."""
         action: Literal["succeed", "shadow"]
-        if self._is_routed():
+        if self._lineage.is_routed:
             action = "succeed"
-        elif self._learner.shadow and not self._was_ever_routed():
+        elif self._learner.shadow and not self._lineage.was_routed:
             action = "shadow"
         else:
             return
@@ -170,56 +167,24 @@ class Publisher:
             action=action,
             model_id=version.model_id,
             expected_revision=None,
-            issued_by=self._name,
+            issued_by=f"learner {self._name}",
             issued_time_ms=self._clock_ms(),
             correlation_id=f"{version.model_id}-{action}",
         )
         outbox.add(self._topics.commands, 0, self._key, encode(command))
 
-    def _is_routed(self) -> bool:
-        """Whether a version of the lineage, or the one that it started from, is champion or shadow by now."""
-        newest = self._deployments.events[-1:]
-        return any(self._is_ours(model_id) for deployment in newest for model_id in routed(deployment))
-
-    def _was_ever_routed(self) -> bool:
-        """Whether one was at any time: then somebody has ended that."""
-        return any(
-            self._is_ours(model_id) for deployment in self._deployments.events for model_id in routed(deployment)
-        )
-
-    def _is_ours(self, model_id: str) -> bool:
-        return model_id == self._learner.start_from or is_snapshot(self._lineage, model_id)
-
     async def _prune(self, outbox: Outbox) -> list[str]:
-        """Delete snapshots that never served, but the newest `keep_snapshots` of them; return the ids of the deleted.
-
-        A shadow does not serve, but stays while it is one. The registrations stay, marked as pruned.
-        """
-        history = self._deployments.events
-        served = {deployment.champion for deployment in history} | {i for d in history[-1:] for i in d.shadows}
-        spare = [version for version in self._versions() if version.model_id not in served]
-        pruned = spare[: -self._learner.keep_snapshots]
-        ids = {version.model_id for version in pruned}
-        needed = {version.sha256 for version in self._alive() if version.model_id not in ids}
+        """Delete the snapshots that have no use any more; return their ids. Their registrations stay, marked."""
+        pruned = self._lineage.to_prune(self._learner.keep_snapshots)
         for version in pruned:
-            if version.sha256 not in needed:
+            if not self._lineage.shared(version):
                 await asyncio.to_thread(self._store.remove, version.sha256)
-            gone = msgspec.structs.replace(version, status="pruned")
-            outbox.add(self._topics.models, 0, self._key, encode(gone))
+            self._write(msgspec.structs.replace(version, status="pruned"), outbox)
         return [version.model_id for version in pruned]
 
-    def _versions(self) -> list[ModelVersion]:
-        """Return the lineage's versions that are not pruned, oldest first."""
-        own = [version for version in self._alive() if version.lineage == self._lineage]
-        return sorted(own, key=lambda version: version.samples_offset or 0)
-
-    def _alive(self) -> list[ModelVersion]:
-        newest = {version.model_id: version for version in self._models.events}
-        return [version for version in newest.values() if version.status == "registered"]
-
-    @property
-    def _name(self) -> str:
-        return f"learner {self._lineage}"
+    def _write(self, version: ModelVersion, outbox: Outbox) -> None:
+        self._lineage.note(version)
+        outbox.add(self._topics.models, 0, self._key, encode(version))
 
     @property
     def _key(self) -> bytes:

@@ -146,7 +146,8 @@ class StreamStages:
         )
 
     def _evaluate(self, partition: int, partitions: int) -> Stage:
-        return evaluate.Evaluate(self.spec, self._memory(evaluate.STAGE, partition), self._metrics)
+        blobs = Blobs(artifact_store(self._settings), f"{self.spec.name} {evaluate.STAGE}")
+        return evaluate.Evaluate(self.spec, self._memory(evaluate.STAGE, partition), blobs, self._metrics)
 
     def _learn(self, lineage: str, partition: int, partitions: int) -> Stage:
         learner = learner_of(self._settings, self.spec.learners[lineage])
@@ -157,7 +158,7 @@ class StreamStages:
             learner,
             Apart() if learner_type(learner.algorithm).heavy else Here(),
             self._memory(f"{learn.STAGE}-{lineage}", partition),
-            Blobs(store),
+            Blobs(store, f"{self.spec.name} {learn.STAGE} {lineage}"),
             Publisher(
                 self.spec, lineage, learner, self.models, self.deployments, store, signer(self._settings), now_ms
             ),

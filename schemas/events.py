@@ -112,7 +112,8 @@ class ModelUpdate(Event, frozen=True, kw_only=True, gc=False):
     """Something that a learner did with its model: learnt a batch, published a snapshot, or kept one back.
 
     `reason` says what made it do so. `samples` were learnt in this update, from `first_offset` to `last_offset` of
-    `<s>.samples`; `event_time_ms` is the newest event time among them. A snapshot has a `model_id`.
+    `<s>.samples`; `event_time_ms` is the newest event time among them. What is said of a snapshot, which has a
+    `model_id`, is of all samples that it has learnt, and the time is that of the last one.
     """
 
     stream: str
@@ -210,7 +211,7 @@ class ModelVersion(Event, frozen=True, kw_only=True, gc=False):
     `memory_bytes` estimates what the loaded model occupies. `metrics` and `parameters` are what the trainer
     chose to say. Versions that a learner made one from the other share a `lineage`; `samples_offset` is the next
     sample it would have learnt. A later record of the same id replaces the earlier: the artifact of a `pruned`
-    version is gone.
+    version is gone. A version that is `kept_back` was not asked to serve, because it was worse than the one in use.
     """
 
     model_id: Id
@@ -230,7 +231,7 @@ class ModelVersion(Event, frozen=True, kw_only=True, gc=False):
     registered_by: str = ""
     lineage: str = ""
     samples_offset: int | None = None
-    status: Literal["registered", "pruned"] = "registered"
+    status: Literal["registered", "kept_back", "pruned"] = "registered"
 
 
 class Deployment(Event, frozen=True, kw_only=True, gc=False):

@@ -7,7 +7,7 @@ offsets, and throws away what it makes of those records: that is out already.
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Protocol
 
 from aiokafka import AIOKafkaConsumer
@@ -25,8 +25,8 @@ READ_RECORDS = 4_096
 class Memory(Protocol):
     """What a stage opens with, and what it saves to."""
 
-    async def newest(self) -> Checkpoint | None:
-        """Return the newest committed checkpoint of this stage and partition, or None."""
+    async def newest(self, committed: Mapping[TopicPartition, int]) -> Checkpoint | None:
+        """Return the newest checkpoint of this stage and partition that is not ahead of `committed`, or None."""
 
     def read(self, source: TopicPartition, start: int, stop: int) -> AsyncIterator[Batch]:
         """Yield the committed records of `source` from offset `start` up to, but not including, `stop`."""
@@ -48,22 +48,26 @@ class KafkaMemory:
         self._key = f"{stage}.{partition}".encode()
         self._open_consumer = open_consumer
 
-    async def newest(self) -> Checkpoint | None:
-        """Return the newest committed checkpoint of this stage and partition; None too when it cannot be read.
+    async def newest(self, committed: Mapping[TopicPartition, int]) -> Checkpoint | None:
+        """Return the newest checkpoint of this stage and partition that is not ahead of `committed`, or None.
 
-        Reads the whole topic: compaction keeps that to some tens of megabytes. Where another stage's transaction is
-        open, that is waited for, because our newest checkpoint may lie behind its beginning.
+        One that is ahead was written without a transaction, just before a crash. Reads the whole topic: compaction
+        keeps that to some tens of megabytes. Where another stage's transaction is open, that is waited for, because
+        our newest checkpoint may lie behind its beginning.
         """
-        newest: bytes | None = None
+        found: list[bytes | None] = []
         async for batch in self._records(self._source, 0, None):
-            newest = next((r.value for r in reversed(batch.records) if r.key == self._key), newest)
-        if newest is None:
-            return None
-        try:
-            return decode(Checkpoint, newest)
-        except InvalidEvent as error:
-            log.warning("the checkpoint of %s/%d is ignored: %s", self._stage, self._partition, error)
-            return None
+            found += [record.value for record in batch.records if record.key == self._key]
+        reached = {source.topic: offset for source, offset in committed.items()}
+        for value in reversed(found):
+            try:
+                checkpoint = decode(Checkpoint, value)
+            except InvalidEvent as error:
+                log.warning("a checkpoint of %s/%d is ignored: %s", self._stage, self._partition, error)
+                continue
+            if all(offset <= reached.get(topic, -1) for topic, offset in checkpoint.offsets.items()):
+                return checkpoint
+        return None
 
     async def read(self, source: TopicPartition, start: int, stop: int) -> AsyncIterator[Batch]:
         """Yield the records of `source` in [start, stop); those that retention removed are missing, and logged."""

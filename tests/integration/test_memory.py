@@ -16,6 +16,7 @@ from stream.memory import KafkaMemory
 from tests.kafka.server import KafkaServer, RunningKafka
 
 Kafka = KafkaServer | RunningKafka
+REACHED = {TopicPartition("in", 0): 1_000}
 
 
 def memory(kafka: Kafka, topic: str, stage: str = "join", partition: int = 0) -> KafkaMemory:
@@ -67,13 +68,14 @@ async def topic(kafka: Kafka, unique: str) -> str:
 
 async def test_the_newest_committed_checkpoint_of_this_stage_and_partition_counts(kafka: Kafka, topic: str) -> None:
     ours, others = memory(kafka, topic), memory(kafka, topic, partition=1)
-    assert await ours.newest() is None
+    assert await ours.newest(REACHED) is None
     async with transactional(kafka, f"{topic}-a") as producer:
         for number in range(3):
             await save(producer, ours, number, commit=True)
             await save(producer, others, 10 + number, commit=True)
         await save(producer, ours, 99, commit=False)
-    assert await ours.newest() == checkpoint(2)
+    assert await ours.newest(REACHED) == checkpoint(2)
+    assert await ours.newest({TopicPartition("in", 0): 1}) == checkpoint(1)  # the others are ahead
 
 
 async def test_a_checkpoint_behind_the_open_transaction_of_another_stage_is_waited_for(
@@ -87,7 +89,7 @@ async def test_a_checkpoint_behind_the_open_transaction_of_another_stage_is_wait
         await theirs.begin_transaction()
         await asyncio.gather(*await send_outbox(theirs, outbox))
         await save(mine, ours, 2, commit=True)
-        reading = asyncio.create_task(ours.newest())
+        reading = asyncio.create_task(ours.newest(REACHED))
         await asyncio.sleep(1.0)
         assert not reading.done()
         await theirs.commit_transaction()
@@ -119,4 +121,4 @@ async def test_a_range_is_read_to_its_last_record_whatever_lies_behind_it(kafka:
 async def test_a_checkpoint_that_cannot_be_read_is_none(kafka: Kafka, topic: str) -> None:
     async with AIOKafkaProducer(bootstrap_servers=kafka.bootstrap) as producer:
         await producer.send_and_wait(topic, b"{}", key=b"join.0", partition=0)
-    assert await memory(kafka, topic).newest() is None
+    assert await memory(kafka, topic).newest(REACHED) is None

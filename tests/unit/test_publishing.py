@@ -6,7 +6,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from agents.publishing import Publisher, is_snapshot, model_id_of
+from agents.lineage import is_snapshot, model_id_of
+from agents.publishing import Publisher
 from ml.learning.online import Snapshot
 from schemas.errors import RetryableError
 from schemas.events import Command, Deployment, ModelVersion
@@ -89,7 +90,30 @@ async def test_what_was_champion_once_is_never_pruned(tmp_path: Path) -> None:
     bench.route("another")
     for offset in range(200, 800, 100):
         await bench.publish(offset)
-    assert bench.stored() == [100, 500, 600, 700]
+    assert bench.stored() == [100, 600, 700]
+
+
+async def test_many_snapshots_in_one_commit_have_their_parents_and_are_pruned_once(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, msgspec.structs.replace(SHADOW, shadow=False))
+    outbox = Outbox()
+    for offset in range(100, 1100, 100):
+        snapshot = Snapshot(payload=b"model %d" % offset, memory_bytes=1, learnt=offset, next_offset=offset)
+        await bench.publisher.publish(bench.publisher.prepare(snapshot, None, 0), outbox)
+    written = [decode(ModelVersion, value) for records in outbox.targets.values() for _, value in records]
+    registered = [version for version in written if version.status == "registered"]
+    assert [v.parent for v in registered] == [None, *(v.model_id for v in registered[:-1])]
+    assert [v.samples_offset for v in written if v.status == "pruned"] == list(range(100, 900, 100))
+    bench.publisher.reset()  # the commit failed: nothing of it was there
+    assert await bench.publish(100) == []
+
+
+async def test_what_control_may_still_decide_upon_is_not_deleted(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    await bench.publish(100)
+    bench.route("champion", "online@100")
+    for offset in range(200, 900, 100):  # control is far behind
+        await bench.publish(offset)
+    assert bench.stored() == list(range(100, 900, 100))
 
 
 async def test_bytes_that_another_version_shares_stay(tmp_path: Path) -> None:
