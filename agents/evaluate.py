@@ -81,7 +81,7 @@ class Evaluate(Stage):
             if checkpoint is not None:
                 await asyncio.to_thread(self._evaluator.load, dumped)  # 0.3 s at worst
                 self._next_offset = checkpoint.offsets[self._source.topic]
-        except (ModelPayloadInvalid, ArtifactMissing, ArtifactCorrupted) as error:
+        except (ValueError, msgspec.MsgspecError, ModelPayloadInvalid, ArtifactMissing, ArtifactCorrupted) as error:
             log.warning("stream %s is evaluated anew: its checkpoint cannot be read: %s", self._spec.name, error)
             self._forget()
 

@@ -110,7 +110,7 @@ class Join(Stage):
         """
         self._reset()
         self._next = [committed.get(source, 0) for source in self._sources]
-        state = self._restorable(await self._memory.newest())
+        state = self._restorable(await self._memory.newest(committed))
         self._sweeps = SweepLog(state.base_ms, state.sweeps, state.grid_ms) if state else SweepLog()
         await self._replay(state.resume if state else (0, 0))
         if state:

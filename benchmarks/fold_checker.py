@@ -4,18 +4,20 @@ The fold here starts from nothing, reads the committed log in order and keeps no
 but nothing of the stage that hosts it: not its batches, checkpoints, transactions or repetitions.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
 import msgspec
 
+from agents.blobs import Blobs
 from agents.evaluate import Evaluate
+from agents.learn import opener_of
 from agents.learnable import LearnableReader
-from ml.learning.online import OnlineLearner, Settings, open_learner
 from ml.learning.samples import Samples
 from schemas.events import Checkpoint
-from schemas.streams import MINUTE_MS, LearnerSpec, StreamSpec
+from schemas.streams import LearnerSpec, StreamSpec
+from stores.artifacts import ArtifactStore
 from stream.batches import Batch, Outbox, TopicPartition
 from stream.metrics import Metrics
 
@@ -59,7 +61,7 @@ class Fold:
         """`learner` has its strategy, batch size and buffer set."""
         self._every = learner.publish_every
         self._reader = LearnableReader(spec, lineage, learner)
-        self._learner = _fresh(spec, learner)
+        self._learner = opener_of(spec, learner)()
         self.taken = 0
         self.snapshots: list[Published] = []
 
@@ -117,7 +119,7 @@ def learner_differences(fold: Fold, records: Sequence[LogRecord], told: Told) ->
 async def evaluation(spec: StreamSpec, records: Sequence[LogRecord]) -> dict[str, list[bytes]]:
     """Return what a fresh evaluator says of the log, by topic."""
     source = TopicPartition(f"{spec.name}.samples", 0)
-    stage, said = Evaluate(spec, _Nothing(), Metrics()), Outbox()
+    stage, said = Evaluate(spec, _Nothing(), Blobs(ArtifactStore("memory://unused"), ""), Metrics()), Outbox()
     await stage.open({source: 0})
     for start in range(0, len(records), _PIECE):
         await stage.process(Batch(source, records[start : start + _PIECE]), said)
@@ -127,7 +129,7 @@ async def evaluation(spec: StreamSpec, records: Sequence[LogRecord]) -> dict[str
 class _Nothing:
     """The memory of a stage that never ran before."""
 
-    async def newest(self) -> Checkpoint | None:
+    async def newest(self, committed: Mapping[TopicPartition, int]) -> Checkpoint | None:
         return None
 
     async def read(self, source: TopicPartition, start: int, stop: int) -> Any:
@@ -136,25 +138,3 @@ class _Nothing:
 
     def save(self, checkpoint: Checkpoint, outbox: Outbox) -> None:
         raise AssertionError("a fold that is never interrupted saves nothing")
-
-
-def _fresh(spec: StreamSpec, learner: LearnerSpec) -> OnlineLearner:
-    maturity = spec.evaluation.maturity_minutes
-    assert learner.strategy is not None
-    assert learner.batch_size is not None
-    assert learner.max_buffer is not None
-    return open_learner(
-        learner.algorithm,
-        len(spec.features),
-        len(spec.classes) or 1,
-        learner.parameters,
-        Settings(
-            strategy=learner.strategy,
-            batch_size=learner.batch_size,
-            max_buffer=learner.max_buffer,
-            period_ms=learner.period_minutes * MINUTE_MS,
-            accuracy_drop=spec.evaluation.accuracy_drop,
-        ),
-        compare_samples=learner.publish_every,
-        maturity_ms=(spec.join.window_minutes if maturity is None else maturity) * MINUTE_MS,
-    )

@@ -14,7 +14,7 @@ import asyncio
 import json
 import sys
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -117,7 +117,7 @@ class Remembered:
         self.checkpoint: Checkpoint | None = None
         self.making_s = 0.0
 
-    async def newest(self) -> Checkpoint | None:
+    async def newest(self, committed: Mapping[TopicPartition, int]) -> Checkpoint | None:
         """Return the checkpoint that was saved last."""
         return self.checkpoint
 

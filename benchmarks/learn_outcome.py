@@ -10,6 +10,7 @@ import msgspec
 from agents.blobs import Blobs
 from agents.learn import LearnState
 from app.settings import load_settings
+from app.stages import learner_of
 from benchmarks import synthetic
 from benchmarks.fold_checker import Fold, LogRecord, Published, Told, evaluation, learner_differences
 from benchmarks.label_checker import LabelTally, Predicted, Refused, Sampled, Truth, tally
@@ -63,11 +64,7 @@ class Outcome:
         checkpoints = {row.key: row for row in self._cluster.read(_TOPICS.checkpoints)}
         found = []
         for lineage, chosen in self._spec.learners.items():
-            learner = msgspec.structs.replace(
-                chosen,
-                batch_size=chosen.batch_size or self._settings.online_batch_size,
-                max_buffer=chosen.max_buffer or self._settings.online_max_buffer,
-            )
+            learner = learner_of(self._settings, chosen)
             checkpoint = checkpoints.get(f"learn-{lineage}.0".encode())
             if checkpoint is None:
                 found.append(f"learner {lineage} has no checkpoint")
@@ -88,9 +85,9 @@ class Outcome:
                 None if v.model_id in pruned else kind.load(self._store.get(v.sha256, v.size_bytes)).canonical(),
             )
             for v in versions
-            if v.status == "registered"
+            if v.status != "pruned"
         ]
-        dumped = asyncio.run(Blobs(self._store).unpack(checkpoint))
+        dumped = asyncio.run(Blobs(self._store, f"{self._spec.name} learn {lineage}").unpack(checkpoint))
         return Told(
             snapshots=snapshots,
             offset=checkpoint.offsets[_TOPICS.samples],

@@ -6,6 +6,7 @@ of a name fences the older ones, and a consumer hands over batches late and of a
 
 import asyncio
 import itertools
+import secrets
 import selectors
 from collections import defaultdict, deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
@@ -15,10 +16,12 @@ from typing import Any, ClassVar, Self, TypeVar
 import numpy as np
 from aiokafka.errors import ProducerFenced
 
+from agents.blobs import Blobs
 from ml.models.protocol import Matrix, Scores
 from schemas.events import Checkpoint, Deployment, ModelVersion, Sample
 from schemas.streams import StreamSpec
 from schemas.wire import decode, encode
+from stores.artifacts import ArtifactStore
 from stream.batches import Batch, Outbox, TopicPartition
 
 T = TypeVar("T")
@@ -132,8 +135,11 @@ class LogMemory:
         self.committed: Checkpoint | None = None
         self.reads: list[tuple[TopicPartition, int, int]] = []
 
-    async def newest(self) -> Checkpoint | None:
-        return self.committed
+    async def newest(self, committed: Mapping[TopicPartition, int]) -> Checkpoint | None:
+        reached = {source.topic: offset for source, offset in committed.items()}
+        if self.committed and all(at <= reached.get(topic, -1) for topic, at in self.committed.offsets.items()):
+            return self.committed
+        return None
 
     async def read(self, source: TopicPartition, start: int, stop: int) -> AsyncIterator[Batch]:
         self.reads.append((source, start, stop))
@@ -147,6 +153,11 @@ class LogMemory:
         """Take the newest checkpoint out of what is committed, if there is one."""
         for _, value in outbox.targets.pop(CHECKPOINTS, []):
             self.committed = decode(Checkpoint, value)
+
+
+def memory_blobs() -> Blobs:
+    """Return blobs of a store in memory."""
+    return Blobs(ArtifactStore(f"memory://{secrets.token_hex(4)}"), "tests")
 
 
 class MemoryDelivery:

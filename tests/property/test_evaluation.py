@@ -20,7 +20,7 @@ from schemas.streams import EvaluationSpec, JoinSpec, StreamSpec, Task
 from schemas.wire import decode, encode
 from stream.batches import Batch, Outbox, TopicPartition
 from stream.metrics import Metrics
-from tests.support import Entry, LogMemory, sample_of
+from tests.support import Entry, LogMemory, memory_blobs, sample_of
 
 MINUTE = 60_000
 BIRDS = ("owl", "tit", "jay")
@@ -32,7 +32,7 @@ async def _run(
 ) -> list[tuple[TopicPartition, bytes]]:
     """Return what is committed, topic by topic. After each cut the stage goes on, commits, or dies and opens again."""
     memory = LogMemory({SOURCE: list(records)})
-    stage = Evaluate(spec, memory, Metrics(), save_samples=40)
+    stage = Evaluate(spec, memory, memory_blobs(), Metrics(), save_samples=40)
     await stage.open({SOURCE: 0})
     done, position, at, turn = [], 0, 0, 0
     pending: list[tuple[TopicPartition, bytes]] = []

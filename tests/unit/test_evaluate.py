@@ -15,7 +15,7 @@ from schemas.streams import EvaluationSpec, JoinSpec, StreamSpec
 from schemas.wire import decode, encode
 from stream.batches import Batch, Outbox, TopicPartition
 from stream.metrics import Metrics
-from tests.support import Entry, LogMemory, sample_of
+from tests.support import Entry, LogMemory, memory_blobs, sample_of
 
 SECOND, MINUTE = 1_000, 60_000
 DAWN = 1_000 * MINUTE
@@ -48,7 +48,7 @@ class Bench:
         self.spec = spec
         self.memory = memory or LogMemory({})
         self.metrics = Metrics()
-        self.stage = Evaluate(spec, self.memory, self.metrics)
+        self.stage = Evaluate(spec, self.memory, memory_blobs(), self.metrics)
         self.performance: list[Performance] = []
         self.alerts: list[Alert] = []
         self.requests: list[RetrainRequest] = []
@@ -288,7 +288,7 @@ async def test_the_error_so_far_survives_a_checkpoint() -> None:
     memory, alerts = LogMemory({}), []
     for start in range(0, 2000, 90):
         bench = Bench(whole.spec, memory)
-        bench.stage = Evaluate(whole.spec, memory, bench.metrics, save_samples=1)
+        bench.stage = Evaluate(whole.spec, memory, memory_blobs(), bench.metrics, save_samples=1)
         bench.offset = start
         await (await bench.open(start)).take(samples[start : start + 90])
         await _save(bench.stage, memory)
@@ -333,7 +333,7 @@ async def test_a_checkpoint_is_written_after_enough_samples_or_an_hour_of_the_lo
     await _save(bench.stage, memory)
     assert memory.committed is not None
     assert memory.committed.offsets == {"s.samples": 3}
-    few = Evaluate(_spec(), memory, Metrics(), save_samples=2)
+    few = Evaluate(_spec(), memory, memory_blobs(), Metrics(), save_samples=2)
     await few.open({SOURCE: 3})
     memory.committed = None
     await few.process(Batch(SOURCE, [Entry(i, encode(_sample(i)), b"s") for i in (3, 4)]), Outbox())
@@ -343,7 +343,7 @@ async def test_a_checkpoint_is_written_after_enough_samples_or_an_hour_of_the_lo
 
 async def _checkpointed() -> LogMemory:
     memory = LogMemory({})
-    stage = Evaluate(_spec(), memory, Metrics(), save_samples=1)
+    stage = Evaluate(_spec(), memory, memory_blobs(), Metrics(), save_samples=1)
     await stage.open({SOURCE: 0})
     await stage.process(Batch(SOURCE, [Entry(i, encode(_sample(i)), b"s") for i in range(7)]), Outbox())
     await _save(stage, memory)

@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 
 from agents import blobs
-from agents.blobs import INLINE_BYTES, Blobs
+from agents.blobs import INLINE_BYTES, BlobFields, Blobs
 from agents.hosts import Apart, Here, Host
 from agents.learn import Learn
 from agents.publishing import Publisher
 from ml.models.river_logistic import RiverLogisticModel
 from schemas.errors import PenstockError, RetryableError
 from schemas.events import (
+    Checkpoint,
     Command,
     Deployment,
     ModelUpdate,
@@ -84,7 +85,7 @@ class Bench:
             self.learner,
             self._host(),
             self.memory,
-            Blobs(self.store),
+            Blobs(self.store, "online"),
             publisher,
             Metrics(),
             10.0,
@@ -289,14 +290,15 @@ async def test_snapshots_that_never_served_are_pruned_and_the_others_stay(tmp_pa
     await bench.run()
     newest = {version.model_id: version for version in bench.models.events}
     alive = [version.model_id for version in newest.values() if version.status == "registered"]
-    assert alive == ["online@100", "online@400", "online@500", "online@600"]  # served; two kept; the newest
+    assert alive == ["online@100", "online@500", "online@600"]  # served; two kept
     for version in newest.values():
         if version.status == "registered":
             bench.load(version)
         else:
             with pytest.raises(ArtifactMissing):
                 bench.store.get(version.sha256, version.size_bytes)
-    assert [update.model_id for update in bench.updates() if update.action == "pruned"] == ["online@200", "online@300"]
+    pruned = [update.model_id for update in bench.updates() if update.action == "pruned"]
+    assert pruned == ["online@200", "online@300", "online@400"]
 
 
 async def test_a_lineage_can_start_from_a_registered_model(tmp_path: Path) -> None:
@@ -344,15 +346,31 @@ async def test_a_learner_in_a_process_of_its_own_learns_the_same_and_comes_back_
 
 async def test_a_large_state_goes_to_the_store_and_old_ones_leave_it(tmp_path: Path) -> None:
     store = ArtifactStore(str(tmp_path))
-    keeper = Blobs(store)
+    keeper = Blobs(store, "online")
     states = [bytes([i]) * (INLINE_BYTES + 1) for i in range(4)]
     packed = [await keeper.pack(state) for state in states]
     for fields in packed[:2]:
         with pytest.raises(ArtifactMissing):
             store.get(fields["blob_sha256"], fields["blob_bytes"])
     for fields, state in list(zip(packed, states, strict=True))[2:]:
-        assert store.get(fields["blob_sha256"], fields["blob_bytes"]) == state
+        assert store.get(fields["blob_sha256"], fields["blob_bytes"]) == b"online\n" + state
     assert (await keeper.pack(b"small"))["blob_sha256"] == ""
+
+
+async def test_a_failed_commit_costs_no_blob_that_counts(tmp_path: Path) -> None:
+    store = ArtifactStore(str(tmp_path))
+    keeper = Blobs(store, "online")
+
+    def checkpoint(fields: BlobFields) -> Checkpoint:
+        return Checkpoint(stage="learn", partition=0, format=1, offsets={}, state=msgspec.Raw(b"{}"), **fields)
+
+    states = [bytes([i]) * (INLINE_BYTES + 1) for i in range(4)]
+    await keeper.pack(states[0])
+    committed = checkpoint(await keeper.pack(states[1]))
+    await keeper.pack(states[2])  # its commit fails, and the task opens again
+    assert await keeper.unpack(committed) == states[1]
+    await keeper.pack(states[3])  # its commit fails, too, and another worker takes over
+    assert await Blobs(store, "online").unpack(committed) == states[1]
 
 
 async def test_the_settings_reach_the_learner(tmp_path: Path) -> None:
