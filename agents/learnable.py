@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from agents.lineage import is_snapshot
 from agents.samplelog import TRIGGER_KEY, decode_samples, keep
 from ml.learning.samples import Samples
+from ml.models.protocol import is_weight
 from schemas.errors import InvalidEvent
 from schemas.events import Event, ShadowScore, Trigger
 from schemas.features import FeatureReader
@@ -88,11 +89,18 @@ class LearnableReader:
             )
 
     def _are_ours(self, found: Sequence[LearnableSample]) -> bool:
-        """Whether all samples have the stream's features and one of its labels."""
-        return {len(s.features) for s in found} <= {self._width} and {s.label for s in found} <= self._classes.keys()
+        """Whether all samples have the stream's features, one of its labels, and a weight that can be learnt from."""
+        return (
+            {len(sample.features) for sample in found} <= {self._width}
+            and {sample.label for sample in found} <= self._classes.keys()
+            and all(map(is_weight, {sample.weight for sample in found}))
+        )
 
     def _served(self, found: Sequence[LearnableSample]) -> NDArray[np.float64]:
-        """Return the scores of the lineage's version that served or shadowed each event; NaN where none did."""
+        """Return the scores of the lineage's version that served or shadowed each event.
+
+        NaN where none did, and where it scored other classes than the stream has now.
+        """
         classes = len(self._spec.classes)
         champions = {sample.model_id for sample in found}
         if not any(map(self._of_lineage, champions)) and not any(sample.shadows for sample in found):
@@ -100,8 +108,9 @@ class LearnableReader:
         served = [self._served_score(sample) for sample in found]
         if not classes:
             return np.array([np.nan if score is None else score.score for score in served], dtype=np.float64)
+        given = [score.scores if score is not None and score.scores is not None else [] for score in served]
         unknown = [np.nan] * classes
-        return np.array([unknown if score is None else score.scores or unknown for score in served], dtype=np.float64)
+        return np.array([scores if len(scores) == classes else unknown for scores in given], dtype=np.float64)
 
     def _served_score(self, sample: LearnableSample) -> LearnableSample | ShadowScore | None:
         if self._of_lineage(sample.model_id):

@@ -46,7 +46,7 @@ def rerouted(command: Command, history: Sequence[Deployment], find: Find) -> Rou
         return Routes(version.model_id, tuple(s for s in routes.shadows if s not in (version.model_id, relative)))
     if command.action == "shadow":
         return _with_shadow(version.model_id, relative, routes)
-    return _succeeded(version, relative or _founder(version, routes, find), routes, find)
+    return _succeeded(version, relative, routes, find)
 
 
 def was_done(command: Command, history: Sequence[Deployment]) -> bool:
@@ -83,7 +83,10 @@ def _relative(version: ModelVersion, routes: Routes, find: Find) -> str | None:
 
 
 def _founder(version: ModelVersion, routes: Routes, find: Find) -> str | None:
-    """Return the model that the lineage of `version` was started from, if it is routed and of no lineage itself."""
+    """Return the model that a learner started the lineage of `version` from, if that very model is routed.
+
+    It may be of a lineage of its own: then a newer version of that lineage is no founder of this one.
+    """
     seen = {version.model_id}
     oldest: ModelVersion | None = version
     while oldest is not None and oldest.lineage == version.lineage:
@@ -91,7 +94,7 @@ def _founder(version: ModelVersion, routes: Routes, find: Find) -> str | None:
             return None
         seen.add(oldest.parent)
         oldest = find(oldest.parent)
-    if oldest is None or oldest.lineage or oldest.model_id not in (routes.champion, *routes.shadows):
+    if oldest is None or oldest.model_id not in (routes.champion, *routes.shadows):
         return None
     return oldest.model_id
 
@@ -127,7 +130,10 @@ def _succeeded(version: ModelVersion, relative: str | None, routes: Routes, find
     if not version.lineage:
         raise PenstockError(f"model {version.model_id} belongs to no lineage, so it can succeed no model: promote it")
     if relative is None:
-        raise PenstockError(f"no version of lineage {version.lineage!r} is champion or shadow")
+        founder = _founder(version, routes, find)
+        if founder is None:
+            raise PenstockError(f"no version of lineage {version.lineage!r} is champion or shadow")
+        return _replaced(founder, version.model_id, routes)  # it has learnt all that its founder had, and more
     if _samples_offset(version.model_id, find) <= _samples_offset(relative, find):
         raise PenstockError(f"model {version.model_id} has learnt no further than {relative}, which is routed")
     return _replaced(relative, version.model_id, routes)

@@ -21,7 +21,7 @@ class ModelUnusable(PenstockError):
 class ModelShelf:
     """Loaded models by id, least recently used first to go, never one that a stream routes to.
 
-    `budget_bytes` is of estimated memory. Loading happens in threads; the event loop owns everything else.
+    `budget_bytes` is of memory as the registrations estimate it. Loading happens in threads; the event loop owns everything else.
     """
 
     def __init__(self, open_model: Callable[[ModelVersion], Model], budget_bytes: int) -> None:
@@ -34,7 +34,7 @@ class ModelShelf:
 
     @property
     def loaded(self) -> Iterable[tuple[str, str, int]]:
-        """(stream, model id, estimated bytes) of each model in memory."""
+        """(stream, model id, bytes by its registration) of each model in memory."""
         return [(*self._sizes[model_id][:1], model_id, self._sizes[model_id][1]) for model_id in self._models]
 
     async def get(self, spec: StreamSpec, version: ModelVersion, beside: Sequence[ModelVersion] = ()) -> Model:
@@ -53,7 +53,7 @@ class ModelShelf:
             finally:
                 self._loading.pop(version.model_id, None)
             self._models[version.model_id] = model
-            self._sizes[version.model_id] = (version.stream, model.memory_bytes)
+            self._sizes[version.model_id] = (version.stream, version.memory_bytes)
         self._models.move_to_end(version.model_id)
         self._drop_unused(keep=(version, *beside))
         return self._models[version.model_id]

@@ -6,7 +6,6 @@ anomaly score), else (n, classes), each row the probabilities of the classes in 
 entry-point group `penstock.models` (see `registry`), and pass the suite in tests/contract/test_models.py.
 """
 
-import math
 from typing import Any, ClassVar, Protocol, Self, runtime_checkable
 
 import numpy as np
@@ -18,13 +17,16 @@ Matrix = NDArray[np.float32]
 Scores = NDArray[np.floating[Any]]
 Labels = NDArray[np.int64]
 
+LEAST_WEIGHT, MOST_WEIGHT = 1e-6, 1e6  # of what is to count at all: sums of such weights, and their ratios, stay exact
+
 
 @runtime_checkable
 class Model(Protocol):
     """Something that scores a matrix, and whose whole state fits in bytes.
 
     `algorithm` is the name it is found by, `classes` the number of score columns. `memory_bytes` estimates
-    what the loaded model occupies, from measurements; loading may need more for a moment.
+    what the loaded model occupies, from measurements; loading may need more for a moment. After learning it may cost
+    as much as `dump`; after `load` or `dump` it costs nothing.
     """
 
     algorithm: ClassVar[str]
@@ -74,7 +76,8 @@ class Learner(Model, Protocol):
     def learn(self, matrix: Matrix, labels: Labels, weights: NDArray[np.float64] | None = None) -> Scores:
         """Learn from the rows in their order. Return what each row scored just before something was learnt from it.
 
-        `labels` are class indices of shape (n,), `weights` (default 1) are finite and at least 0, of shape (n,).
+        `labels` are class indices of shape (n,), `weights` (default 1), of shape (n,), are 0 or between
+        LEAST_WEIGHT and MOST_WEIGHT.
         The scores are as from `predict`. Not to be called together with any other method.
         Raises ModelInputInvalid, with nothing learned, when matrix, labels and weights do not fit.
         """
@@ -109,9 +112,14 @@ def check_learnable(
         raise ModelInputInvalid(f"labels must be {rows} class indices from 0 to {outcomes - 1}")
     if weights is None:
         return np.ones(rows)
-    if weights.shape != (rows,) or not ((weights >= 0) & (weights < math.inf)).all():
-        raise ModelInputInvalid(f"weights must be {rows} finite numbers of at least 0")
+    if weights.shape != (rows,) or not all(map(is_weight, set(weights.tolist()))):
+        raise ModelInputInvalid(f"weights must be {rows} numbers that are 0 or from {LEAST_WEIGHT} to {MOST_WEIGHT}")
     return weights
+
+
+def is_weight(weight: float) -> bool:
+    """Whether a row may weigh this."""
+    return weight == 0 or LEAST_WEIGHT <= weight <= MOST_WEIGHT
 
 
 def known_values(matrix: Matrix) -> list[dict[int, float]]:

@@ -125,8 +125,9 @@ def _bayes(x: dict[int, float], stats: dict[int, float], observers: dict[int, Ob
     known = [(x[column], observer._att_dist_per_class) for column, observer in observers.items() if column in x]
     votes = {}
     for label, weight in stats.items():
-        vote = math.log(weight / total) if weight > 0 else 0.0
-        for value, gaussians in known if weight > 0 else ():
+        share = weight / total  # 0 also where a split has left next to nothing of a class, at which river's log fails
+        vote = math.log(share) if share > 0 else 0.0
+        for value, gaussians in known if share > 0 else ():
             if label in gaussians:
                 estimate = gaussians[label]._var
                 variance = estimate._S / (estimate.mean.n - 1) if estimate.mean.n > 1 else 0.0
@@ -196,10 +197,12 @@ class _RiverClassifier:
         self.classes = classes
         self._parameters = parameters
         self._classifier = classifier
+        self._dumped_bytes: int | None = None  # the length of its dump, until it learns
 
     @property
     def memory_bytes(self) -> int:
-        return int(len(self.dump()) * self._memory_per_byte)
+        size = len(self.dump()) if self._dumped_bytes is None else self._dumped_bytes
+        return int(size * self._memory_per_byte)
 
     def predict(self, matrix: Matrix) -> Scores:
         check_matrix(matrix, self.n_features)
@@ -226,7 +229,9 @@ class _RiverClassifier:
 
     def dump(self) -> bytes:
         parameters = msgspec.json.encode(self._parameters)
-        return seal(self.algorithm, (self.n_features, self.classes, parameters, self._classifier))
+        payload = seal(self.algorithm, (self.n_features, self.classes, parameters, self._classifier))
+        self._dumped_bytes = len(payload)
+        return payload
 
     @classmethod
     def load(cls, payload: bytes, *, threads: int = 1) -> Self:
@@ -236,6 +241,7 @@ class _RiverClassifier:
                 model = cls(n_features, classes, **msgspec.json.decode(parameters))
                 if type(classifier) is type(model._classifier):
                     model._classifier = classifier
+                    model._dumped_bytes = len(payload)
                     return model
         raise ModelPayloadInvalid(f"this {cls.algorithm} model holds something else than its classifier")
 
@@ -263,6 +269,7 @@ class RiverHoeffdingTreeModel(_RiverClassifier):
         """Do river's `learn_one` for each row that has weight, in order. See `Learner.learn`."""
         weights = check_learnable(matrix, labels, weights, self.n_features, self.classes)
         tree, predicted = self._classifier, []
+        self._dumped_bytes = None
         for known, label, weight in zip(known_values(matrix), labels.tolist(), weights.tolist(), strict=True):
             if weight:
                 tree.learn_one(known, label, w=weight)
@@ -312,6 +319,7 @@ class RiverAdaptiveForestModel(_RiverClassifier):
         weights = check_learnable(matrix, labels, weights, self.n_features, self.classes)
         forest, predicted = self._classifier, []
         rate = forest.lambda_value
+        self._dumped_bytes = None
         for known, label, weight in zip(known_values(matrix), labels.tolist(), weights.tolist(), strict=True):
             predicted.append(self._predict_one(known))
             if weight:

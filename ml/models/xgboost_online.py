@@ -58,15 +58,18 @@ class XGBoostOnlineModel:
         self.n_features = n_features
         self.classes = classes
         self._booster = _empty(n_features, classes)
+        self._dumped_bytes: int | None = None  # the length of its dump, until it changes
         self._keep(_Kept(chosen, chosen.max_rounds))
 
     def _keep(self, kept: _Kept) -> None:
         self._kept = kept
+        self._dumped_bytes = None
         self._booster.set_attr(**{_ATTRIBUTE: msgspec.json.encode(kept).decode()})
 
     @property
     def memory_bytes(self) -> int:
-        return int(len(self.dump()) * MEMORY_PER_FILE_BYTE)
+        size = len(self.dump()) if self._dumped_bytes is None else self._dumped_bytes
+        return int(size * MEMORY_PER_FILE_BYTE)
 
     def predict(self, matrix: Matrix) -> Scores:
         check_matrix(matrix, self.n_features)
@@ -82,6 +85,7 @@ class XGBoostOnlineModel:
         settings = {name: getattr(chosen, name) for name in ("max_depth", "learning_rate", "max_bin")}
         booster.set_param({"tree_method": "hist", **settings})
         rows = xgboost.DMatrix(matrix, labels, weight=weights, missing=np.nan, nthread=1)
+        self._dumped_bytes = None
         for _ in range(chosen.rounds):
             booster.update(rows, booster.num_boosted_rounds())
         surplus = booster.num_boosted_rounds() - self._kept.limit
@@ -98,7 +102,9 @@ class XGBoostOnlineModel:
         return fingerprint(self.dump())
 
     def dump(self) -> bytes:
-        return bytes(self._booster.save_raw("ubj"))
+        payload = bytes(self._booster.save_raw("ubj"))
+        self._dumped_bytes = len(payload)
+        return payload
 
     @classmethod
     def load(cls, payload: bytes, *, threads: int = 1) -> Self:
@@ -116,6 +122,7 @@ class XGBoostOnlineModel:
             model._keep(begun if text is None else msgspec.json.decode(text, type=_Kept))
         except msgspec.DecodeError as error:
             raise ModelPayloadInvalid(f"the settings in this {cls.algorithm} model are damaged ({error})") from error
+        model._dumped_bytes = len(payload)
         return model
 
 

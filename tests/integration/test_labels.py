@@ -8,10 +8,12 @@ import msgspec
 import numpy as np
 import pytest
 
+from agents.serving import Serving
 from app.registry import artifact_store, signer
+from app.stages import now_ms
 from app.worker import Worker
 from ml.models.river_logistic import RiverLogisticModel
-from schemas.events import DeadLetter, ModelVersion, Performance, Prediction, Sample
+from schemas.events import AuditEvent, DeadLetter, ModelVersion, Performance, Prediction, Sample
 from schemas.wire import decode
 from tests.conftest import Broker
 from tests.workers import Deployment, Sent, draw, events, eventually, home_of, train
@@ -91,6 +93,35 @@ async def test_a_label_becomes_one_sample_is_learnt_and_counted(deployment: Depl
     _snapshots_are_folds(deployment, registered, samples)
 
 
+async def test_a_lineage_that_serves_is_succeeded_by_its_next_snapshot(deployment: Deployment, unique: str) -> None:
+    topics = StreamTopics(unique)
+    versions = await deployment.prepare(**{unique: train(1)})
+    async with deployment.worker() as running:
+        await deployment.promote(versions[unique])
+        await running.ready()
+        (stages,) = running.worker._streams
+        await deployment.send(unique, events(draw(300)))
+        await deployment.records(topics.predictions, 300)
+        await deployment.send(unique, [label(number) for number in range(100)], "labels")
+        await eventually(lambda: _shadow(running.worker).startswith("online@"))
+        first = next(version for version in stages.models.events if version.lineage == "online")
+        await deployment.promote(first)
+        await deployment.send(unique, [label(number) for number in range(100, 200)], "labels")
+        await eventually(lambda: _champion(stages.serving) not in ("", first.model_id))
+        served_ms = now_ms()
+        audit = [decode(AuditEvent, record.value) for record in await deployment.records(topics.audit, 4)]
+    assert stages.serving.current is not None
+    second = stages.serving.current.version
+    assert (second.lineage, second.parent) == ("online", first.model_id)
+    assert [(event.action, event.outcome) for event in audit] == [
+        ("promote", "done"),
+        ("shadow", "done"),
+        ("promote", "done"),
+        ("succeed", "done"),
+    ]
+    assert served_ms - second.created_time_ms < 5_000  # a second, and what a busy machine adds
+
+
 def _are_the_labelled_predictions(samples: Iterable[Sample], predictions: Iterable[Prediction]) -> None:
     predicted = {prediction.event_id: prediction for prediction in predictions}
     expected = {(f"e{number}", 0): number % 2 for number in range(400)} | {("e8", 1): 1}
@@ -120,6 +151,10 @@ def _snapshots_are_folds(deployment: Deployment, versions: list[ModelVersion], s
                 model.learn(row, np.array([sample.label], dtype=np.int64))
         snapshot = RiverLogisticModel.load(store.get(version.sha256, version.size_bytes))
         assert snapshot.canonical() == model.canonical()
+
+
+def _champion(serving: Serving) -> str:
+    return serving.current.version.model_id if serving.current else ""
 
 
 def _shadow(worker: Worker) -> str:
