@@ -1,11 +1,13 @@
 """Join: predictions and labels of the same events meet and become samples.
 
 A label is inside when its time is at most the window after its event's. A prediction waits for labels until the clock
-has passed its event time, the window and the lateness; a label waits for its prediction until the clock has passed its
-own time and the lateness (whatever comes later than that waits for the next sweep). A waiting label is judged
-when its prediction comes, as if it had come then: so the order in which the two inputs are read makes no difference
-between two sweeps, and reading the logs again from sweep to sweep rebuilds the state exactly. The checkpoint holds
-the clock, the sweeps and the offsets from which to read. An event is known by (event_id, entity_id); rebuilding
+has passed its event time, the window and the lateness; a label waits for its prediction until the clock has passed
+its own time and the lateness (whatever comes later than that waits for the next sweep). Deadlines believe no time
+that is more than a day ahead of its record's timestamp. A waiting label is judged when its prediction comes, as if it
+had come then: so the order in which the two inputs are read makes no difference between two sweeps, and reading the
+logs again from sweep to sweep rebuilds the state exactly. The checkpoint holds the clock, the sweeps and the offsets
+from which to read. Where very much expires at once, as when the clock leaps after a pause, the sweep goes on with the
+next records: until then what is left is still there to be met. An event is known by (event_id, entity_id); rebuilding
 relies on it that no two events of different times share them within the window and the lateness.
 """
 
@@ -22,7 +24,7 @@ import numpy as np
 from agents.joinclock import Clock, Side, SweepLog
 from agents.joininput import Hasher, LabelReader, Labels, PredictionReader, Predictions, Refused
 from agents.joinoutput import JoinOutput
-from agents.matching import STEP_ROWS, Matcher
+from agents.matching import MOST_EXPIRED, STEP_ROWS, Matcher
 from agents.pending import SMALLEST, Ints
 from schemas.events import Checkpoint
 from schemas.streams import MINUTE_MS, StreamSpec
@@ -76,6 +78,7 @@ class Join(Stage):
         max_event_bytes: int,
         hasher: Hasher = hash,
         smallest_segment: int = SMALLEST,
+        most_expired: int = MOST_EXPIRED,
     ) -> None:
         topics = StreamTopics(spec.name)
         self._spec = spec
@@ -88,6 +91,7 @@ class Join(Stage):
         self._metrics = metrics
         self._clock_ms = clock_ms
         self._smallest_segment = smallest_segment
+        self._most_expired = most_expired
         self._predictions = PredictionReader(spec, hasher)
         self._labels = LabelReader(spec, placement, max_event_bytes, hasher)
         self._reset()
@@ -98,7 +102,7 @@ class Join(Stage):
         return self._matcher.unlabelled
 
     def _reset(self) -> None:
-        self._matcher = Matcher(self._spec, self._labels, self._smallest_segment)
+        self._matcher = Matcher(self._spec, self._labels, self._smallest_segment, self._most_expired)
         self._clock = Clock(grid_ms=self._matcher.grid_ms, idle_wait_ms=self._spec.join.idle_wait_minutes * MINUTE_MS)
         self._sweeps = SweepLog()
         self._next = [0, 0]
@@ -177,6 +181,8 @@ class Join(Stage):
         if taken is not None:
             before = self._clock.swept_ms
             after = self._clock.advance(number, taken.times_ms, taken.timestamps_ms)
+            if after[-1] != before:
+                after = self._clock.restrain(after, self._matcher.limit(int(after[-1])))
             self._fold(taken, np.append(before, after[:-1]), out)
             if after[-1] != before:
                 self._sweeps.note(number, before, after, taken.offsets + 1, self._next[1 - number])

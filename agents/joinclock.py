@@ -2,8 +2,9 @@
 
 The clock is the earlier of the two heads (the newest event time read, the newest label time read) and never goes
 back. An input is idle when the other one's newest record is `idle_wait_ms` younger, by the timestamps that Kafka gave
-them; then the clock follows the other one alone. Deadlines are acted on when the clock passes a multiple of `grid_ms`:
-that is a sweep, and its value is what counts as the time.
+them; then the clock follows the other one alone. A time further ahead of its record's timestamp than SLACK_MS is
+taken to be so far ahead and no more: one wrong clock out there must not end what all others wait for. Deadlines are
+acted on when the clock passes a multiple of `grid_ms`: that is a sweep, and its value is what counts as the time.
 """
 
 from collections.abc import Sequence
@@ -13,10 +14,18 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from schemas.streams import MINUTE_MS
+
 Ints = NDArray[np.int64]
 
 NEVER: Final = -1  # before every time
 MAX_SWEEPS: Final = 1_024
+SLACK_MS: Final = 24 * 60 * MINUTE_MS
+
+
+def bounded(times_ms: Ints, timestamps_ms: Ints) -> Ints:
+    """Return the times as far as the clock and the deadlines believe them, given Kafka's timestamps."""
+    return np.minimum(times_ms, timestamps_ms + SLACK_MS)
 
 
 class Side(msgspec.Struct):
@@ -43,7 +52,7 @@ class Clock(msgspec.Struct, kw_only=True):
         """
         own, other = self.sides[number], self.sides[1 - number]
         own.first_ms = int(timestamps_ms[0]) if own.first_ms == NEVER else own.first_ms
-        heads = np.maximum.accumulate(np.maximum(times_ms, own.head_ms))
+        heads = np.maximum.accumulate(np.maximum(bounded(times_ms, timestamps_ms), own.head_ms))
         newest = np.maximum.accumulate(np.maximum(timestamps_ms, own.newest_ms))
         if other.first_ms == NEVER:
             times = np.where(newest - own.first_ms >= self.idle_wait_ms, heads, NEVER)
@@ -57,6 +66,11 @@ class Clock(msgspec.Struct, kw_only=True):
         swept = np.maximum(self._swept(times), self.swept_ms)  # the grid may have been finer before a restart
         self.swept_ms = int(swept[-1])
         return swept
+
+    def restrain(self, swept_ms: Ints, limit_ms: int) -> Ints:
+        """Stop the sweeps that `advance` returned at `limit_ms`; the next record lets them go on."""
+        self.swept_ms = min(self.swept_ms, limit_ms)
+        return np.minimum(swept_ms, limit_ms)
 
     def settle(self) -> None:
         """Take the earlier head for the time, where nothing better is known; for inputs read in no known order."""
@@ -79,7 +93,7 @@ class SweepLog:
 
     Between two sweeps that order makes no difference, so reading both inputs again from sweep to sweep gives the same
     state. Of more than MAX_SWEEPS the older half is thinned out: only records that wait far longer than the window and
-    the lateness do that (their times lie far in the future), and only those may then be judged otherwise.
+    the lateness do that (their times lie in the future), and only those may then be judged otherwise.
     """
 
     def __init__(self, base_ms: int = NEVER, packed: Sequence[int] = (), grid_ms: int = 1) -> None:

@@ -22,6 +22,7 @@ from stream.screening import screen, without
 
 log = logging.getLogger("penstock.join")
 
+MIN_WEIGHT: Final = 1e-6  # of a label that weighs anything: sums of weights must not lose what is added
 NO_SHADOWS: Final = msgspec.Raw(b"")
 Natural = Annotated[int, msgspec.Meta(ge=0, le=2**62)]
 Hasher = Callable[[tuple[str, str]], int]
@@ -176,15 +177,17 @@ class LabelReader:
         """
         labels, records, refused = screen(batch.records, partial(decode_each, self._decode), self._max_event_bytes)
         bad = self._placement.check([r.key for r in records], [label.entity_id for label in labels])
-        bad = {i: self._unknown(labels[i]) for i in self._strange(labels)} | bad
+        bad = self._strange(labels) | bad
         refused += [(records[i], error) for i, error in bad.items()]
         records, labels = without(records, bad), without(labels, bad)
         return self.columns(records, labels) if labels else None, refused
 
-    def _strange(self, labels: Sequence[Label]) -> Sequence[int]:
-        """Return the positions of labels that are none of the stream's."""
+    def _strange(self, labels: Sequence[Label]) -> dict[int, InvalidEvent]:
+        """Return, by position, the labels that are none of the stream's, or hardly weigh anything."""
         codes = [self._codes.get(label.label) for label in labels]
-        return [i for i, code in enumerate(codes) if code is None] if None in codes else ()
+        light = [i for i, label in enumerate(labels) if 0 < label.weight < MIN_WEIGHT]
+        unknown = [i for i, code in enumerate(codes) if code is None] if None in codes else ()
+        return {i: _too_light(labels[i]) for i in light} | {i: self._unknown(labels[i]) for i in unknown}
 
     def columns(self, records: Sequence[Record], labels: Sequence[Label]) -> Labels:
         """Return labels that are good, with their records, by column."""
@@ -208,6 +211,10 @@ class LabelReader:
     def _unknown(self, label: Label) -> InvalidEvent:
         known = ", ".join(map(repr, self._names[:20]))
         return InvalidEvent("unknown_label", f"label {str(label.label)[:100]!r} is none of the stream's: {known}")
+
+
+def _too_light(label: Label) -> InvalidEvent:
+    return InvalidEvent("invalid_field", f"weight {label.weight} is neither 0 nor at least {MIN_WEIGHT}")
 
 
 def names_of(spec: StreamSpec) -> tuple[int | str, ...]:

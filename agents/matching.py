@@ -10,17 +10,19 @@ from typing import Final
 
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
 
+from agents.joinclock import bounded
 from agents.joininput import LabelReader, Labels, Predictions, names_of
-from agents.joinoutput import JoinOutput, Outcome, Waited
-from agents.pending import NO_OFFSET, SMALLEST, Ints, Keys, Pending, Table
+from agents.joinoutput import JoinOutput, Outcome
+from agents.joinwaiting import WaitingLabels
+from agents.pending import NO_OFFSET, SMALLEST, Flags, Ints, Keys, Pending, Table
 from schemas.errors import InvalidEvent
 from schemas.streams import MINUTE_MS, StreamSpec
 
 STEP_ROWS: Final = 2_000  # between looks at the event loop; about 10 ms
 GRID: Final = 256  # sweeps in the time that a prediction waits
-_WAITING: Final = np.dtype([("offset", "i8"), ("timestamp", "i8")])
+MOST_EXPIRED: Final = 20_000  # in one go, if a step of the grid has no more; that is 12 MB of assumed negatives
+_SPAN: Final = 1 << 45  # ms: more than any time there is
 
 
 class Matcher:
@@ -30,20 +32,22 @@ class Matcher:
     "repeated" predictions, "duplicate" labels, "unlabelled" predictions that expired.
     """
 
-    def __init__(self, spec: StreamSpec, labels: LabelReader, smallest: int = SMALLEST) -> None:
+    def __init__(
+        self, spec: StreamSpec, labels: LabelReader, smallest: int = SMALLEST, most_expired: int = MOST_EXPIRED
+    ) -> None:
         self.window_ms = spec.join.window_minutes * MINUTE_MS
         self.lateness_ms = spec.join.lateness_minutes * MINUTE_MS
         self.grid_ms = max(1, (self.window_ms + self.lateness_ms) // GRID)
         self.unlabelled = 0
         self.counts: Counter[str] = Counter()
+        self._most_expired = most_expired
         self._assume = spec.join.assume_negative
         self._names = names_of(spec)
-        self._labels = labels
         self._rows = Pending(_row_type(spec), smallest)
-        self._waiting = Pending(_WAITING, smallest)
+        self._waiting = WaitingLabels(labels, smallest)
         self._origins: list[tuple[str, str, int, int | str]] = []
         self._origin_codes: dict[tuple[str, str, int, int | str], int] = {}
-        self._history: dict[int, list[tuple[int, int]]] = {}  # (time, code) of the labels before the newest, if any
+        self._history: dict[int, dict[int, int]] = {}  # by time, the labels before the newest, if any
         self._holds: dict[int, int] = {}  # until when which prediction must be read again, though it may be gone
 
     @property
@@ -53,7 +57,8 @@ class Matcher:
 
     def take_predictions(self, predictions: Predictions, moments: Ints, out: JoinOutput | None) -> None:
         """Let predictions wait, and meet the labels that wait for them. Without `out` nothing is written."""
-        expiry = np.maximum(predictions.times_ms + self.window_ms + self.lateness_ms, moments) + 1
+        times = bounded(predictions.times_ms, predictions.timestamps_ms)
+        expiry = np.maximum(times + self.window_ms + self.lateness_ms, moments) + 1
         is_new = self._rows.find(predictions.keys, moments) < 0
         if has_repeats(predictions.keys.hashes):
             _drop_repeats(predictions.keys, moments, expiry, is_new)
@@ -67,9 +72,7 @@ class Matcher:
         ids = self._rows.add(keys, rows, extras, expiry[new], np.full(new.size, NO_OFFSET))
         self.unlabelled += new.size
         if self._waiting.alive:
-            for turn in rounds(keys.hashes):
-                owners = new[turn]
-                self._meet(keys.take(turn), ids[turn], moments[owners], predictions.offsets[owners], out)
+            self._meet(keys, ids, moments[new], predictions.offsets[new], out)
 
     def _new_rows(self, predictions: Predictions) -> Table:
         rows = np.empty(len(predictions.offsets), dtype=self._rows.row_type)
@@ -94,79 +97,55 @@ class Matcher:
 
     def _meet(self, keys: Keys, ids: Ints, moments: Ints, triggers: Ints, out: JoinOutput | None) -> None:
         """Judge the labels that waited for the new rows `ids`, in the order in which they were read."""
-        owners, mates, expiries = [], [], []
-        left = np.arange(ids.size)
-        while left.size:
-            found = self._waiting.find(keys.take(left), moments[left])
-            left, found = left[found >= 0], found[found >= 0]
-            owners.append(left)
-            mates.append(found)
-            expiries.append(self._waiting.expiry(found))
-            self._waiting.remove(found)
-        owner, mate, expiry = np.concatenate(owners), np.concatenate(mates), np.concatenate(expiries)
-        order = np.argsort(mate)
-        owner, mate, expiry = owner[order], mate[order], expiry[order]
-        if owner.size:
-            labels = self._labels.again(self._waited(mate))
-            for turn in rounds(owner):
-                self._judge(ids[owner[turn]], labels.take(turn), expiry[turn], triggers[owner[turn]], out)
-        self._waiting.tidy()
-
-    def _waited(self, mates: Ints) -> list[Waited]:
-        rows = self._waiting.rows(mates)
-        return [
-            Waited(offset, timestamp, text.entity_id.encode(), text.extra)
-            for offset, timestamp, text in zip(
-                rows["offset"].tolist(), rows["timestamp"].tolist(), self._waiting.texts(mates), strict=True
-            )
-        ]
+        met = self._waiting.take(keys, moments)
+        if met is not None:
+            self._judge(ids[met.owners], met.labels, met.expiry, triggers[met.owners], out)
 
     def take_labels(self, labels: Labels, moments: Ints, out: JoinOutput | None) -> None:
         """Let labels meet their predictions, or wait for them. Without `out` nothing is written."""
-        expiry = np.maximum(labels.times_ms + self.lateness_ms, moments) + 1
+        expiry = np.maximum(bounded(labels.times_ms, labels.timestamps_ms) + self.lateness_ms, moments) + 1
         ids = self._rows.find(labels.keys, moments)
         met, alone = np.flatnonzero(ids >= 0), np.flatnonzero(ids < 0)
-        for turn in rounds(ids[met]) if met.size else ():
-            chosen = met[turn]
-            self._judge(ids[chosen], labels.take(chosen), expiry[chosen], labels.offsets[chosen], out)
+        if met.size:
+            self._judge(ids[met], labels.take(met), expiry[met], labels.offsets[met], out)
         if alone.size:
-            self._wait(labels.take(alone), expiry[alone])
-
-    def _wait(self, labels: Labels, expiry: Ints) -> None:
-        rows = np.empty(len(labels.offsets), dtype=_WAITING)
-        rows["offset"], rows["timestamp"] = labels.offsets, labels.timestamps_ms
-        self._waiting.add(labels.keys, rows, [record.value or b"" for record in labels.records], expiry, labels.offsets)
+            self.counts["duplicate"] += self._waiting.add(labels.take(alone), expiry[alone])
 
     def _judge(self, ids: Ints, labels: Labels, expiry: Ints, triggers: Ints, out: JoinOutput | None) -> None:
-        """Make samples of labels that met the rows `ids` (one each), or refuse them.
+        """Make samples of labels that met the rows `ids`, or refuse them; the labels of a row are in their order.
 
         `expiry` is until when each label would have waited.
         """
         rows = self._rows.rows(ids)
-        first = rows["revision"] < 0
         inside = labels.times_ms - rows["event_time"] <= self.window_ms
-        good = inside & (first | (labels.times_ms > rows["label_time"]))
+        if has_repeats(ids):
+            _meet_one_by_one(rows, ids, labels, inside)
+        for i in np.flatnonzero(expiry > self._rows.expiry(ids)).tolist():
+            self._hold(int(expiry[i]), int(rows["offset"][i]))
+        good = inside & (labels.times_ms > rows["label_time"])
+        for i in np.flatnonzero(good & (rows["revision"] >= 0)).tolist():
+            self._history.setdefault(int(ids[i]), {})[int(rows["label_time"][i])] = int(rows["label"][i])
         if not good.all():
-            for i in np.flatnonzero(~inside).tolist():
-                self._hold(int(expiry[i]), int(rows["offset"][i]))
-            for i in np.flatnonzero(~good).tolist():
-                error = self._fault(int(ids[i]), rows[i], int(labels.times_ms[i]), int(labels.codes[i]))
-                if error is None:
-                    self.counts["duplicate"] += 1
-                elif out is not None:
-                    out.letter(int(triggers[i]), labels.records[i], error)
+            self._refuse(np.flatnonzero(~good), ids, rows, labels, triggers, out)
             kept = np.flatnonzero(good)
             if not kept.size:
                 return
-            ids, rows, labels, triggers, first = ids[kept], rows[kept], labels.take(kept), triggers[kept], first[kept]
-        for i in np.flatnonzero(~first).tolist():
-            older = self._history.setdefault(int(ids[i]), [])
-            older.append((int(rows["label_time"][i]), int(rows["label"][i])))
+            ids, rows, labels, triggers = ids[kept], rows[kept], labels.take(kept), triggers[kept]
         columns = {"revision": rows["revision"] + 1, "label": labels.codes, "label_time": labels.times_ms}
         self._rows.update(ids, labels.offsets, **columns)
-        self.unlabelled -= int(first.sum())
+        self.unlabelled -= int((rows["revision"] < 0).sum())
         if out is not None:
             self._write(ids, rows, self._outcome(labels, rows), triggers, out)
+
+    def _refuse(
+        self, bad: Ints, ids: Ints, rows: Table, labels: Labels, triggers: Ints, out: JoinOutput | None
+    ) -> None:
+        for i in bad.tolist():
+            error = self._fault(int(ids[i]), rows[i], int(labels.times_ms[i]), int(labels.codes[i]))
+            if error is None:
+                self.counts["duplicate"] += 1
+            elif out is not None:
+                out.letter(int(triggers[i]), labels.records[i], error)
 
     def _fault(self, row_id: int, row: np.void, time_ms: int, code: int) -> InvalidEvent | None:
         """Say what is wrong with a label that does not count; None for one that was there before."""
@@ -177,16 +156,19 @@ class Matcher:
                 f"label time {time_ms} is {late_ms + self.window_ms} ms after the event's; "
                 f"the window is {self.window_ms} ms",
             )
-        newest = (int(row["label_time"]), int(row["label"]))
-        if (time_ms, code) == newest or (time_ms, code) in self._history.get(row_id, ()):
+        label_time, label = int(row["label_time"]), int(row["label"])
+        if (time_ms, code) == (label_time, label) or self._history.get(row_id, {}).get(time_ms) == code:
             return None
-        name, label_time = self._names[newest[1]], newest[0]
+        name = self._names[label]
         if time_ms == label_time:
             return InvalidEvent("conflicting", f"label {name!r} of the same time, {time_ms}, came before this one")
         return InvalidEvent("superseded", f"label {name!r} of the later time {label_time} came before this one")
 
     def _hold(self, expiry: int, offset: int) -> None:
-        """Keep the prediction that refuses a label in what is read again, until the label would have expired."""
+        """Keep the prediction of a label that would have outlasted it in what is read again as long as that.
+
+        Without it the label, read again, would wait.
+        """
         until = -(-expiry // self.grid_ms) * self.grid_ms
         self._holds[until] = min(self._holds.get(until, offset), offset)
 
@@ -209,6 +191,20 @@ class Matcher:
         origins = self._origins
         out.samples(triggers, rows, outcome, [origins[code] for code in rows["origin"].tolist()], shadows)
 
+    def limit(self, moment: int) -> int:
+        """Return how far a sweep to `moment` may go: not further than about `most_expired` rows, in steps of the grid.
+
+        At least one step in which something expires. So a clock that leaps after a pause does not bring about
+        gigabytes at once.
+        """
+        rows, labels = self._rows.expired(moment), self._waiting.expired(moment)
+        if rows.size + labels.size <= self._most_expired:
+            return moment
+        expiry = np.sort(np.append(self._rows.expiry(rows), self._waiting.expiry(labels)))
+        last = (int(expiry[self._most_expired]) - 1) // self.grid_ms
+        first = -(-int(expiry[0]) // self.grid_ms)
+        return min(moment, max(first, last) * self.grid_ms)
+
     def sweep(self, moment: int, after: Ints, offsets: Ints, out: JoinOutput | None) -> Iterator[None]:
         """Let expire what expires at `moment` or before; yields between steps of about 10 ms.
 
@@ -223,6 +219,8 @@ class Matcher:
         for start in range(0, expired.size, STEP_ROWS):
             yield
             self._give_up(expired[start : start + STEP_ROWS], after, offsets, out)
+        if expired.size:
+            self._waiting.relead(moment)
         self._holds = {until: offset for until, offset in self._holds.items() if until > moment}
 
     def _expire(self, ids: Ints, after: Ints, offsets: Ints, out: JoinOutput | None) -> None:
@@ -258,10 +256,9 @@ class Matcher:
         if out is not None:
             error = InvalidEvent("no_prediction", "no prediction of this event came in time")
             triggers = offsets[np.searchsorted(after, self._waiting.expiry(ids))]
-            for trigger, record in zip(triggers.tolist(), self._waited(ids), strict=True):
+            for trigger, record in zip(triggers.tolist(), self._waiting.records(ids), strict=True):
                 out.letter(trigger, record, error)
         self._waiting.remove(ids)
-        self._waiting.tidy()
 
     def resume_offsets(self, next_offsets: tuple[int, int]) -> tuple[int, int]:
         """Return from which prediction and which label on the logs must be read to rebuild this state."""
@@ -277,21 +274,25 @@ def has_repeats(keys: Ints) -> bool:
     return bool((np.diff(np.sort(keys)) == 0).any())
 
 
-def rounds(keys: Ints) -> Iterator[Ints]:
-    """Yield positions, ascending, so that no key is twice in a round and equal keys come in their order."""
-    places = np.arange(keys.size)
-    if not has_repeats(keys):
-        yield places
-        return
-    order = np.argsort(keys, kind="stable")
-    starts = np.append(True, np.diff(keys[order]) != 0)
-    turns = np.empty(keys.size, dtype=np.int64)
-    turns[order] = places - np.maximum.accumulate(np.where(starts, places, 0))
-    for turn in range(int(turns.max()) + 1):
-        yield np.flatnonzero(turns == turn)
+def _meet_one_by_one(rows: Table, ids: Ints, labels: Labels, inside: Flags) -> None:
+    """Make of each of `rows` what its label meets, after the labels before it that count for the same row."""
+    order, places = np.argsort(ids, kind="stable"), np.arange(ids.size)
+    starts = np.diff(ids[order], prepend=-1) != 0
+    start = np.maximum.accumulate(np.where(starts, places, 0))
+    codes, known, code = labels.codes[order], rows["label_time"][order], rows["label"][order]
+    times = np.where(inside, labels.times_ms, -1)[order]
+    shift = starts.cumsum() * _SPAN  # so that the newest time begins anew with each row
+    newest = np.maximum.accumulate(np.maximum(times, known) + shift) - shift
+    newest = np.where(starts, known, np.roll(newest, 1))
+    counts = times > newest
+    before = counts.cumsum() - counts
+    last = np.roll(np.maximum.accumulate(np.where(counts, places, -1)), 1)
+    rows["label_time"][order] = newest
+    rows["label"][order] = np.where(~starts & (last >= start), codes[last], code)
+    rows["revision"][order] += before - before[start]
 
 
-def _drop_repeats(keys: Keys, moments: Ints, expiry: Ints, is_new: NDArray[np.bool_]) -> None:
+def _drop_repeats(keys: Keys, moments: Ints, expiry: Ints, is_new: Flags) -> None:
     """Clear `is_new` where an event comes again while the one before it in the batch is alive."""
     alive_until: dict[tuple[bytes, int], int] = {}
     for i in np.flatnonzero(is_new).tolist():

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Ints = NDArray[np.int64]
+Flags = NDArray[np.bool_]
 Table = NDArray[np.void]
 """A structured array; its fields are the row type's."""
 
@@ -85,13 +86,15 @@ class _Segment:
     def room(self) -> int:
         return len(self.rows) - self.count
 
-    def add(self, keys: Keys, rows: Table, extras: Sequence[bytes], expiry: Ints, label_offset: Ints) -> None:
+    def add(
+        self, keys: Keys, rows: Table, extras: Sequence[bytes], expiry: Ints, label_offset: Ints, entered: Flags
+    ) -> None:
         start, stop = self.count, self.count + len(rows)
         self.rows[start:stop] = rows
         self.expiry[start:stop] = expiry
         self.label_offset[start:stop] = label_offset
         self._write_texts(keys, extras, self._places[start:stop])
-        self._enter(keys.hashes, np.arange(start + 1, stop + 1))
+        self.enter(np.arange(start, stop)[entered], keys.hashes[entered])
         self.count = stop
         self.alive += len(rows)
         self._earliest = min(self._earliest, int(expiry.min()))
@@ -105,9 +108,9 @@ class _Segment:
         places["start"] = ends - lengths - more
         self.arena += b"".join(chain.from_iterable(zip(keys.texts, extras, strict=True)))
 
-    def _enter(self, hashes: Ints, numbers: Ints) -> None:
+    def enter(self, positions: Ints, hashes: Ints) -> None:
         """Linear probing (Knuth, TAOCP 3, 6.4, algorithm L), all rows at once: who loses a slot tries the next."""
-        entries = (hashes & _TAG) | numbers
+        entries = (hashes & _TAG) | (positions + 1)
         slots = hashes & self._mask
         while entries.size:
             free = self._table[slots] == 0
@@ -156,7 +159,7 @@ class _Segment:
         return bool(self._places["extra"][positions].any())
 
     def need_labels(self, positions: Ints, offsets: Ints) -> None:
-        self.label_offset[positions] = np.minimum(self.label_offset[positions], offsets)
+        np.minimum.at(self.label_offset, positions, offsets)
         self._label_bound = min(self._label_bound, int(offsets.min()))
 
     def expired(self, moment: int) -> Ints:
@@ -210,8 +213,21 @@ class Pending:
         self._bases = np.empty(0, dtype=np.int64)
         self._next_id = 0
 
-    def add(self, keys: Keys, rows: Table, extras: Sequence[bytes], expiry: Ints, label_offset: Ints) -> Ints:
-        """Add one row per key; return their ids, which grow. About 0.7 µs per row in batches of 2,000."""
+    def add(
+        self,
+        keys: Keys,
+        rows: Table,
+        extras: Sequence[bytes],
+        expiry: Ints,
+        label_offset: Ints,
+        entered: Flags | None = None,
+    ) -> Ints:
+        """Add one row per key; return their ids, which grow. About 0.7 µs per row in batches of 2,000.
+
+        `entered` says which of them can be found by their keys; the others not before `enter`. Rows of one
+        identity should not all be: each would be looked at whenever one is looked for.
+        """
+        entered = np.ones(len(rows), dtype=bool) if entered is None else entered
         ids = np.arange(self._next_id, self._next_id + len(rows))
         done = 0
         while done < len(rows):
@@ -219,8 +235,8 @@ class Pending:
             part = np.arange(done, min(len(rows), done + segment.room))
             span = slice(done, done + part.size)
             ids[span] = np.arange(part.size) + segment.base + segment.count
-            whole = part.size == len(rows)
-            segment.add(keys if whole else keys.take(part), rows[span], extras[span], expiry[span], label_offset[span])
+            chosen = keys if part.size == len(rows) else keys.take(part)
+            segment.add(chosen, rows[span], extras[span], expiry[span], label_offset[span], entered[span])
             done += part.size
         self.alive += len(rows)
         return ids
@@ -232,6 +248,11 @@ class Pending:
             self._next_id += capacity
             self.tidy()
         return self._segments[-1]
+
+    def enter(self, ids: Ints, hashes: Ints) -> None:
+        """Let rows that were not entered be found from now on; `hashes` are those of their keys."""
+        for segment, positions, chosen in self._by_segment(ids):
+            segment.enter(positions, hashes[chosen])
 
     def find(self, keys: Keys, moments: Ints) -> Ints:
         """Return for each key the id of a row with its identity that expires after the key's moment, or -1.
@@ -285,7 +306,10 @@ class Pending:
         return any(segment.has_extras(positions) for segment, positions, _ in self._by_segment(ids))
 
     def update(self, ids: Ints, label_offsets: Ints, **columns: Ints) -> None:
-        """Write columns of the rows, and note that they need the labels at `label_offsets`."""
+        """Write columns of the rows, and note that they need the labels at `label_offsets`.
+
+        Where an id is there more than once, the last values stand, and the lowest offset.
+        """
         for segment, positions, chosen in self._by_segment(ids):
             for name, values in columns.items():
                 segment.rows[name][positions] = values[chosen]

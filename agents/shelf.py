@@ -21,7 +21,8 @@ class ModelUnusable(PenstockError):
 class ModelShelf:
     """Loaded models by id, least recently used first to go, never one that a stream routes to.
 
-    `budget_bytes` is of memory as the registrations estimate it. Loading happens in threads; the event loop owns everything else.
+    `budget_bytes` is of memory as the registrations estimate it: to ask a model can take as long as to dump it.
+    Loading happens in threads; the event loop owns everything else.
     """
 
     def __init__(self, open_model: Callable[[ModelVersion], Model], budget_bytes: int) -> None:

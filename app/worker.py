@@ -33,6 +33,7 @@ from topics.specs import topics_of
 log = logging.getLogger("penstock.worker")
 
 ALIVE_STALL_S = 10.0  # with lag and an answering broker; the watchdog itself waits for stall_timeout_ms
+VIEWS_FETCH_WAIT_MS = 500  # news are answered at once; asking more often costs some per cent of a core
 EMBEDDED_FETCH_WAIT_MS = 5  # the embedded broker answers a fetch only when the wait is over
 
 
@@ -108,12 +109,12 @@ class Worker:
         self._shelf = shelf
         announcer = Announcer(self._connection)
 
-        def open_consumer() -> AIOKafkaConsumer:
+        def open_consumer(fetch_max_wait_ms: int = self._settings.kafka_fetch_max_wait_ms) -> AIOKafkaConsumer:
             return AIOKafkaConsumer(
                 auto_offset_reset="earliest",
                 enable_auto_commit=False,
                 isolation_level="read_uncommitted" if embedded else "read_committed",
-                fetch_max_wait_ms=EMBEDDED_FETCH_WAIT_MS if embedded else self._settings.kafka_fetch_max_wait_ms,
+                fetch_max_wait_ms=EMBEDDED_FETCH_WAIT_MS if embedded else fetch_max_wait_ms,
                 **self._connection.client_options(),
             )
 
@@ -122,7 +123,7 @@ class Worker:
             for spec in self._settings.streams
         ]
         logs: list[LogView[Any]] = [view for stream in self._streams for view in (stream.models, stream.deployments)]
-        views: ViewFollower = ViewFollower(open_consumer(), logs)
+        views: ViewFollower = ViewFollower(open_consumer(VIEWS_FETCH_WAIT_MS), logs)
         for stream in self._streams:
             stream.attach(views, scores="score" in self._role_names)
         closing.push_async_callback(views.stop)

@@ -27,7 +27,7 @@ class Label(Event, frozen=True, kw_only=True, gc=False):
     entity_id: Id
     label: int | str
     label_time_ms: TimeMs
-    weight: Annotated[float, msgspec.Meta(ge=0)] = 1.0
+    weight: Annotated[float, msgspec.Meta(ge=0, le=1e6)] = 1.0
 
 
 class ShadowScore(Event, frozen=True, kw_only=True, gc=False):

@@ -16,6 +16,7 @@ from stream.placement import Placement
 from tests.support import Entry, LogMemory
 
 MINUTE = 60_000
+DAY = 24 * 60 * MINUTE
 PREDICTIONS = TopicPartition("flights.predictions", 0)
 LABELS = TopicPartition("flights.labels", 0)
 SAMPLES = TopicPartition("flights.samples", 0)
@@ -65,11 +66,13 @@ def entry(event: Prediction | Label, offset: int, timestamp: int = 0) -> Entry:
     return Entry(offset, encode(event), event.entity_id.encode(), timestamp)
 
 
-def join_of(spec: StreamSpec, memory: LogMemory, hasher: Hasher = hash, share: float = 1.0) -> Join:
+def join_of(
+    spec: StreamSpec, memory: LogMemory, hasher: Hasher = hash, share: float = 1.0, most_expired: int = 1_000
+) -> Join:
     """Return a stage whose segments are as small as can be."""
     placement = Placement(LABELS.topic, 0, 1)
     gate = DeadLetterGate(share, 10)
-    return Join(spec, 0, placement, gate, memory, Metrics(), lambda: NOW_MS, 1_000, hasher, smallest_segment=2)
+    return Join(spec, 0, placement, gate, memory, Metrics(), lambda: NOW_MS, 1_000, hasher, 2, most_expired)
 
 
 @dataclass
@@ -122,7 +125,8 @@ class Reference:
     def _predict(self, event: dict[str, Any]) -> None:
         if any(row["event_id"] == event["event_id"] for row in self.rows):
             return
-        row = event | {"labels": [], "until": max(event["event_time_ms"] + self.window + self.late, self.swept)}
+        time = min(event["event_time_ms"], event["record"].timestamp + DAY)
+        row = event | {"labels": [], "until": max(time + self.window + self.late, self.swept)}
         self.rows.append(row)
         mates = [each for each in self.waiting if each["event_id"] == event["event_id"]]
         self.waiting = [each for each in self.waiting if each not in mates]
@@ -132,9 +136,16 @@ class Reference:
     def _label(self, event: dict[str, Any]) -> None:
         row = next((row for row in self.rows if row["event_id"] == event["event_id"]), None)
         if row is None:
-            self.waiting.append(event | {"until": max(event["label_time_ms"] + self.late, self.swept)})
+            time = min(event["label_time_ms"], event["record"].timestamp + DAY)
+            new = event | {"until": max(time + self.late, self.swept)}
+            if not any(self._alike(new, each) for each in self.waiting):
+                self.waiting.append(new)
         else:
             self._judge(row, event)
+
+    @staticmethod
+    def _alike(a: dict[str, Any], b: dict[str, Any]) -> bool:
+        return all(a[name] == b[name] for name in ("event_id", "label_time_ms", "label", "until"))
 
     def _judge(self, row: dict[str, Any], event: dict[str, Any]) -> None:
         known, new = row["labels"], (event["label_time_ms"], event["label"])
@@ -170,7 +181,7 @@ class Reference:
     def _tick(self, source: TopicPartition, time: int, timestamp: int) -> None:
         other = LABELS if source == PREDICTIONS else PREDICTIONS
         self.first.setdefault(source, timestamp)
-        self.heads[source] = max(time, self.heads.get(source, -1))
+        self.heads[source] = max(min(time, timestamp + DAY), self.heads.get(source, -1))
         self.newest[source] = max(timestamp, self.newest.get(source, -1))
         ahead = self.newest[source] - self.newest.get(other, self.first[source])
         if ahead >= self.idle:

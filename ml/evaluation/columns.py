@@ -43,6 +43,13 @@ class Columns:
     def __len__(self) -> int:
         return len(self.offsets)
 
+    def scores(self) -> Ints:
+        """Return how many variants scored each sample, shape (n,); about 5 µs for each variant."""
+        counts = np.zeros(len(self), dtype=np.int64)
+        for scored in self.variants.values():
+            counts[scored.rows] += 1
+        return counts
+
     def take(self, rows: Ints) -> "Columns":
         """Return the samples at `rows`, which are ascending; about 20 µs and 10 µs for each variant."""
         if len(rows) == len(self):

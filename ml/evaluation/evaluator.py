@@ -67,6 +67,7 @@ class Evaluator:
         heads = Heads(
             np.maximum(np.maximum.accumulate(samples.event_times_ms), self._event_head_ms),
             np.maximum(np.maximum.accumulate(samples.label_times_ms), self._label_head_ms),
+            np.cumsum(samples.scores()),
         )
         folded = Folded([], Counter())
         start = 0
@@ -127,7 +128,11 @@ class Evaluator:
         return findings
 
     def dump(self) -> bytes:
-        """Return the state: at most some 3 MB. A window that waits unchanged is packed only once."""
+        """Return the state. A window that waits unchanged is packed only once.
+
+        The closed windows take at most 2 MB, the open one at most some 80 kB for each variant, or 300 kB when the
+        stream has several classes.
+        """
         state = EvaluatorState(
             self._event_head_ms,
             self._label_head_ms,

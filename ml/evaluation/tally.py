@@ -17,6 +17,8 @@ _SCALE: Final = 2**30  # losses and confidences are summed as whole multiples of
 _TIME_LEVEL: Final = 46  # six bits behind the leading one: 64 bins for each doubling
 _SCORE_BINS: Final = 32768  # for all classes of a variant together
 _BINS: Final = (512, 8192)  # fewest and most for one class
+_LEAST_BYTES: Final = (500, 36)  # of a tally with its names, and of one of its histograms, at rest
+_CELL_BYTES: Final = 3  # of the confusion matrix at rest, where it is not 0; of zeros 28 take a byte
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,8 +71,10 @@ class Tally:
 
     @property
     def weight_bytes(self) -> int:
-        """About what `dump` needs, from above, and from the counts alone."""
-        return 500 + sum(h.bins * (10 - h.level // 8) for h in (*self._scores, self._latency, self._delay))
+        """What `dump` needs, from above, and from the counts alone."""
+        cells = self._confusion.size // 25 + _CELL_BYTES * int(np.count_nonzero(self._confusion))
+        bins = sum(_LEAST_BYTES[1] + h.bins * (10 - h.level // 8) for h in self._histograms())
+        return _LEAST_BYTES[0] + cells + bins
 
     def add(self, labels: Ints, scores: Floats, delays_ms: Ints, assumed: int, latencies_ms: Ints | None) -> None:
         """Count events: `labels` are class indices, shape (n,); `scores` are as in Scoring; `assumed` have no label.
@@ -185,6 +189,15 @@ class Tally:
 
     def _keys(self, scores: Floats) -> Ints:
         return ordered_keys(scores) if self._scoring.task == "anomaly" else probability_keys(scores)
+
+
+def growth_bytes(scoring: Scoring) -> int:
+    """Return the most that one more score adds to the `weight_bytes` of all tallies: those of a tally of its own."""
+    one = Tally(scoring)
+    scores = np.zeros((1, scoring.classes) if scoring.task == "multiclass" else 1)
+    zero = np.zeros(1, dtype=np.int64)
+    one.add(zero, scores, zero, 0, zero)
+    return one.weight_bytes
 
 
 def _calibrated(confidence: Floats, hits: NDArray[np.bool_]) -> Ints:

@@ -56,7 +56,7 @@ class Window:
 
     @property
     def weight_bytes(self) -> int:
-        """About what `dump` gives, from above, and from the counts alone."""
+        """What `dump` gives, from above, and from the counts alone."""
         if self._weight_bytes is None:
             self._weight_bytes = sum(tally.weight_bytes for tally in self._tallies.values())
         return 8 * self.known_events + self._weight_bytes

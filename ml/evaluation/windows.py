@@ -4,9 +4,10 @@ Both kinds are fed stretches of samples that end where something happens to a wi
 exactly the samples up to that place in the log, however the log was cut into batches.
 """
 
+from bisect import bisect
 from collections import Counter
-from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Final, Protocol
 
 import msgspec
@@ -14,7 +15,7 @@ import numpy as np
 
 from ml.evaluation.columns import Columns
 from ml.evaluation.histogram import Ints
-from ml.evaluation.tally import Scoring
+from ml.evaluation.tally import Scoring, growth_bytes
 from ml.evaluation.window import MAX_EVENTS, Window
 
 MAX_WAITING: Final = 1024
@@ -39,10 +40,11 @@ class WindowRules:
 
 @dataclass(frozen=True, slots=True)
 class Heads:
-    """The newest event and label time up to and with each sample, shape (n,)."""
+    """The newest event and label time, and how many scores came, up to and with each sample, shape (n,)."""
 
     event_ms: Ints
     label_ms: Ints
+    scores: Ints
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,18 +56,18 @@ class Look:
 
 
 class WindowsState(msgspec.Struct, frozen=True, array_like=True):
-    """Windows at rest. `places` are the kind's own numbers."""
+    """Windows at rest. `places` are the kind's own numbers; `given_up` are ranges of windows, ascending."""
 
-    places: tuple[int, int]
+    places: tuple[int, ...]
     windows: list[bytes]
-    given_up: list[int] = []
+    given_up: list[tuple[int, int]] = []
 
 
 class Windows(Protocol):
     """The windows that are not mature yet.
 
-    At most MAX_WAITING closed ones, of MAX_WAITING_BYTES together, wait for their labels. One that closes when
-    there is no room stays at its first look: it is never mature, and is judged by no gate. So the state is
+    At most MAX_WAITING closed ones, of MAX_WAITING_BYTES together, wait for their labels. The newest of more than
+    that stay at their first look: they are never mature, and are judged by no gate. So the state is
     bounded, and at any rate of samples some windows are followed to the end.
     """
 
@@ -143,11 +145,14 @@ class CountWindows:
                 looks.append(Look(self._waiting.pop(window.number), mature=True))
             elif not window.looked_at:
                 looks.append(Look(window, mature=False))
-                if has_room(self._waiting.values(), window):
-                    window.looked()
-                else:
+                window.looked()
+                if not self._have_room():
                     del self._waiting[window.number]
         return looks
+
+    def _have_room(self) -> bool:
+        weight_bytes = sum(window.weight_bytes for window in self._waiting.values())
+        return len(self._waiting) <= MAX_WAITING and weight_bytes <= MAX_WAITING_BYTES
 
     def _forget_oldest(self) -> None:
         known = sum(window.known_events for window in self._waiting.values())
@@ -170,84 +175,115 @@ class TimeWindows:
     """Windows of a span of event time, numbered from 1970. One is closed when a later window has begun.
 
     A revision is counted where its event time says: that its event was counted there is taken from the samples log.
+    Closed windows grow while samples come late. So they are weighed whenever a window begins, and whenever so many
+    scores have come that they might weigh too much: the places of both follow from the log alone.
     """
 
     def __init__(self, rules: WindowRules, scoring: Scoring) -> None:
         self._span_ms = rules.span_ms
         self._ripens_ms = rules.ripens_ms
         self._scoring = scoring
+        self._growth_bytes = growth_bytes(scoring)
         self._newest = -1  # number of the newest window begun
         self._ripe = 0  # windows before this one are mature
+        self._unweighed = 1  # how many scores may come until the next weighing
         self._windows: dict[int, Window] = {}
-        self._given_up: set[int] = set()
+        self._given_up: list[tuple[int, int]] = []  # apart, and ascending: from, and up to but without
 
     def stop(self, samples: Columns, heads: Heads, start: int) -> int:
         begins = np.searchsorted(heads.event_ms, (self._newest + 1) * self._span_ms)
         ripe_ms = (self._ripe + 1) * self._span_ms
         closed = np.searchsorted(heads.event_ms, ripe_ms)
         ripens = max(closed, np.searchsorted(heads.label_ms, ripe_ms + self._ripens_ms))
-        return min(max(start, int(min(begins, ripens))) + 1, len(samples))
+        before = int(heads.scores[start - 1]) if start else 0
+        weighed = np.searchsorted(heads.scores, before + self._unweighed)
+        return min(max(start, int(min(begins, ripens, weighed))) + 1, len(samples))
 
     def place(self, samples: Columns) -> Counter[str]:
+        self._unweighed -= sum(len(scored.rows) for scored in samples.variants.values())
         numbers = samples.event_times_ms // self._span_ms
-        found, first = np.unique(numbers, return_index=True)
         missed: Counter[str] = Counter()
-        for number in found[np.argsort(first)].tolist():  # in log order: which windows there is room for depends on it
-            here = samples if len(found) == 1 else samples.take(np.flatnonzero(numbers == number))
+        for number in np.unique(numbers).tolist():
+            rows = np.flatnonzero(numbers == number)
             if number < self._ripe:
-                missed[LATE] += len(here)
-            elif number in self._given_up:
-                missed[NO_ROOM] += len(here)
+                missed[LATE] += len(rows)
+            elif self._is_given_up(number):
+                missed[NO_ROOM] += len(rows)
             else:
-                missed += self._put(number, here)
+                missed[UNKNOWN_EVENT] += self._put(number, samples.take(rows))
         return missed
 
-    def _put(self, number: int, samples: Columns) -> Counter[str]:
-        """Count samples into the window of this number, which begins with the first event that is not a revision."""
+    def _is_given_up(self, number: int) -> bool:
+        place = bisect(self._given_up, number, key=lambda given_up: given_up[0])
+        return place > 0 and number < self._given_up[place - 1][1]
+
+    def _put(self, number: int, samples: Columns) -> int:
+        """Count samples into the window of this number, which begins with the first event that is not a revision.
+
+        Returns how many are revisions of events that are not in it.
+        """
         fresh = np.flatnonzero(samples.revisions == 0)
         correctable = (samples.revisions > 0) & (samples.replaced >= 0)
         if number not in self._windows:
-            if len(fresh) and len(self._windows) >= 2 * MAX_WAITING:
-                return Counter({NO_ROOM: len(samples)})
             correctable[: fresh[0] if len(fresh) else None] = False
         if len(fresh):
             span_ms = (number * self._span_ms, (number + 1) * self._span_ms)
             self._windows.setdefault(number, Window(number, self._scoring, span_ms)).add(samples.take(fresh))
         if correctable.any():
             self._windows[number].correct(samples.take(np.flatnonzero(correctable)))
-        return Counter({UNKNOWN_EVENT: len(samples) - len(fresh) - int(correctable.sum())})
+        return len(samples) - len(fresh) - int(correctable.sum())
 
     def turn(self, event_head_ms: int, label_head_ms: int) -> list[Look]:
         begun = event_head_ms // self._span_ms > self._newest
         self._newest = max(self._newest, event_head_ms // self._span_ms)
         self._ripe = max(self._ripe, min((label_head_ms - self._ripens_ms) // self._span_ms, self._newest))
-        self._given_up = {number for number in self._given_up if number >= self._ripe}
+        self._given_up = [(start, stop) for start, stop in self._given_up if stop > self._ripe]
         looks = []
-        for number in sorted(number for number in self._windows if number < self._newest):
+        for number in self._closed():
             window = self._windows[number]
             if number < self._ripe:
                 looks.append(Look(self._windows.pop(number), mature=True))
             elif begun and not window.looked_at:
                 looks.append(Look(window, mature=False))
-                if has_room((w for w in self._windows.values() if w.looked_at), window):
-                    window.looked()
-                else:
-                    self._given_up.add(self._windows.pop(number).number)
-        return looks
+                window.looked()
+        return looks + self._weigh() if begun or self._unweighed <= 0 else looks
+
+    def _closed(self) -> list[int]:
+        return sorted(number for number in self._windows if number < self._newest)
+
+    def _weigh(self) -> list[Look]:
+        """Give up the newest closed windows until the others have room; return those that nobody has looked at yet.
+
+        The newest, since the others are nearer to being mature. An eighth of the room is left, or this would have to
+        be done again at once.
+        """
+        closed, looks = self._closed(), []
+        weights_bytes = list(accumulate((self._windows[number].weight_bytes for number in closed), initial=0))
+        kept = len(closed)
+        if kept > MAX_WAITING or weights_bytes[kept] > MAX_WAITING_BYTES:
+            kept = min(MAX_WAITING, bisect(weights_bytes, MAX_WAITING_BYTES * 7 // 8) - 1)
+            looks = [Look(self._windows[number], mature=False) for number in closed[kept:]]
+            for number in closed[kept:]:
+                del self._windows[number]
+            self._give_up(closed[kept], closed[kept - 1] if kept else -1)
+        self._unweighed = max(1, (MAX_WAITING_BYTES - weights_bytes[kept]) // self._growth_bytes)
+        return [look for look in looks if not look.window.looked_at]
+
+    def _give_up(self, start: int, newest_kept: int) -> None:
+        """Note that windows from `start` on are given up, and those before it that are newer than any that is kept.
+
+        So there are never more ranges than windows that are kept, and one.
+        """
+        while self._given_up and self._given_up[-1][0] > newest_kept:
+            start = min(start, self._given_up.pop()[0])
+        self._given_up.append((start, self._newest))
 
     def dump(self) -> WindowsState:
         windows = [window.dump() for window in self._windows.values()]
-        return WindowsState((self._newest, self._ripe), windows, sorted(self._given_up))
+        return WindowsState((self._newest, self._ripe, self._unweighed), windows, self._given_up)
 
     def load(self, state: WindowsState) -> None:
-        self._newest, self._ripe = state.places
+        self._newest, self._ripe, self._unweighed = state.places
         windows = (Window.restored(self._scoring, dumped, grows=False) for dumped in state.windows)
         self._windows = {window.number: window for window in windows}
-        self._given_up = set(state.given_up)
-
-
-def has_room(waiting: Iterable[Window], one: Window) -> bool:
-    """Whether `one` may wait for its labels beside the windows that do."""
-    others = [window for window in waiting if window is not one]
-    weight_bytes = one.weight_bytes + sum(window.weight_bytes for window in others)
-    return len(others) < MAX_WAITING and weight_bytes <= MAX_WAITING_BYTES
+        self._given_up = state.given_up

@@ -125,8 +125,8 @@ def _bayes(x: dict[int, float], stats: dict[int, float], observers: dict[int, Ob
     known = [(x[column], observer._att_dist_per_class) for column, observer in observers.items() if column in x]
     votes = {}
     for label, weight in stats.items():
-        share = weight / total  # 0 also where a split has left next to nothing of a class, at which river's log fails
-        vote = math.log(share) if share > 0 else 0.0
+        share = weight / total  # 0 also where a weight is next to nothing beside the others: river's log would fail
+        vote = math.log(share) if share > 0 else -math.inf if weight > 0 else 0.0
         for value, gaussians in known if share > 0 else ():
             if label in gaussians:
                 estimate = gaussians[label]._var

@@ -261,6 +261,14 @@ def test_no_weights_are_weights_of_one_and_others_count(learning: tuple[Case, Le
     assert heavier.canonical() != learner.canonical()
 
 
+@pytest.mark.parametrize("weight", [0.0, 1e-6, 1e6])
+def test_the_extreme_weights_are_learned_from(learning: tuple[Case, Learner], weight: float) -> None:
+    case, learner = learning
+    matrix, labels = case.data()
+    learner.learn(matrix[:50], labels[:50], np.resize([weight, 1.0], 50))
+    assert np.isfinite(learner.predict(matrix)).all()
+
+
 @pytest.mark.parametrize(
     ("spoil", "sentence"),
     [
@@ -272,6 +280,8 @@ def test_no_weights_are_weights_of_one_and_others_count(learning: tuple[Case, Le
         (lambda matrix, labels, weights: (matrix, labels, weights[:-1]), "weights must be"),
         (lambda matrix, labels, weights: (matrix, labels, -weights), "weights must be"),
         (lambda matrix, labels, weights: (matrix, labels, weights * np.nan), "weights must be"),
+        (lambda matrix, labels, weights: (matrix, labels, weights * 1.1e6), "that are 0 or from 1e-06 to 1000000.0"),
+        (lambda matrix, labels, weights: (matrix, labels, weights * 5e-324), "that are 0 or from 1e-06 to 1000000.0"),
     ],
 )
 def test_what_cannot_be_learned_is_refused_and_leaves_no_trace(

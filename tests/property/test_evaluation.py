@@ -15,6 +15,7 @@ from river import metrics as river
 from scipy.stats import rankdata
 
 from agents.evaluate import Evaluate
+from ml.evaluation import windows
 from schemas.events import Performance, Sample, ShadowScore, VariantPerformance
 from schemas.streams import EvaluationSpec, JoinSpec, StreamSpec, Task
 from schemas.wire import decode, encode
@@ -306,13 +307,16 @@ def _compare(mine: Performance, exact: Performance) -> None:
 @settings(max_examples=60, deadline=None)
 @given(
     **LOGS,
+    room_bytes=st.sampled_from([windows.MAX_WAITING_BYTES, 9_000]),
     cuts=st.lists(st.integers(1, 60), min_size=1, max_size=8),
     ends=st.lists(st.sampled_from(["go on", "commit", "commit", "die"]), min_size=1, max_size=8),
 )
 def test_cuts_and_restarts_leave_no_trace(
-    task: Task, by_time: bool, maturity: int, seed: int, n: int, cuts: list[int], ends: list[str]
+    task: Task, by_time: bool, maturity: int, seed: int, n: int, room_bytes: int, cuts: list[int], ends: list[str]
 ) -> None:
     spec = _spec(task, by_time, maturity)
     records = _log(task, seed, n)
-    whole = asyncio.run(_run(spec, records, [len(records)], ["commit"]))
-    assert asyncio.run(_run(spec, records, cuts, ends)) == whole
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(windows, "MAX_WAITING_BYTES", room_bytes)
+        whole = asyncio.run(_run(spec, records, [len(records)], ["commit"]))
+        assert asyncio.run(_run(spec, records, cuts, ends)) == whole

@@ -1,7 +1,8 @@
 """Whatever comes in whatever order, and however often the stage opens anew: the samples are what the rules say."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any
 
 from hypothesis import given, settings
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 
 from schemas.streams import StreamSpec
 from stream.batches import Batch, Outbox, TopicPartition
-from tests.joining import LABELS, MINUTE, PREDICTIONS, Made, Reference, entry, join_of, label, prediction, spec_of
+from tests.joining import DAY, LABELS, MINUTE, PREDICTIONS, Made, Reference, entry, join_of, label, prediction, spec_of
 from tests.support import Entry, LogMemory
 
 Feed = tuple[TopicPartition, Sequence[Entry]]
@@ -26,12 +27,13 @@ specs = st.builds(
 )
 times = st.integers(0, 60).map(lambda step: step * STEP)
 waits = st.sampled_from([0, 0, 1, MINUTE])
+eras = st.sampled_from([0, 0, 0, DAY, 100_000 * DAY])  # the later ones are too far ahead of Kafka's timestamps
 
 
 @st.composite
 def logs_of_anything(draw: st.DrawFn) -> LogMemory:
-    """Two logs about a few events: repeated, revised, contradicting, out of order, for events that nobody scored."""
-    event_times = draw(st.lists(times, min_size=EVENTS, max_size=EVENTS))
+    """Two logs about a few events: repeated, revised, contradicting, out of order, of the future, not scored."""
+    event_times = [draw(times) + draw(eras) for _ in range(EVENTS)]
     scored = draw(st.lists(st.integers(0, EVENTS - 2), max_size=12))
     labels = draw(st.lists(st.tuples(st.integers(0, EVENTS - 1), st.integers(-3, 25), st.integers(0, 1)), max_size=25))
     found: dict[TopicPartition, list[Any]] = {
@@ -101,35 +103,60 @@ def test_any_records_in_any_batches_give_what_the_rules_say(
 def test_what_is_committed_is_the_same_however_often_the_stage_opens_anew(
     data: Any, spec: StreamSpec, memory: LogMemory, hasher: Any
 ) -> None:
-    committed = dict.fromkeys(SOURCES, 0)
-    history: list[Feed] = []
-    made = Made()
+    runs = _Restarts(spec, memory, hasher)
+    for feeds, kept in runs.plan(data.draw):
+        pending = _expected(spec, runs.history).pending
+        assert asyncio.run(runs.live(feeds, kept)) == pending
+    assert runs.made == _expected(spec, runs.history).made
 
-    async def live(feeds: Sequence[Feed], kept: int) -> int:
+
+@settings(max_examples=200, deadline=None)
+@given(st.data(), specs, logs_of_anything(), st.integers(1, 3))
+def test_a_sweep_that_goes_on_with_the_next_records_goes_on_after_a_restart(
+    data: Any, spec: StreamSpec, memory: LogMemory, most_expired: int
+) -> None:
+    runs = _Restarts(spec, memory, hash, most_expired)
+    for feeds, kept in runs.plan(data.draw):
+        asyncio.run(runs.live(feeds, kept))
+    once = _Restarts(spec, LogMemory(memory.logs), hash, most_expired)
+    asyncio.run(once.live(runs.history, len(runs.history)))
+    assert runs.made == once.made
+
+
+class _Restarts:
+    """A stage that opens anew again and again; what is committed of it, and what it was fed until then."""
+
+    def __init__(self, spec: StreamSpec, memory: LogMemory, hasher: Any, most_expired: int = 1_000) -> None:
+        self._open = partial(join_of, spec, memory, hasher, most_expired=most_expired)
+        self._memory = memory
+        self._committed = dict.fromkeys(SOURCES, 0)
+        self.history: list[Feed] = []
+        self.made = Made()
+
+    def plan(self, draw: st.DrawFn) -> Iterator[tuple[list[Feed], int]]:
+        """Yield what to read before each crash and how much of it to commit; in the end all that is left."""
+        for _ in range(draw(st.integers(1, 5))):
+            feeds = _feeds(draw, self._memory, self._committed, most=8)
+            yield feeds, draw(st.integers(0, len(feeds)))
+        feeds = _feeds(draw, self._memory, self._committed)
+        yield feeds, len(feeds)
+
+    async def live(self, feeds: Sequence[Feed], kept: int) -> int:
         """Open, process `feeds`, commit the first `kept` of them in two commits, and crash; return what is pending."""
-        join, offsets, outbox = join_of(spec, memory, hasher), dict(committed), Outbox()
-        await join.open(committed)
+        join, offsets, outbox = self._open(), dict(self._committed), Outbox()
+        await join.open(self._committed)
         pending = join.pending
         for i, (source, records) in enumerate(feeds):
             await join.process(Batch(source, records), outbox)
             offsets[source] = records[-1].offset + 1
             if i + 1 in (kept // 2, kept):
                 await join.save(outbox)
-                committed.update(offsets)
-                memory.commit(outbox)
-                made.add(outbox)
+                self._committed.update(offsets)
+                self._memory.commit(outbox)
+                self.made.add(outbox)
                 outbox = Outbox()
-        history.extend(feeds[:kept])
+        self.history.extend(feeds[:kept])
         return pending
-
-    for _ in range(data.draw(st.integers(1, 5))):
-        feeds = _feeds(data.draw, memory, committed, most=8)
-        pending = _expected(spec, history).pending
-        assert asyncio.run(live(feeds, data.draw(st.integers(0, len(feeds))))) == pending
-    feeds = _feeds(data.draw, memory, committed)
-    pending = _expected(spec, history).pending
-    assert asyncio.run(live(feeds, len(feeds))) == pending
-    assert made == _expected(spec, history).made
 
 
 @settings(deadline=None)

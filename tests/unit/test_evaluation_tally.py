@@ -2,11 +2,12 @@
 
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 
 from ml.evaluation.figures import decisions
-from ml.evaluation.tally import CLIP, Scoring, Tally
+from ml.evaluation.tally import CLIP, Scoring, Tally, growth_bytes
 
 BINARY = Scoring("binary", 2, 0.5)
 CLASSES = Scoring("multiclass", 4, 0.5)
@@ -45,6 +46,23 @@ def test_merged_parts_are_the_whole(scoring: Scoring) -> None:
     for name in figures.__struct_fields__:
         if name != "assumed":
             assert getattr(figures, name) == getattr(whole.figures(), name), name
+
+
+@pytest.mark.parametrize("n", [1, 10, 1_000, 50_000])
+@pytest.mark.parametrize("classes", [2, 4, 40, 300])
+def test_its_weight_is_never_less_than_what_it_takes_at_rest(classes: int, n: int) -> None:
+    rng, scoring = np.random.default_rng(n), Scoring("multiclass", classes, 0.5) if classes > 2 else BINARY
+    guessed = rng.integers(0, classes, n)
+    certain = np.eye(classes)[guessed] if classes > 2 else guessed.astype(np.float64)
+    random = rng.dirichlet(np.ones(classes), min(n, 1_000)) if classes > 2 else rng.random(n)
+    for scores in (certain, random):
+        rows, tally = len(scores), Tally(scoring)
+        tally.model_id = "m" * 120
+        labels, delays_ms = rng.integers(0, classes, rows), rng.integers(0, 10**9, rows)
+        tally.add(labels, scores, delays_ms, 0, rng.integers(0, 10**6, rows))
+        assert len(msgspec.msgpack.encode(tally.dump())) <= tally.weight_bytes
+        if rows == 1:
+            assert tally.weight_bytes <= growth_bytes(scoring)
 
 
 @pytest.mark.parametrize("scoring", [BINARY, CLASSES, ANOMALY], ids=lambda scoring: scoring.task)

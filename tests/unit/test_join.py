@@ -1,6 +1,7 @@
 """The join's rules one by one, and its two inputs' bad records."""
 
 import json
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,7 +14,20 @@ from schemas.events import Checkpoint, DeadLetter, Label, Prediction, Sample, Sh
 from schemas.streams import StreamSpec
 from schemas.wire import decode, encode
 from stream.batches import Batch, Outbox, TopicPartition
-from tests.joining import DEAD, LABELS, MINUTE, PREDICTIONS, Made, entry, join_of, label, prediction, spec_of
+from tests.joining import (
+    DAY,
+    DEAD,
+    LABELS,
+    MINUTE,
+    PREDICTIONS,
+    SAMPLES,
+    Made,
+    entry,
+    join_of,
+    label,
+    prediction,
+    spec_of,
+)
 from tests.support import Entry, LogMemory
 
 WINDOW = 2 * MINUTE
@@ -25,10 +39,10 @@ SHADOW = ShadowScore(variant="online", model_id="o1", score=0.7)
 class World:
     """A stage that has opened, its inputs, and what it made."""
 
-    def __init__(self, spec: StreamSpec | None = None, share: float = 1.0) -> None:
+    def __init__(self, spec: StreamSpec | None = None, share: float = 1.0, most_expired: int = 1_000) -> None:
         self.spec = spec or spec_of()
         self.memory = LogMemory({PREDICTIONS: [], LABELS: []})
-        self.join = join_of(self.spec, self.memory, share=share)
+        self.join = join_of(self.spec, self.memory, share=share, most_expired=most_expired)
         self.made = Made()
         self.next = {PREDICTIONS: 0, LABELS: 0}
         self.outboxes: list[Outbox] = []
@@ -147,6 +161,84 @@ async def test_an_earlier_label_is_superseded_and_another_of_the_same_time_confl
     assert [(sample.revision, sample.label_time_ms) for sample in world.made.samples] == [(0, 9), (1, 12)]
 
 
+async def test_a_label_that_repeats_one_that_waits_is_dropped_and_counted() -> None:
+    world = World()
+    await world.raw(LABELS, [entry(label("e1", 5), i) for i in range(3)])
+    await world.take(label("e1", 5), label("e1", 5, 0))
+    assert world.count("ml_labels_duplicate_total") == 3
+    await world.tick(FAR)
+    assert world.made.letters == [(0, "no_prediction"), (4, "no_prediction")]
+
+
+async def test_when_the_oldest_of_the_labels_that_wait_expires_the_others_are_still_found() -> None:
+    world = await World().take(*[label("e1", i * MINUTE) for i in (0, 2, 4, 5)])
+    for minute in (2, 3):
+        await world.tick(minute * MINUTE + 2_000)
+    assert [offset for offset, _ in world.made.letters] == [0, 1]
+    await world.restart()
+    await world.take(label("e1", 5 * MINUTE), prediction("e1", 3 * MINUTE))
+    assert [sample.label_time_ms for sample in world.made.samples] == [4 * MINUTE, 5 * MINUTE]
+    assert world.count("ml_labels_duplicate_total") == 1
+
+
+@pytest.mark.parametrize("label_first", [False, True])
+@pytest.mark.parametrize("step", [1, 0, -1])
+async def test_thousands_of_labels_of_one_event_take_little_longer_than_one(label_first: bool, step: int) -> None:
+    """They take 5 to 20 ms; one look at each label by each other took ten seconds."""
+    world, many = World(), 2_000
+    labels = [entry(label("e1", many + step * i), i) for i in range(many)]
+    started = time.process_time()
+    if label_first:
+        await world.raw(LABELS, labels)
+        await world.take(prediction("e1", 0))
+    else:
+        await world.take(prediction("e1", 0))
+        await world.raw(LABELS, labels)
+    assert time.process_time() - started < 0.5
+    assert [sample.revision for sample in world.made.samples] == list(range(many if step > 0 else 1))
+    assert [reason for _, reason in world.made.letters] == ["superseded"] * (many - 1 if step < 0 else 0)
+    assert world.count("ml_labels_duplicate_total") == (many - 1 if step == 0 else 0)
+
+
+async def test_an_event_of_the_far_future_and_its_label_end_nothing_and_do_not_stay() -> None:
+    world, far = World(spec_of(window=2 * 24 * 60)), 100_000 * DAY
+    await world.take(prediction("e1", MINUTE), prediction("far", far), label("far", far + 5), label("alone", far))
+    await world.take(label("e1", 2 * MINUTE))
+    for day in range(1, 6):
+        await world.take(prediction(f"p{day}", day * DAY), label(f"p{day}", day * DAY), timestamp=day * DAY)
+    assert [sample.event_id for sample in world.made.samples] == ["far", "e1", "p1", "p2", "p3", "p4", "p5"]
+    assert world.made.letters == [(1, "no_prediction")]
+    await world.restart()
+    assert {(source, start) for source, start, _ in world.memory.reads} == {(PREDICTIONS, 4), (LABELS, 5)}
+
+
+async def test_a_label_that_outlasts_its_event_of_the_far_future_is_not_refused_after_a_restart() -> None:
+    world, far = World(), 100_000 * DAY
+    await world.take(prediction("far", far))
+    await world.take(label("other", 0), label("far", far), timestamp=DAY)
+    await world.take(prediction("p", 3 * DAY // 2), label("l", 3 * DAY // 2), timestamp=DAY)
+    await world.restart()
+    await world.take(prediction("q", 5 * DAY), label("q", 5 * DAY), timestamp=5 * DAY)
+    assert [sample.event_id for sample in world.made.samples] == ["far", "q"]
+    assert world.made.letters == [(0, "no_prediction"), (2, "no_prediction")]
+
+
+async def test_what_expires_when_the_clock_leaps_comes_in_pieces_and_each_event_once() -> None:
+    world = World(spec_of(assume_negative=True), most_expired=30)
+    records = [entry(prediction(f"e{i}", i * 1_000), i) for i in range(100)]
+    await world.raw(PREDICTIONS, records)
+    made = []
+    for i in range(6):
+        await world.take(prediction(f"p{i}", FAR), label(f"l{i}", FAR))
+        made.append(len(world.made.samples))
+        if i == 1:
+            await world.restart()
+    steps = [len(box.targets.get(SAMPLES, [])) for box in world.outboxes]
+    assert max(steps) <= 30
+    assert 0 < made[0] <= 30 < made[1] < 100
+    assert [sample.event_id for sample in world.made.samples] == [f"e{i}" for i in range(100)]
+
+
 async def test_a_label_without_prediction_is_a_dead_letter_once_the_clock_has_passed_its_lateness() -> None:
     world = World(spec_of(window=2, lateness=1))
     await world.take(label("e1", 1_000))
@@ -221,6 +313,9 @@ async def test_the_clock_follows_the_labels_alone_when_predictions_stop() -> Non
         (Entry(0, encode(label("e", 5, True)), b"N1"), "invalid_field"),
         (Entry(0, encode(label("e", 5, 2)), b"N1"), "unknown_label"),
         (Entry(0, encode(label("e", 5, "1")), b"N1"), "unknown_label"),
+        (Entry(0, encode(label("e", 5, weight=1e-7)), b"N1"), "invalid_field"),
+        (Entry(0, encode(label("e", 5, weight=1.1e6)), b"N1"), "invalid_field"),
+        (Entry(0, encode(label("e", 5, weight=-1.0)), b"N1"), "invalid_field"),
         (Entry(0, encode(label("e", 5)), b"N2"), "wrong_key"),
         (Entry(0, encode(label("e", 5)), None), "no_key"),
         (Entry(0, encode(label("e", 5)) + b" " * 1_000, b"N1"), "too_large"),

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from agents.joinclock import MAX_SWEEPS, NEVER, Clock, SweepLog
+from agents.joinclock import MAX_SWEEPS, NEVER, SLACK_MS, Clock, SweepLog
 
 
 def _read(clock: Clock, number: int, times: list[int], timestamps: list[int] | None = None) -> list[int]:
@@ -36,6 +36,22 @@ def test_the_clock_stands_still_within_a_batch_that_begins_idle_and_ends_busy() 
     clock = Clock(grid_ms=10, idle_wait_ms=100)
     _read(clock, 0, [50], [1_000])
     assert _read(clock, 1, [20, 30, 60], [0, 950, 960]) == [50, 50, 50]
+
+
+def test_a_time_far_ahead_of_its_timestamp_counts_as_a_day_ahead() -> None:
+    clock = Clock(grid_ms=1, idle_wait_ms=1_000)
+    assert _read(clock, 0, [SLACK_MS + 90, SLACK_MS + 91, 10**13], [90, 90, 95]) == [NEVER] * 3
+    assert clock.sides[0].head_ms == SLACK_MS + 95
+    assert _read(clock, 1, [10**13], [50]) == [SLACK_MS + 50]
+
+
+def test_a_sweep_that_is_stopped_goes_on_with_the_next_record() -> None:
+    clock = Clock(grid_ms=10, idle_wait_ms=1_000)
+    _read(clock, 0, [500])
+    swept = clock.advance(1, np.array([5, 300, 400]), np.zeros(3, dtype=np.int64))
+    assert clock.restrain(swept, 310).tolist() == [0, 300, 310]
+    assert clock.swept_ms == 310
+    assert _read(clock, 1, [7]) == [400]
 
 
 def test_a_clock_does_not_depend_on_where_batches_end() -> None:

@@ -103,6 +103,28 @@ def test_a_snapshot_is_the_model_and_where_it_stands() -> None:
     assert snapshot.memory_bytes == learner.model.memory_bytes
 
 
+@pytest.mark.parametrize("algorithm", ["river-hoeffding-tree", "river-adaptive-forest", "xgboost-online"])
+def test_a_snapshot_takes_one_dump(algorithm: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    learner = _learner("mini_batch", algorithm, batch_size=20)
+    learner.take(_samples(40))
+    kind, dumps = type(learner.model), []
+    dump = kind.dump
+    monkeypatch.setattr(kind, "dump", lambda model: dumps.append(model) or dump(model))
+    snapshot = learner.snapshot()
+    assert dumps == [learner.model]
+    assert snapshot.memory_bytes == kind.load(snapshot.payload).memory_bytes > len(snapshot.payload)
+
+
+def test_a_snapshot_of_what_has_learnt_nothing_says_so() -> None:
+    learner = _learner("mini_batch", batch_size=20)
+    learner.take(_samples(19))
+    assert learner.snapshot().learnt == 0
+    learner.take(_samples(1, 19))
+    assert learner.snapshot().learnt == 20
+    restarted = open_learner("river-logistic", 2, 1, {}, learner.settings, dumped=learner.dump())
+    assert restarted.snapshot().learnt == 20
+
+
 def test_a_learner_goes_on_from_the_model_it_is_given() -> None:
     first = _learner("incremental")
     first.take(_samples(100))

@@ -80,6 +80,25 @@ def test_a_row_is_found_until_its_expiry_and_its_successor_after_it() -> None:
     assert find(store, [("e", "N")], at=10) == third.tolist()
 
 
+def test_a_row_that_is_not_entered_is_found_once_it_is() -> None:
+    store = Pending(ROW, smallest=4)
+    keys, many = keys_of(events(6)), 6
+    rows, until, entered = np.zeros(many, dtype=ROW), np.full(many, ALWAYS), np.arange(many) % 2 == 0
+    ids = store.add(keys, rows, [b""] * many, until, np.full(many, 5), entered)
+    assert find(store, events(6)) == np.where(entered, ids, -1).tolist()
+    late = np.array([5, 1])
+    store.enter(ids[late], keys.hashes[late])
+    assert find(store, events(6)) == [ids[0], ids[1], ids[2], -1, ids[4], ids[5]]
+    assert (store.alive, store.label_bound()) == (many, 5)
+
+
+def test_of_values_written_to_a_row_twice_the_last_stand_and_the_lowest_offset() -> None:
+    store = Pending(ROW, smallest=4)
+    ids = put(store, events(3))
+    store.update(ids[[1, 1, 1]], np.array([40, 30, 50]), number=np.array([7, 8, 9]))
+    assert (store.rows(ids)["number"].tolist(), store.label_bound()) == ([0, 9, 2], 30)
+
+
 def test_segments_without_rows_give_their_memory_back_and_the_others_stay() -> None:
     store = Pending(ROW, smallest=4, largest=4)
     ids = put(store, events(12))

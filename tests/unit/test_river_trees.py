@@ -10,7 +10,7 @@ from river import forest, tree
 
 from ml.errors import ModelParametersInvalid, ModelPayloadInvalid
 from ml.models.protocol import Labels, Matrix
-from ml.models.river_trees import RiverAdaptiveForestModel, RiverHoeffdingTreeModel
+from ml.models.river_trees import RiverAdaptiveForestModel, RiverHoeffdingTreeModel, _bayes, _RiverClassifier
 from ml.models.sealing import header, seal
 
 KINDS = [RiverHoeffdingTreeModel, RiverAdaptiveForestModel]
@@ -93,12 +93,38 @@ def test_a_row_without_weight_is_passed_over(kind: Kind) -> None:
 def test_a_forest_draws_a_row_more_often_the_more_it_weighs() -> None:
     matrix, labels = _data(1, rows=100)
     light, heavy, heaviest = (RiverAdaptiveForestModel(4, n_models=1) for _ in range(3))
-    for model, weight in ((light, 0.5), (heavy, 2.0), (heaviest, 1e300)):
+    for model, weight in ((light, 0.5), (heavy, 2.0), (heaviest, 1e6)):
         model.learn(matrix, labels, np.full(100, weight))
     drawn = [sum(t._train_weight_seen_by_model for t in model._classifier) for model in (light, heavy, heaviest)]
     assert 200 < drawn[0] < 400
     assert 1000 < drawn[1] < 1400
     assert 55_000 < drawn[2] < 65_000
+
+
+def test_weights_as_far_apart_as_can_be_spoil_no_score() -> None:
+    matrix, labels = _data(3, rows=400)
+    weights = np.tile([1e-6, 1e6, 1e-6, 1.0], 100)
+    scores = RiverHoeffdingTreeModel(4, 3, grace_period=20, delta=0.5, tau=0.2).learn(matrix, labels, weights)
+    assert ((scores >= 0) & (scores <= 1)).all()
+    assert scores.sum(axis=1) == pytest.approx(1)
+
+
+def test_a_class_of_next_to_no_weight_has_no_share() -> None:
+    assert _bayes({}, {0: 5e-324, 1: 1e6}, {}) == {0: 0.0, 1: 1.0}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_its_size_is_known_from_its_bytes_until_it_learns(kind: Kind, monkeypatch: pytest.MonkeyPatch) -> None:
+    matrix, labels = _data(1, rows=400)
+    model = kind(4, grace_period=20, tau=0.5)
+    model.learn(matrix[:30], labels[:30])
+    loaded = kind.load(model.dump())
+    with monkeypatch.context() as patch:
+        patch.delattr(_RiverClassifier, "dump")
+        before = {copy.memory_bytes for copy in (model, loaded)}
+    model.learn(matrix[30:], labels[30:])
+    assert before == {loaded.memory_bytes}
+    assert model.memory_bytes > loaded.memory_bytes
 
 
 def test_the_seed_decides_what_a_forest_draws() -> None:

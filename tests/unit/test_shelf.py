@@ -61,6 +61,14 @@ async def test_a_model_has_predicted_before_it_is_handed_out(opener: Opener) -> 
     assert matrix.shape[1] == 2
 
 
+async def test_how_large_a_model_is_is_taken_from_its_registration(opener: Opener) -> None:
+    opener.models["m1"] = Model()
+    del opener.models["m1"].memory_bytes
+    shelf = ModelShelf(opener, 1000)
+    await shelf.get(FLIGHTS, version_of(FLIGHTS, "m1", memory_bytes=345))
+    assert list(shelf.loaded) == [("flights", "m1", 345)]
+
+
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
