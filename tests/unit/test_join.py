@@ -175,7 +175,6 @@ async def test_when_the_oldest_of_the_labels_that_wait_expires_the_others_are_st
     for minute in (2, 3):
         await world.tick(minute * MINUTE + 2_000)
     assert [offset for offset, _ in world.made.letters] == [0, 1]
-    await world.restart()
     await world.take(label("e1", 5 * MINUTE), prediction("e1", 3 * MINUTE))
     assert [sample.label_time_ms for sample in world.made.samples] == [4 * MINUTE, 5 * MINUTE]
     assert world.count("ml_labels_duplicate_total") == 1
@@ -213,9 +212,9 @@ async def test_an_event_of_the_far_future_and_its_label_end_nothing_and_do_not_s
 
 
 async def test_a_label_that_outlasts_its_event_of_the_far_future_is_not_refused_after_a_restart() -> None:
-    world, far = World(), 100_000 * DAY
+    world, far = World(spec_of(idle_wait=100_000)), 100_000 * DAY
     await world.take(prediction("far", far))
-    await world.take(label("other", 0), label("far", far), timestamp=DAY)
+    await world.take(label("other", far), label("far", far), timestamp=DAY)
     await world.take(prediction("p", 3 * DAY // 2), label("l", 3 * DAY // 2), timestamp=DAY)
     await world.restart()
     await world.take(prediction("q", 5 * DAY), label("q", 5 * DAY), timestamp=5 * DAY)
@@ -231,8 +230,7 @@ async def test_what_expires_when_the_clock_leaps_comes_in_pieces_and_each_event_
     for i in range(6):
         await world.take(prediction(f"p{i}", FAR), label(f"l{i}", FAR))
         made.append(len(world.made.samples))
-        if i == 1:
-            await world.restart()
+        await world.restart()
     steps = [len(box.targets.get(SAMPLES, [])) for box in world.outboxes]
     assert max(steps) <= 30
     assert 0 < made[0] <= 30 < made[1] < 100
