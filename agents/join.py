@@ -7,8 +7,7 @@ that is more than a day ahead of its record's timestamp. A waiting label is judg
 had come then: so the order in which the two inputs are read makes no difference between two sweeps, and reading the
 logs again from sweep to sweep rebuilds the state exactly. The checkpoint holds the clock, the sweeps and the offsets
 from which to read. Where very much expires at once, as when the clock leaps after a pause, the sweep goes on with the
-next records: until then what is left is still there to be met. An event is known by (event_id, entity_id); rebuilding
-relies on it that no two events of different times share them within the window and the lateness.
+next records: until then what is left is still there to be met. An event is known by (event_id, entity_id).
 """
 
 import asyncio

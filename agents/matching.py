@@ -59,9 +59,13 @@ class Matcher:
         """Let predictions wait, and meet the labels that wait for them. Without `out` nothing is written."""
         times = bounded(predictions.times_ms, predictions.timestamps_ms)
         expiry = np.maximum(times + self.window_ms + self.lateness_ms, moments) + 1
-        is_new = self._rows.find(predictions.keys, moments) < 0
+        found = self._rows.find(predictions.keys, moments)
+        is_new, again = found < 0, np.flatnonzero(found >= 0)
+        if again.size:
+            outlasted = expiry[again] > self._rows.expiry(found[again])
+            self._hold(expiry[again[outlasted]], self._rows.rows(found[again[outlasted]])["offset"])
         if has_repeats(predictions.keys.hashes):
-            _drop_repeats(predictions.keys, moments, expiry, is_new)
+            self._drop_repeats(predictions, moments, expiry, is_new)
         new = np.flatnonzero(is_new)
         self.counts["repeated"] += is_new.size - new.size
         if not new.size:
@@ -73,6 +77,20 @@ class Matcher:
         self.unlabelled += new.size
         if self._waiting.alive:
             self._meet(keys, ids, moments[new], predictions.offsets[new], out)
+
+    def _drop_repeats(self, predictions: Predictions, moments: Ints, expiry: Ints, is_new: Flags) -> None:
+        """Clear `is_new` where an event comes again while the one before it in the batch is alive."""
+        alive: dict[tuple[bytes, int], int] = {}
+        keys = predictions.keys
+        for i in np.flatnonzero(is_new).tolist():
+            identity = (keys.texts[i], int(keys.lengths[i]))
+            first = alive.get(identity, i)
+            if first == i or expiry[first] <= moments[i]:
+                alive[identity] = i
+                continue
+            is_new[i] = False
+            if expiry[i] > expiry[first]:
+                self._hold(expiry[[i]], predictions.offsets[[first]])
 
     def _new_rows(self, predictions: Predictions) -> Table:
         rows = np.empty(len(predictions.offsets), dtype=self._rows.row_type)
@@ -120,8 +138,8 @@ class Matcher:
         inside = labels.times_ms - rows["event_time"] <= self.window_ms
         if has_repeats(ids):
             _meet_one_by_one(rows, ids, labels, inside)
-        for i in np.flatnonzero(expiry > self._rows.expiry(ids)).tolist():
-            self._hold(int(expiry[i]), int(rows["offset"][i]))
+        outlasted = expiry > self._rows.expiry(ids)
+        self._hold(expiry[outlasted], rows["offset"][outlasted])
         good = inside & (labels.times_ms > rows["label_time"])
         for i in np.flatnonzero(good & (rows["revision"] >= 0)).tolist():
             self._history.setdefault(int(ids[i]), {})[int(rows["label_time"][i])] = int(rows["label"][i])
@@ -164,13 +182,14 @@ class Matcher:
             return InvalidEvent("conflicting", f"label {name!r} of the same time, {time_ms}, came before this one")
         return InvalidEvent("superseded", f"label {name!r} of the later time {label_time} came before this one")
 
-    def _hold(self, expiry: int, offset: int) -> None:
-        """Keep the prediction of a label that would have outlasted it in what is read again as long as that.
+    def _hold(self, expiry: Ints, offsets: Ints) -> None:
+        """Let the predictions at `offsets` be read again until `expiry`, though they may be gone by then.
 
-        Without it the label, read again, would wait.
+        They met a record that would have lasted longer: read again without them, it would wait.
         """
         until = -(-expiry // self.grid_ms) * self.grid_ms
-        self._holds[until] = min(self._holds.get(until, offset), offset)
+        for moment, offset in zip(until.tolist(), offsets.tolist(), strict=True):
+            self._holds[moment] = min(self._holds.get(moment, offset), offset)
 
     def _outcome(self, labels: Labels, rows: Table) -> Outcome:
         names = self._names
@@ -290,17 +309,6 @@ def _meet_one_by_one(rows: Table, ids: Ints, labels: Labels, inside: Flags) -> N
     rows["label_time"][order] = newest
     rows["label"][order] = np.where(~starts & (last >= start), codes[last], code)
     rows["revision"][order] += before - before[start]
-
-
-def _drop_repeats(keys: Keys, moments: Ints, expiry: Ints, is_new: Flags) -> None:
-    """Clear `is_new` where an event comes again while the one before it in the batch is alive."""
-    alive_until: dict[tuple[bytes, int], int] = {}
-    for i in np.flatnonzero(is_new).tolist():
-        identity = (keys.texts[i], int(keys.lengths[i]))
-        if alive_until.get(identity, -1) > moments[i]:
-            is_new[i] = False
-        else:
-            alive_until[identity] = int(expiry[i])
 
 
 def _row_type(spec: StreamSpec) -> np.dtype[np.void]:

@@ -10,8 +10,8 @@ from aiokafka import AIOKafkaConsumer
 
 from agents import control, evaluate, join, learn, score
 from agents.blobs import Blobs
-from agents.hosts import Apart, Here
-from agents.publishing import Publisher
+from agents.learn.hosts import Apart, Here
+from agents.learn.publishing import Publisher
 from agents.serving import Serving
 from agents.shelf import ModelShelf
 from app.registry import artifact_store, signer

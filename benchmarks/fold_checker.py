@@ -13,7 +13,7 @@ import msgspec
 from agents.blobs import Blobs
 from agents.evaluate import Evaluate
 from agents.learn import opener_of
-from agents.learnable import LearnableReader
+from agents.learn.reader import LearnableReader
 from ml.learning.samples import Samples
 from schemas.events import Checkpoint
 from schemas.streams import LearnerSpec, StreamSpec

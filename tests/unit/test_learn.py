@@ -10,9 +10,9 @@ import pytest
 
 from agents import blobs
 from agents.blobs import INLINE_BYTES, BlobFields, Blobs
-from agents.hosts import Apart, Here, Host
 from agents.learn import Learn
-from agents.publishing import Publisher
+from agents.learn.hosts import Apart, Here, Host
+from agents.learn.publishing import Publisher
 from ml.models.river_logistic import RiverLogisticModel
 from schemas.errors import PenstockError, RetryableError
 from schemas.events import (

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from agents.learnable import LearnableReader
+from agents.learn.reader import LearnableReader
 from ml.learning.samples import Samples
 from schemas.events import ShadowScore
 from schemas.streams import LearnerSpec, StreamSpec

@@ -6,8 +6,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from agents.lineage import is_snapshot, model_id_of
-from agents.publishing import Publisher
+from agents.learn.lineage import is_snapshot, model_id_of
+from agents.learn.publishing import Publisher
 from ml.learning.online import Snapshot
 from schemas.errors import RetryableError
 from schemas.events import Command, Deployment, ModelVersion

@@ -13,9 +13,9 @@ from functools import partial
 import msgspec
 
 from agents.blobs import Blobs
-from agents.hosts import Host
-from agents.learnable import LearnableReader
-from agents.publishing import Prepared, Publisher
+from agents.learn.hosts import Host
+from agents.learn.publishing import Prepared, Publisher
+from agents.learn.reader import LearnableReader
 from ml.errors import ModelError, ModelPayloadInvalid
 from ml.learning.comparison import Standing
 from ml.learning.online import OnlineLearner, Settings, Snapshot, Update, open_learner

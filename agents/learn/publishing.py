@@ -8,7 +8,7 @@ from typing import Literal
 
 import msgspec
 
-from agents.lineage import Lineage, model_id_of
+from agents.learn.lineage import Lineage, model_id_of
 from agents.serving import find_version
 from ml.learning.comparison import Standing
 from ml.learning.online import Snapshot

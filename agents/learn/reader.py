@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from agents.lineage import is_snapshot
+from agents.learn.lineage import is_snapshot
 from agents.samplelog import TRIGGER_KEY, decode_samples, keep
 from ml.learning.samples import Samples
 from ml.models.protocol import is_weight
