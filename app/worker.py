@@ -34,7 +34,10 @@ log = logging.getLogger("penstock.worker")
 
 ALIVE_STALL_S = 10.0  # with lag and an answering broker; the watchdog itself waits for stall_timeout_ms
 VIEWS_FETCH_WAIT_MS = 500  # news are answered at once; asking more often costs some per cent of a core
-EMBEDDED_FETCH_WAIT_MS = 5  # the embedded broker answers a fetch only when the wait is over
+# The embedded broker answers a fetch only when the wait is over, and then with one batch of each partition. Whoever
+# waits for a score waits for the first; asking often costs a tenth of a core for each consumer.
+EMBEDDED_FETCH_WAIT_MS = {"score": 5, "learn": 50}
+EMBEDDED_OTHERS_WAIT_MS = 10
 
 
 class Worker:
@@ -114,7 +117,7 @@ class Worker:
                 auto_offset_reset="earliest",
                 enable_auto_commit=False,
                 isolation_level="read_uncommitted" if embedded else "read_committed",
-                fetch_max_wait_ms=EMBEDDED_FETCH_WAIT_MS if embedded else fetch_max_wait_ms,
+                fetch_max_wait_ms=EMBEDDED_OTHERS_WAIT_MS if embedded else fetch_max_wait_ms,
                 **self._connection.client_options(),
             )
 
@@ -141,7 +144,9 @@ class Worker:
             exactly_once=self._settings.delivery == "exactly_once" and not embedded,
             commit_interval_s=self._settings.commit_interval_ms / 1000,
             session_timeout_ms=self._settings.kafka_session_timeout_ms,
-            fetch_max_wait_ms=EMBEDDED_FETCH_WAIT_MS if embedded else self._settings.kafka_fetch_max_wait_ms,
+            fetch_max_wait_ms=EMBEDDED_FETCH_WAIT_MS.get(group, EMBEDDED_OTHERS_WAIT_MS)
+            if embedded
+            else self._settings.kafka_fetch_max_wait_ms,
         )
         role = Role(settings, stages, self.metrics, self.end)
         self._roles.append(role)

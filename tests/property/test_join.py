@@ -27,6 +27,7 @@ specs = st.builds(
 )
 times = st.integers(0, 60).map(lambda step: step * STEP)
 waits = st.sampled_from([0, 0, 1, MINUTE])
+shifts = st.sampled_from([0, 0, 0, STEP, 12 * STEP])  # of the time of an event that is scored again
 eras = st.sampled_from([0, 0, 0, DAY, 100_000 * DAY])  # the later ones are too far ahead of Kafka's timestamps
 
 
@@ -34,10 +35,10 @@ eras = st.sampled_from([0, 0, 0, DAY, 100_000 * DAY])  # the later ones are too 
 def logs_of_anything(draw: st.DrawFn) -> LogMemory:
     """Two logs about a few events: repeated, revised, contradicting, out of order, of the future, not scored."""
     event_times = [draw(times) + draw(eras) for _ in range(EVENTS)]
-    scored = draw(st.lists(st.integers(0, EVENTS - 2), max_size=12))
+    scored = draw(st.lists(st.tuples(st.integers(0, EVENTS - 2), shifts), max_size=12))
     labels = draw(st.lists(st.tuples(st.integers(0, EVENTS - 1), st.integers(-3, 25), st.integers(0, 1)), max_size=25))
     found: dict[TopicPartition, list[Any]] = {
-        PREDICTIONS: [prediction(f"e{i}", event_times[i], score=i / 7, label=i % 2) for i in scored],
+        PREDICTIONS: [prediction(f"e{i}", event_times[i] + shift, score=shift, label=i % 2) for i, shift in scored],
         LABELS: [label(f"e{i}", max(0, event_times[i] + delay * STEP), value) for i, delay, value in labels],
     }
     return LogMemory({source: _records(draw, events) for source, events in found.items()})
