@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import logging
 import math
+from contextlib import aclosing
 from typing import Final, Literal, NamedTuple
 
 import msgspec
@@ -66,10 +67,11 @@ class Evaluate(Stage):
         self._forget()
         stop = committed[self._source]
         await self._restore(await self._memory.newest(committed))
-        async for batch in self._memory.read(self._source, self._next_offset, stop):
-            for piece in batch.cut(FOLDED_SAMPLES):
-                self._fold(piece)
-                await asyncio.sleep(0)
+        async with aclosing(self._memory.read(self._source, self._next_offset, stop)) as batches:
+            async for batch in batches:
+                for piece in batch.cut(FOLDED_SAMPLES):
+                    self._fold(piece)
+                    await asyncio.sleep(0)
         self._next_offset = stop
 
     async def _restore(self, checkpoint: Checkpoint | None) -> None:

@@ -241,7 +241,7 @@ class Join(Stage):
 class Tape:
     """Reads batches up to one offset after the other."""
 
-    def __init__(self, batches: AsyncIterator[Batch]) -> None:
+    def __init__(self, batches: AsyncGenerator[Batch, None]) -> None:
         self._batches = batches
         self._rest: Batch | None = None
 
@@ -258,5 +258,4 @@ class Tape:
 
     async def close(self) -> None:
         """Stop reading."""
-        if isinstance(self._batches, AsyncGenerator):
-            await self._batches.aclose()
+        await self._batches.aclose()

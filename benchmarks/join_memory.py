@@ -14,7 +14,7 @@ import asyncio
 import json
 import sys
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncGenerator, Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -121,7 +121,7 @@ class Remembered:
         """Return the checkpoint that was saved last."""
         return self.checkpoint
 
-    async def read(self, source: TopicPartition, start: int, stop: int) -> AsyncIterator[Batch]:
+    async def read(self, source: TopicPartition, start: int, stop: int) -> AsyncGenerator[Batch, None]:
         """Yield the predictions from `start`, which begins a batch, to `stop`, which ends one."""
         for batch in range(start // BATCH, stop // BATCH) if source == PREDICTIONS else ():
             started = time.process_time()

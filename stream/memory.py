@@ -7,7 +7,8 @@ offsets, and throws away what it makes of those records: that is out already.
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import aclosing
 from typing import Protocol
 
 from aiokafka import AIOKafkaConsumer
@@ -28,8 +29,11 @@ class Memory(Protocol):
     async def newest(self, committed: Mapping[TopicPartition, int]) -> Checkpoint | None:
         """Return the newest checkpoint of this stage and partition that is not ahead of `committed`, or None."""
 
-    def read(self, source: TopicPartition, start: int, stop: int) -> AsyncIterator[Batch]:
-        """Yield the committed records of `source` from offset `start` up to, but not including, `stop`."""
+    def read(self, source: TopicPartition, start: int, stop: int) -> AsyncGenerator[Batch, None]:
+        """Yield the committed records of `source` from offset `start` up to, but not including, `stop`.
+
+        To be closed by the reader, who may be cancelled in the middle.
+        """
 
     def save(self, checkpoint: Checkpoint, outbox: Outbox) -> None:
         """Put the checkpoint into what the stage commits next."""
@@ -56,8 +60,9 @@ class KafkaMemory:
         our newest checkpoint may lie behind its beginning.
         """
         found: list[bytes | None] = []
-        async for batch in self._records(self._source, 0, None):
-            found += [record.value for record in batch.records if record.key == self._key]
+        async with aclosing(self._records(self._source, 0, None)) as batches:
+            async for batch in batches:
+                found += [record.value for record in batch.records if record.key == self._key]
         reached = {source.topic: offset for source, offset in committed.items()}
         for value in reversed(found):
             try:
@@ -69,24 +74,25 @@ class KafkaMemory:
                 return checkpoint
         return None
 
-    async def read(self, source: TopicPartition, start: int, stop: int) -> AsyncIterator[Batch]:
+    async def read(self, source: TopicPartition, start: int, stop: int) -> AsyncGenerator[Batch, None]:
         """Yield the records of `source` in [start, stop); those that retention removed are missing, and logged."""
         if start < stop:
-            async for batch in self._records(source, start, stop):
-                yield batch
+            async with aclosing(self._records(source, start, stop)) as batches:
+                async for batch in batches:
+                    yield batch
 
     def save(self, checkpoint: Checkpoint, outbox: Outbox) -> None:
         """Put the checkpoint into what the stage commits next."""
         outbox.add(self._source.topic, self._source.partition, self._key, encode(checkpoint))
 
-    async def _records(self, source: TopicPartition, start: int, stop: int | None) -> AsyncIterator[Batch]:
+    async def _records(self, source: TopicPartition, start: int, stop: int | None) -> AsyncGenerator[Batch, None]:
         """Yield what is committed of `source` from `start` up to `stop`, or to what is written by now.
 
         Behind the last record there may be commit markers, so it is the position that tells the end.
         """
         consumer = self._open_consumer()
-        await consumer.start()
         try:
+            await consumer.start()
             consumer.assign([source])
             oldest = (await consumer.beginning_offsets([source]))[source]
             if oldest > start and stop is not None:

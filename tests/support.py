@@ -9,7 +9,7 @@ import itertools
 import secrets
 import selectors
 from collections import defaultdict, deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self, TypeVar
 
@@ -141,7 +141,7 @@ class LogMemory:
             return self.committed
         return None
 
-    async def read(self, source: TopicPartition, start: int, stop: int) -> AsyncIterator[Batch]:
+    async def read(self, source: TopicPartition, start: int, stop: int) -> AsyncGenerator[Batch, None]:
         self.reads.append((source, start, stop))
         for piece in batch(source, [r for r in self.logs.get(source, []) if start <= r.offset < stop]).cut(3):
             yield piece

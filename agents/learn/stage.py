@@ -8,6 +8,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Mapping
+from contextlib import aclosing
 from functools import partial
 
 import msgspec
@@ -99,10 +100,11 @@ class Learn(Stage):
         except ModelError as error:
             raise SettingsError(f"[streams.{self._spec.name}.learners.{self._lineage}]: {error}") from error
         self._next_offset = start
-        async for batch in self._memory.read(self._source, start, stop):
-            for piece in batch.cut(REPEATED_SAMPLES):
-                await self._fold(piece, again=True)
-                await asyncio.sleep(0)
+        async with aclosing(self._memory.read(self._source, start, stop)) as batches:
+            async for batch in batches:
+                for piece in batch.cut(REPEATED_SAMPLES):
+                    await self._fold(piece, again=True)
+                    await asyncio.sleep(0)
         self._next_offset = stop
         self._checkpoint_due = self._clock() + self._checkpoint_interval_s
 

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -59,7 +60,7 @@ def deployment(
     A module's TABLES are more lines for its penstock.toml.
     """
     folder = tmp_path_factory.mktemp(request.param)
-    stream = f"cli-{run_name}"
+    stream = f"cli-{run_name}-{zlib.crc32(request.module.__name__.encode()):08x}"  # one Kafka serves all modules
     tables = getattr(request.module, "TABLES", "").format(stream=stream)
     (folder / "penstock.toml").write_text(f'[streams.{stream}]\nfeatures = ["a", "b"]\n{tables}')
     with EmbeddedBroker() as embedded:
