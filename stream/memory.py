@@ -17,6 +17,7 @@ from schemas.errors import InvalidEvent
 from schemas.events import Checkpoint
 from schemas.wire import decode, encode
 from stream.batches import Batch, Outbox, TopicPartition
+from stream.delivery import quietly
 
 log = logging.getLogger("penstock.memory")
 
@@ -91,8 +92,9 @@ class KafkaMemory:
         Behind the last record there may be commit markers, so it is the position that tells the end.
         """
         consumer = self._open_consumer()
+        starting = asyncio.ensure_future(consumer.start())
         try:
-            await consumer.start()
+            await asyncio.shield(starting)
             consumer.assign([source])
             oldest = (await consumer.beginning_offsets([source]))[source]
             if oldest > start and stop is not None:
@@ -118,4 +120,5 @@ class KafkaMemory:
                     yield Batch(source, records)
                 await asyncio.sleep(0)
         finally:
+            await quietly(starting)  # one that is cut off would leave its connection behind
             await consumer.stop()
