@@ -32,7 +32,7 @@ from typing import Any, Final
 import msgspec
 import numpy as np
 
-from benchmarks import machine, synthetic
+from benchmarks import learner_worker, machine, synthetic
 from benchmarks.bare_learner import PROBES, Learnt
 from benchmarks.joining import Joining, run_to_the_end, tell
 from benchmarks.learn_checker import learning_rate, model_differences
@@ -168,7 +168,7 @@ class _Learning:
         def start() -> Worker:
             if whole_role:
                 return penstock.worker(name, "learn", cpus=self._cpus, kafka_group_prefix=name)
-            command = [sys.executable, "-m", "benchmarks.learner_worker", f"learn-{kind}"]
+            command = [sys.executable, learner_worker.__file__, f"learn-{kind}"]
             return penstock.start(name, command, self._cpus, kafka_group_prefix=name)
 
         run_to_the_end(start, self._cluster, f"{name}-learn-{kind}", [_TOPICS.samples])

@@ -1,6 +1,6 @@
 """A worker of which only some consumer groups run: what `penstock worker --role learn` starts, without the others.
 
-    python -m benchmarks.learner_worker GROUP...
+    python benchmarks/learner_worker.py GROUP...
 
 The groups are named without the prefix: `learn-<lineage>` is one learner. Settings come from the environment and
 penstock.toml, as ever.
