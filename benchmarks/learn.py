@@ -90,10 +90,13 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _config(name: str) -> str:
+    """Return penstock.toml with the learner of this name: as shipped, but trees as deep as river's own may grow."""
     if name not in _ALGORITHMS:
         return synthetic.CONFIG
-    return f'{synthetic.CONFIG}\n[streams.{synthetic.STREAM}.learners.{name}]\nalgorithm = "{_ALGORITHMS[name]}"\n' + (
-        'strategy = "incremental"\n'
+    deep = "parameters = { max_depth = 60 }\n" if name == "tree" else ""
+    return (
+        f"{synthetic.CONFIG}\n[streams.{synthetic.STREAM}.learners.{name}]\n"
+        f'algorithm = "{_ALGORITHMS[name]}"\nstrategy = "incremental"\n{deep}'
     )
 
 
