@@ -38,7 +38,7 @@ log = logging.getLogger("penstock.evaluate")
 
 
 class Evaluate(Stage):
-    """The stage on `<s>.samples`. Its state is the windows that are not mature yet, of some 3 MB at most."""
+    """The stage on `<s>.samples`. Its state is the windows that are not mature yet: 2 MB, and the open one."""
 
     def __init__(
         self, spec: StreamSpec, memory: Memory, blobs: Blobs, metrics: Metrics, save_samples: int = SAVE_SAMPLES

@@ -34,5 +34,5 @@ def keep(
     if all(map(usable, samples)):
         return offsets, samples
     kept = [position for position, sample in enumerate(samples) if usable(sample)]
-    log.warning("%d records of %s.samples are of other features or classes", len(samples) - len(kept), stream)
+    log.warning("%d records of %s.samples are of other features, classes or weights", len(samples) - len(kept), stream)
     return [offsets[i] for i in kept], [samples[i] for i in kept]
