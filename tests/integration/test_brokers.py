@@ -110,10 +110,9 @@ async def test_a_paused_kafka_answers_late_but_loses_nothing(kafka_server: Kafka
     await _create(kafka_server.bootstrap, unique)
     async with AIOKafkaProducer(bootstrap_servers=kafka_server.bootstrap) as producer:
         await producer.send_and_wait(unique, b"one", partition=1)
-        kafka_server.pause()
-        pending = await producer.send(unique, b"two", partition=1)
-        with pytest.raises(TimeoutError):
-            await asyncio.wait_for(asyncio.shield(pending), 0.5)
-        kafka_server.resume()
+        with kafka_server.paused():
+            pending = await producer.send(unique, b"two", partition=1)
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(asyncio.shield(pending), 0.5)
         await asyncio.wait_for(pending, 30)
     assert await _read(kafka_server.bootstrap, unique) == [b"one", b"two"]

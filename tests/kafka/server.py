@@ -104,13 +104,16 @@ class KafkaServer:
         self.stop()
         self.start()
 
-    def pause(self) -> None:
-        """Freeze the process (SIGSTOP): connections stay open and nothing answers."""
-        self._running().send_signal(signal.SIGSTOP)
-
-    def resume(self) -> None:
-        """Let a paused process go on (SIGCONT)."""
-        self._running().send_signal(signal.SIGCONT)
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Freeze the process (SIGSTOP) inside the `with`: connections stay open and nothing answers."""
+        process = self._running()
+        process.send_signal(signal.SIGSTOP)
+        try:
+            os.waitpid(process.pid, os.WUNTRACED)  # it may answer once more until it has stopped
+            yield
+        finally:
+            process.send_signal(signal.SIGCONT)
 
     def close(self) -> None:
         """Stop and remove all data."""
