@@ -254,12 +254,14 @@ async def test_a_model_that_cannot_be_served_is_refused_before_it_is_routed(new:
     unsigned = await _register_again(deployment, unsigned, model_id="unsigned", signature="")
     budget = versions[flights].memory_bytes + versions[fraud].memory_bytes - 1
     async with deployment.worker(model_memory_bytes=budget) as running:
-        assert (await deployment.promote(versions[flights])).outcome == "done"
-        answers = [await deployment.promote(version) for version in (corrupted, missing, unsigned, versions[fraud])]
-        assert running.worker.health()["streams"] == {
+        routes = {
             flights: {"champion": versions[flights].model_id, "shadows": [], "revision": 1},
             fraud: {"champion": None, "shadows": [], "revision": 0},
         }
+        assert (await deployment.promote(versions[flights])).outcome == "done"
+        await eventually(lambda: running.worker.health()["streams"] == routes)  # it has its room on the shelf now
+        answers = [await deployment.promote(version) for version in (corrupted, missing, unsigned, versions[fraud])]
+        assert running.worker.health()["streams"] == routes
     assert [answer.outcome for answer in answers] == ["refused"] * 4
     for answer, words in zip(
         answers,
