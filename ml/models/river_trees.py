@@ -10,7 +10,7 @@ forest's accuracies are counted without confusion matrices, which need `functool
 """
 
 import math
-from collections.abc import Set
+from collections.abc import Iterator, Set
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 import msgspec
@@ -18,11 +18,11 @@ import numpy as np
 from numpy.typing import NDArray
 from river.base import Base
 from river.forest import ARFClassifier
-from river.proba import Gaussian
-from river.stats import Var
 from river.tree import HoeffdingTreeClassifier
-from river.tree.nodes.htc_nodes import LeafMajorityClass, LeafNaiveBayesAdaptive
+from river.tree.nodes.branch import NumericBinaryBranch
+from river.tree.nodes.htc_nodes import LeafNaiveBayesAdaptive
 from river.tree.splitter import GaussianSplitter
+from river.utils.math import norm_cdf
 
 from ml.errors import ModelPayloadInvalid
 from ml.models.canonical import fingerprint
@@ -33,11 +33,8 @@ from ml.models.unpickling import ClassName
 
 _TREE_CLASSES = frozenset(
     {
+        ("ml.models.river_trees", "Estimate"),
         ("ml.models.river_trees", "Observer"),
-        ("river.proba.gaussian", "Gaussian"),
-        ("river.stats.mean", "Mean"),
-        ("river.stats.var", "Var"),
-        ("river.tree.nodes.branch", "NumericBinaryBranch"),
     }
 )
 # By river's own measure; never asked, see above.
@@ -46,63 +43,205 @@ _MOST_WEIGHT = 100.0
 _HALF_LOG_TAU = 0.5 * math.log(math.tau)
 
 
+class Estimate:
+    """What a leaf knows of the values of one class in one column: river's `Gaussian`, and their range.
+
+    Three numbers of its density are computed when a value is learnt, and not again for each vote. It has slots
+    because pickling gives an object without them a dict, which makes each look at its attributes slower from then on.
+    """
+
+    __slots__ = ("half_log", "maximum", "mean", "minimum", "n_samples", "spread", "squares")
+
+    def __init__(
+        self,
+        n_samples: float = 0.0,
+        mean: float = 0.0,
+        squares: float = 0.0,
+        minimum: float = math.inf,
+        maximum: float = -math.inf,
+    ) -> None:
+        """`n_samples` is the weight of the values, `squares` the weighted sum of squared deviations from `mean`."""
+        self.n_samples = n_samples
+        self.mean = mean
+        self.squares = squares
+        self.minimum = minimum
+        self.maximum = maximum
+        self._prepare()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Estimate, (self.n_samples, self.mean, self.squares, self.minimum, self.maximum)
+
+    def update(self, value: float, weight: float) -> None:
+        """Take one value, as river's Gaussian does."""
+        before = self.mean
+        self.n_samples += weight
+        self.mean = mean = before + (weight / self.n_samples) * (value - before)
+        self.squares += weight * (value - before) * (value - mean)
+        if value < self.minimum:
+            self.minimum = value
+        if value > self.maximum:
+            self.maximum = value
+        self._prepare()
+
+    def cdf(self, value: float) -> float:
+        """Return the share of the values that is at most `value`, were they normal."""
+        deviation = self._variance**0.5
+        return float(norm_cdf((value - self.mean) / deviation)) if deviation else 0.0
+
+    def log_pdf(self, value: float) -> float:
+        """Return the log of the normal density at `value`; of fewer than two different values that is not known: 0."""
+        return (value - self.mean) ** 2 / self.spread - _HALF_LOG_TAU - self.half_log
+
+    @property
+    def _variance(self) -> float:
+        return self.squares / (self.n_samples - 1) if self.n_samples > 1 else 0.0
+
+    def _prepare(self) -> None:
+        """Keep minus twice the variance, and half the log of it, for `log_pdf`."""
+        if self.n_samples > 1 and (variance := self.squares / (self.n_samples - 1)) > 0.0:
+            self.spread = -2.0 * variance
+            self.half_log = 0.5 * math.log(variance)
+        else:  # then the log of the density comes to exactly 0
+            self.spread = -math.inf
+            self.half_log = -_HALF_LOG_TAU
+
+
+_NOTHING = Estimate()  # of a class that has no value in the column
+
+
 class Observer(GaussianSplitter):  # type: ignore[misc]  # river has no types
-    """river's GaussianSplitter, with Gaussians that have no random generator."""
+    """river's GaussianSplitter, with the estimates above."""
+
+    def __init__(self, n_splits: int = 10) -> None:
+        self.n_splits = n_splits
+        self._att_dist_per_class: dict[int, Estimate] = {}
+
+    @property
+    def _min_per_class(self) -> dict[int, float]:
+        return {label: estimate.minimum for label, estimate in self._att_dist_per_class.items()}
+
+    @property
+    def _max_per_class(self) -> dict[int, float]:
+        return {label: estimate.maximum for label, estimate in self._att_dist_per_class.items()}
 
     def clone(self, new_params: dict[str, Any] | None = None, include_attributes: bool = False) -> "Observer":
         return Observer(self.n_splits)
 
     def update(self, att_val: float, target_val: int, w: float) -> None:
-        gaussian = self._att_dist_per_class.get(target_val)
-        if gaussian is None:
-            gaussian = self._att_dist_per_class[target_val] = _gaussian()
-            self._min_per_class[target_val] = self._max_per_class[target_val] = att_val
-        elif att_val < self._min_per_class[target_val]:
-            self._min_per_class[target_val] = att_val
-        elif att_val > self._max_per_class[target_val]:
-            self._max_per_class[target_val] = att_val
-        # Var.update and Mean.update of river, written out: two calls less for each value.
-        variance, mean = gaussian._var, gaussian._var.mean
-        before = mean._mean
-        mean.n += w
-        mean._mean += (w / mean.n) * (att_val - before)
-        variance._S += w * (att_val - before) * (att_val - mean._mean)
+        self.estimate(target_val).update(att_val, w)
+
+    def estimate(self, label: int) -> Estimate:
+        """Return the estimate of a class, which may be new."""
+        estimate = self._att_dist_per_class.get(label)
+        if estimate is None:
+            estimate = self._att_dist_per_class[label] = Estimate()
+        return estimate
 
 
-def _gaussian() -> Gaussian:
-    gaussian = Gaussian.__new__(Gaussian)
-    gaussian._var = Var(ddof=1)
-    return gaussian
+class Branch(NumericBinaryBranch):  # type: ignore[misc]
+    """river's numeric branch, whose walk takes one generator for the whole path instead of one in another per node."""
+
+    def walk(self, x: dict[int, float], until_leaf: bool = True) -> Iterator[Any]:
+        node = self
+        while type(node) is Branch:
+            yield node
+            value = x.get(node.feature)
+            if value is not None:
+                node = node.children[value > node.threshold]
+            elif until_leaf:
+                node = node.most_common_path()[1]
+            else:
+                return
+        yield node
 
 
 class Leaf(LeafNaiveBayesAdaptive):  # type: ignore[misc]
     """river's adaptive naive Bayes leaf, which tells its tree what it predicted for a row before it learnt that."""
 
+    # The estimates by class and column, where every class has the columns in the order of the observers.
+    _by_class: dict[int, dict[int, Estimate]] | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != "_by_class"}
+
     def learn_one(self, x: dict[int, float], y: int, *, w: float = 1.0, tree: "Tree") -> None:
         """Do what river's leaf does, which makes these predictions for itself; see LeafNaiveBayesAdaptive."""
         majority = predicted = _majority(self.stats)
         if self.is_active():
-            bayes = _bayes(x, self.stats, self.splitters)
+            bayes = self._bayes(x)
             if self._nb_correct_weight >= self._mc_correct_weight:
                 predicted = bayes
             if not majority or max(majority, key=majority.__getitem__) == y:
                 self._mc_correct_weight += w
             if bayes and max(bayes, key=bayes.__getitem__) == y:
                 self._nb_correct_weight += w
+            self._update_estimates(x, y, w)
+        self.update_stats(y, w)
         tree.predicted = predicted
-        LeafMajorityClass.learn_one(self, x, y, w=w, tree=tree)
 
     def prediction(self, x: dict[int, float], *, tree: "Tree") -> dict[int, float]:
         if self.is_active() and self._nb_correct_weight >= self._mc_correct_weight:
-            return _bayes(x, self.stats, self.splitters)
+            return self._bayes(x)
         return _majority(self.stats)
 
-    def update_splitters(self, x: dict[int, float], y: int, w: float, nominal_attributes: None) -> None:
+    def deactivate(self) -> None:
+        super().deactivate()
+        self._by_class = None
+
+    def _update_estimates(self, x: dict[int, float], y: int, w: float) -> None:
+        by_class = self._estimates()
+        if y not in by_class:
+            by_class[y] = dict.fromkeys(self.splitters, _NOTHING)
+        ours = by_class[y]
         for column, value in x.items():
-            observer = self.splitters.get(column)
-            if observer is None:
-                observer = self.splitters[column] = self.splitter.clone()
-            observer.update(value, y, w)
+            estimate = ours.get(column)
+            if estimate is None or estimate is _NOTHING:
+                estimate = self._new_estimate(by_class, column, y)
+            estimate.update(value, w)
+
+    def _new_estimate(self, by_class: dict[int, dict[int, Estimate]], column: int, label: int) -> Estimate:
+        if column not in self.splitters:
+            self.splitters[column] = self.splitter.clone()
+            for estimates in by_class.values():
+                estimates[column] = _NOTHING
+        estimate: Estimate = self.splitters[column].estimate(label)
+        by_class[label][column] = estimate
+        return estimate
+
+    def _estimates(self) -> dict[int, dict[int, Estimate]]:
+        """Return the observers' estimates; they are gathered when there are new observers and after unpickling."""
+        if self._by_class is None:
+            seen = {column: observer._att_dist_per_class for column, observer in self.splitters.items()}
+            labels = {label: None for estimates in seen.values() for label in estimates}
+            self._by_class = {
+                label: {column: estimates.get(label, _NOTHING) for column, estimates in seen.items()}
+                for label in labels
+            }
+        return self._by_class
+
+    def _bayes(self, x: dict[int, float]) -> dict[int, float]:
+        """Return the shares of the classes by naive Bayes, as river's `do_naive_bayes_prediction` does.
+
+        Its calls for each value and class (`cond_log_proba`, `log_pdf`) are written out: half the time.
+        """
+        total = sum(self.stats.values())
+        if not total:
+            return {}
+        by_class, half_log_tau, lowest = self._estimates(), _HALF_LOG_TAU, -math.inf
+        values = [x.get(column, math.nan) for column in self.splitters]
+        votes = {}
+        for label, weight in self.stats.items():
+            share = weight / total  # 0 also where a weight is next to nothing beside the others: river's log would fail
+            vote = math.log(share) if share > 0 else -math.inf if weight > 0 else 0.0
+            if share > 0 and label in by_class:
+                for value, estimate in zip(values, by_class[label].values()):  # noqa: B905  # as long, and strict is slower
+                    density = (value - estimate.mean) ** 2 / estimate.spread - half_log_tau - estimate.half_log
+                    if density > lowest:  # nor is it where the value is missing
+                        vote += density
+            votes[label] = vote
+        most = max(votes.values())
+        whole = most + math.log(sum([math.exp(vote - most) for vote in votes.values()]))
+        return {label: math.exp(vote - whole) for label, vote in votes.items()}
 
 
 def _majority(stats: dict[int, float]) -> dict[int, float]:
@@ -114,33 +253,6 @@ def _majority(stats: dict[int, float]) -> dict[int, float]:
     return {label: weight * share for label, weight in stats.items()}
 
 
-def _bayes(x: dict[int, float], stats: dict[int, float], observers: dict[int, Observer]) -> dict[int, float]:
-    """Return the shares of the classes by naive Bayes, as river's `do_naive_bayes_prediction` does.
-
-    Its calls for each value and class (`cond_log_proba`, `log_pdf`) are written out: half the time.
-    """
-    total = sum(stats.values())
-    if not total:
-        return {}
-    known = [(x[column], observer._att_dist_per_class) for column, observer in observers.items() if column in x]
-    votes = {}
-    for label, weight in stats.items():
-        share = weight / total  # 0 also where a weight is next to nothing beside the others: river's log would fail
-        vote = math.log(share) if share > 0 else -math.inf if weight > 0 else 0.0
-        for value, gaussians in known if share > 0 else ():
-            if label in gaussians:
-                estimate = gaussians[label]._var
-                variance = estimate._S / (estimate.mean.n - 1) if estimate.mean.n > 1 else 0.0
-                if variance > 0.0:
-                    distance = (value - estimate.mean._mean) ** 2 / (-2.0 * variance)
-                    if distance > -math.inf:
-                        vote += distance - _HALF_LOG_TAU - 0.5 * math.log(variance)
-        votes[label] = vote
-    most = max(votes.values())
-    whole = most + math.log(sum(math.exp(vote - most) for vote in votes.values()))
-    return {label: math.exp(vote - whole) for label, vote in votes.items()}
-
-
 class Tree(HoeffdingTreeClassifier):  # type: ignore[misc]
     """river's Hoeffding tree with the leaves above. `predicted` is what the last row scored before it was learnt."""
 
@@ -148,6 +260,9 @@ class Tree(HoeffdingTreeClassifier):  # type: ignore[misc]
 
     def _new_leaf(self, initial_stats: dict[int, float] | None = None, parent: Any = None) -> Leaf:
         return Leaf(initial_stats or {}, 0 if parent is None else parent.depth + 1, self.splitter)
+
+    def _branch_selector(self, numerical_feature: bool = True, multiway_split: bool = False) -> type[Branch]:
+        return Branch
 
     def _estimate_model_size(self) -> None:
         """Not at all: see the head of this module."""
@@ -257,7 +372,7 @@ class RiverHoeffdingTreeModel(_RiverClassifier):
     algorithm: ClassVar[str] = "river-hoeffding-tree"
     heavy: ClassVar[bool] = False
     by_row: ClassVar[bool] = True
-    _classes_in_pickle = _TREE_CLASSES | {("ml.models.river_trees", "Leaf"), ("ml.models.river_trees", "Tree")}
+    _classes_in_pickle = _TREE_CLASSES | {("ml.models.river_trees", name) for name in ("Branch", "Leaf", "Tree")}
     _memory_per_byte = 9.0
 
     def __init__(self, n_features: int, classes: int = 1, **parameters: Any) -> None:
@@ -304,6 +419,7 @@ class RiverAdaptiveForestModel(_RiverClassifier):
         ("river.forest.adaptive_random_forest", "ARFClassifier"),
         ("river.forest.adaptive_random_forest", "BaseTreeClassifier"),
         ("river.tree.nodes.arf_htc_nodes", "RandomLeafNaiveBayesAdaptive"),
+        ("river.tree.nodes.branch", "NumericBinaryBranch"),
     }
     _memory_per_byte = 9.0
 

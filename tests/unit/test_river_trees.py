@@ -10,7 +10,14 @@ from river import forest, tree
 
 from ml.errors import ModelParametersInvalid, ModelPayloadInvalid
 from ml.models.protocol import Labels, Matrix
-from ml.models.river_trees import RiverAdaptiveForestModel, RiverHoeffdingTreeModel, _bayes, _RiverClassifier
+from ml.models.river_trees import (
+    RiverAdaptiveForestModel,
+    RiverHoeffdingTreeModel,
+    Leaf,
+    Observer,
+    Tree,
+    _RiverClassifier,
+)
 from ml.models.sealing import header, seal
 
 KINDS = [RiverHoeffdingTreeModel, RiverAdaptiveForestModel]
@@ -110,7 +117,8 @@ def test_weights_as_far_apart_as_can_be_spoil_no_score() -> None:
 
 
 def test_a_class_of_next_to_no_weight_has_no_share() -> None:
-    assert _bayes({}, {0: 5e-324, 1: 1e6}, {}) == {0: 0.0, 1: 1.0}
+    leaf = Leaf({0: 5e-324, 1: 1e6}, 0, Observer())
+    assert leaf.prediction({}, tree=Tree()) == {0: 0.0, 1: 1.0}
 
 
 @pytest.mark.parametrize("kind", KINDS)
