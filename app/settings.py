@@ -77,6 +77,12 @@ class Settings:
     online_max_buffer: Annotated[
         Count, "The most samples that wait to be learnt, unless the learner's table says otherwise."
     ] = 1000
+    drift_threshold: Annotated[Share, "The p-value of drift, unless the stream's table says otherwise."] = 0.05
+    drift_window_size: Annotated[Count, "Events in a drift window, unless the stream's table says otherwise."] = 1000
+    drift_check_interval: Annotated[
+        Count, "Seconds of event time between judgements of a sliding window, unless the stream's table says otherwise."
+    ] = 300
+    redis_url: Annotated[str, "Where Redis is, for views; empty: the embedded one."] = field(default="", repr=False)
     checkpoint_interval_ms: Annotated[Millis, "The longest time that a learner has to repeat after a crash."] = 10_000
     max_event_bytes: Annotated[EventSize, "A larger event becomes a dead letter."] = 1024**2
     dead_letter_share: Annotated[Share, "A larger share of dead letters in the window stops the worker."] = 0.05

@@ -175,6 +175,100 @@ class Performance(Event, frozen=True, kw_only=True, gc=False):
     variants: tuple[VariantPerformance, ...]
 
 
+class ColumnCounts(Event, frozen=True, kw_only=True, gc=False, omit_defaults=True):
+    """What was counted of one column: so many of its values in each cell of the baseline, those without any left out.
+
+    `cells` are the cells' positions, ascending; `counts` belong to them. A missing value is in `missing` only.
+    `sums` are those of z, z², z³ and z⁴ over the values, where z is the distance from the baseline's mean in its
+    deviations (as they are where it has none). `below` and `above` sum how far values lie outside the baseline's range.
+    """
+
+    missing: int = 0
+    cells: tuple[int, ...]
+    counts: tuple[int, ...]
+    sums: tuple[float, float, float, float]
+    below: float = 0.0
+    above: float = 0.0
+
+
+class PartialHistogram(Event, frozen=True, kw_only=True, gc=False):
+    """What a task counted of some scored events: a record of `<s>.histograms`, committed with their predictions.
+
+    The events stand in partition `partition` of `<s>.features`, from `from_offset` up to before `to_offset`; `n` of
+    what is there was scored and counted. The times bound the events' own, both inclusive. `baseline` is the SHA-256
+    of the baseline whose cells these are. `columns` are the stream's features in their order, then its predictions.
+    """
+
+    stream: str
+    baseline: str
+    model_id: str
+    partition: int
+    from_offset: int
+    to_offset: int
+    from_time_ms: int
+    to_time_ms: int
+    n: int
+    columns: tuple[ColumnCounts, ...]
+
+
+DriftSeverity = Literal["none", "low", "medium", "high", "critical"]
+
+
+class ColumnDrift(Event, frozen=True, kw_only=True, gc=False):
+    """How far one column of a window is from its baseline. A figure that cannot be computed is null.
+
+    `judged` is false for a feature that is only counted. `reason` says in a few words why it has drifted, or why it
+    was not judged. `n` counts the values that are not missing. `p_value` is corrected for the number of tests.
+    `psi` and the divergences are in nats, over the baseline's bins; `wasserstein_scaled` is over the baseline's
+    deviation. `reference` and `current` are the shares of the bins, which `bins` names.
+    """
+
+    name: str
+    judged: bool
+    severity: DriftSeverity
+    reason: str
+    n: int
+    missing_share: float | None
+    unseen_share: float | None
+    mean: float | None
+    deviation: float | None
+    skewness: float | None
+    kurtosis: float | None
+    psi: float | None
+    kl_reference_current: float | None
+    kl_current_reference: float | None
+    jensen_shannon: float | None
+    ks: float | None
+    p_value: float | None
+    wasserstein: float | None
+    wasserstein_scaled: float | None
+    bins: tuple[str, ...]
+    reference: tuple[float, ...]
+    current: tuple[float, ...]
+
+
+class DriftReport(Event, frozen=True, kw_only=True, gc=False):
+    """What became of the features and predictions in one window: a record of `<s>.drift`.
+
+    Windows are numbered in the order in which they were judged; the times bound their events' own, both inclusive.
+    `drifted_share` is of the judged features. `predictions` are the model's scores, and its classes if it has some.
+    `recommendation` is for a person; it is empty where nothing has drifted.
+    """
+
+    stream: str
+    number: int
+    model_id: str
+    baseline: str
+    from_time_ms: int
+    to_time_ms: int
+    n: int
+    severity: DriftSeverity
+    drifted_share: float
+    features: tuple[ColumnDrift, ...]
+    predictions: tuple[ColumnDrift, ...]
+    recommendation: str
+
+
 class RetrainRequest(Event, frozen=True, kw_only=True, gc=False):
     """Evidence that a stream's model should be trained anew. `id` is derived, so that a replay repeats it."""
 
@@ -212,6 +306,8 @@ class ModelVersion(Event, frozen=True, kw_only=True, gc=False):
     chose to say. Versions that a learner made one from the other share a `lineage`; `samples_offset` is the next
     sample it would have learnt. A later record of the same id replaces the earlier: the artifact of a `pruned`
     version is gone. A version that is `kept_back` was not asked to serve, because it was worse than the one in use.
+    `baseline` is the SHA-256 of what drift is measured against, an artifact of `baseline_bytes`; a version that has
+    none is measured against its nearest ancestor's.
     """
 
     model_id: Id
@@ -232,6 +328,8 @@ class ModelVersion(Event, frozen=True, kw_only=True, gc=False):
     lineage: str = ""
     samples_offset: int | None = None
     status: Literal["registered", "kept_back", "pruned"] = "registered"
+    baseline: Annotated[str, msgspec.Meta(pattern="^([0-9a-f]{64})?$")] = ""
+    baseline_bytes: int = 0
 
 
 class Deployment(Event, frozen=True, kw_only=True, gc=False):
@@ -322,6 +420,8 @@ EVENT_TYPES: tuple[type[Event], ...] = (
     Trigger,
     ModelUpdate,
     Performance,
+    PartialHistogram,
+    DriftReport,
     RetrainRequest,
     Checkpoint,
     ModelVersion,

@@ -11,6 +11,7 @@ SomeMinutes = Annotated[int, msgspec.Meta(ge=1, le=10 * 366 * 24 * 60)]
 SomeHours = Annotated[int, msgspec.Meta(ge=1, le=10 * 366 * 24)]
 Count = Annotated[int, msgspec.Meta(ge=1)]
 Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
+NotNegative = Annotated[float, msgspec.Meta(ge=0)]
 MINUTE_MS = 60_000
 
 
@@ -80,6 +81,50 @@ class EvaluationSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
         ]
 
 
+class DriftSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How features and predictions are compared with the baseline of the model that serves.
+
+    A column has drifted when the difference is significant and large: its corrected p-value is below `threshold`, and
+    its PSI, its scaled Wasserstein distance or its share of unseen values is at least what is set here.
+    """
+
+    window_events: Annotated[Count | None, "A window is so many scored events in a row; else `drift_window_size`."] = (
+        None
+    )
+    window_minutes: Annotated[Minutes, "When not 0, a window is a span of event time instead."] = 0
+    sliding: Annotated[
+        bool, "Whether the newest window is judged again and again, instead of each window once when it is complete."
+    ] = False
+    check_seconds: Annotated[
+        Count | None, "Event time between two judgements of a sliding window; else `drift_check_interval`."
+    ] = None
+    threshold: Annotated[Share | None, "The level of significance; else `drift_threshold`."] = None
+    min_psi: Annotated[NotNegative, "The least population stability index that counts as drift."] = 0.1
+    min_distance: Annotated[NotNegative, "The least Wasserstein distance that does, in deviations of the baseline."] = (
+        0.1
+    )
+    min_unseen_share: Annotated[Share, "The least share of values that the baseline has never seen that does."] = 0.01
+    drifted_share: Annotated[Share, "From this share of drifted features on, training anew is asked for."] = 0.3
+    only_counted: Annotated[tuple[str, ...], "Features that are counted and never judged: calendar ones, say."] = ()
+    bins: Annotated[Annotated[int, msgspec.Meta(ge=2, le=100)], "Quantile bins of a baseline made from now on."] = 10
+    empty_bins: Annotated[
+        Literal["floor", "half_count"],
+        "What PSI and the divergences take for an empty bin: a share of 0.0001 at least, or half a count more in all.",
+    ] = "floor"
+    cooldown_minutes: Annotated[
+        Minutes, "An alert names a feature at most once in so much event time, unless it gets worse."
+    ] = 24 * 60
+
+    def problems(self, stream: "StreamSpec") -> list[str]:
+        """Return one sentence for each thing that is wrong with this in `stream`."""
+        found = []
+        if unknown := [name for name in self.only_counted if name not in stream.features]:
+            found.append(f"stream {stream.name!r}: drift.only_counted names no features: {', '.join(unknown)}")
+        if self.window_minutes and self.window_events is not None:
+            found.append(f"stream {stream.name!r}: a drift window has either window_events or window_minutes")
+        return found
+
+
 class LearnerSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A model that learns from the stream's samples; its name is the name of its lineage.
 
@@ -97,7 +142,7 @@ class LearnerSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     revisions: Annotated[Literal["ignore", "apply"], "Whether a corrected label is learnt, too."] = "ignore"
     publish_every: Annotated[Count, "After so many samples a snapshot becomes a model version."] = 10_000
     publish_margin: Annotated[
-        Annotated[float, msgspec.Meta(ge=0)],
+        NotNegative,
         "By how much a snapshot's Brier score may exceed the serving version's; else it is kept back.",
     ] = 0.01
     keep_snapshots: Annotated[Count, "How many of the snapshots that never served are kept."] = 5
@@ -149,6 +194,7 @@ class StreamSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     ] = 168
     join: JoinSpec = JoinSpec()
     evaluation: EvaluationSpec = EvaluationSpec()
+    drift: DriftSpec = DriftSpec()
     learners: dict[str, LearnerSpec] = {}
 
     @property
@@ -172,7 +218,7 @@ class StreamSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
                 f"stream {self.name!r}: min_insync_replicas {self.min_insync_replicas} "
                 f"is more than replication {self.replication}"
             )
-        found += self.join.problems(self) + self.evaluation.problems(self)
+        found += self.join.problems(self) + self.evaluation.problems(self) + self.drift.problems(self)
         return found + [p for name, learner in self.learners.items() for p in learner.problems(name, self)]
 
     def _feature_problems(self) -> list[str]:

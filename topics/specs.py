@@ -19,10 +19,12 @@ from schemas.events import (
     Command,
     DeadLetter,
     Deployment,
+    DriftReport,
     Event,
     Label,
     ModelUpdate,
     ModelVersion,
+    PartialHistogram,
     Performance,
     Prediction,
     RetrainRequest,
@@ -49,6 +51,8 @@ class StreamTopics:
         self.labels_dead: Final = f"{stream}.labels.dead"
         self.predictions: Final = f"{stream}.predictions"
         self.samples: Final = f"{stream}.samples"
+        self.histograms: Final = f"{stream}.histograms"
+        self.drift: Final = f"{stream}.drift"
         self.performance: Final = f"{stream}.performance"
         self.updates: Final = f"{stream}.updates"
         self.retrain: Final = f"{stream}.retrain"
@@ -112,6 +116,8 @@ def topics_of(stream: StreamSpec) -> tuple[TopicSpec, ...]:
         topic(names.labels_dead, "original key", DeadLetter, many, wide, "labels that could not be joined, and why"),
         topic(names.predictions, "entity_id", Prediction, many, flow, "one record per scored event"),
         topic(names.samples, "stream", Sample, 1, flow, "predictions with their labels, and triggers for learners"),
+        topic(names.histograms, "stream", PartialHistogram, 1, flow, "what was counted of the scored events"),
+        topic(names.drift, "stream", DriftReport, 1, weeks, "how far features and predictions are from the baseline"),
         topic(names.performance, "stream", Performance, 1, weeks, "how good each variant was, window by window"),
         topic(names.updates, "stream", ModelUpdate, 1, weeks, "what the learners did, and why"),
         topic(names.retrain, "stream", RetrainRequest, 1, weeks, "requests to train anew, with their evidence"),
