@@ -5,6 +5,7 @@ learn from it, and in a score it counts as the feature's mean so far (scaled val
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Self
 
@@ -83,28 +84,32 @@ class RiverLogisticModel:
         The scores returned are those that river computes on the way: the scaler, which needs no label, has
         seen the row by then, the weights have not.
         """
-        weights = check_learnable(matrix, labels, weights, self.n_features, self.classes)
-        learn_one = self._learn_binary if self.classes == 1 else self._learn_one_vs_rest
-        scores = []
-        for scaled, label, weight in zip(_scaled(self._scaler, matrix), labels.tolist(), weights.tolist(), strict=True):
-            scores.append(learn_one(scaled, label, weight))
-        return np.array(scores, dtype=np.float64).reshape((-1,) if self.classes == 1 else (-1, self.classes))
+        given = check_learnable(matrix, labels, weights, self.n_features, self.classes).tolist()
+        rows = _scaled(self._scaler, matrix)
+        if self.classes == 1:
+            return np.array([sigmoid(logit) for logit in _learn(self._classifier, rows, labels.tolist(), given)])
+        return np.array(self._learn_one_vs_rest(rows, labels.tolist(), given)).reshape(-1, self.classes)
 
-    def _learn_binary(self, scaled: dict[int, float], label: int, weight: float) -> float:
-        score: float = sigmoid(_learn_one(self._classifier, scaled, label, weight))
-        return score
-
-    def _learn_one_vs_rest(self, scaled: dict[int, float], label: int, weight: float) -> list[float]:
+    def _learn_one_vs_rest(self, rows: list[dict[int, float]], labels: list[int], weights: list[float]) -> list[Any]:
+        """Let every class's regression learn the rows, from the first one on that has its label."""
         several = self._classifier
-        seen = list(several.classifiers)
-        if label not in seen:
-            several.classifiers[label] = several.classifier.clone()
-        logits = [-math.inf] * self.classes
-        for index, regression in several.classifiers.items():
-            logit = _learn_one(regression, scaled, index == label, weight)
-            if index in seen:
-                logits[index] = logit
-        return _shares(logits, seen or list(range(self.classes)))
+        first_rows = dict.fromkeys(several.classifiers, -1)  # known before
+        for row, label in enumerate(labels):
+            first_rows.setdefault(label, row)
+        logits = np.full((len(rows), self.classes), -np.inf)
+        for label, first in first_rows.items():
+            if first >= 0:
+                several.classifiers[label] = several.classifier.clone()
+            start = max(first, 0)
+            own = [other == label for other in labels[start:]]
+            learnt = _learn(several.classifiers[label], rows[start:], own, weights[start:])
+            logits[first + 1 :, label] = learnt[
+                first + 1 - start :
+            ]  # a class is none of the known ones in its first row
+        known = [[label for label, first in first_rows.items() if first < row] for row in range(len(rows))]
+        return [
+            _shares(own, seen or list(range(self.classes))) for own, seen in zip(logits.tolist(), known, strict=True)
+        ]
 
     def retune(self, **parameters: Any) -> None:
         """Accept what it has: its learning rate cannot change. See `Learner.retune`."""
@@ -188,44 +193,51 @@ def _scaled(scaler: StandardScaler, matrix: Matrix) -> list[dict[int, float]]:
     the mean and the population variance; then (x - mean) / deviation, or 0 without variance.
     """
     counts, means, variances = scaler.counts, scaler.means, scaler.vars
-    columns: list[list[float | None]] = []
-    for feature, values in enumerate(matrix.T.tolist()):
-        count, mean, variance = counts[feature], means.get(feature, 0.0), variances.get(feature, 0.0)
-        scaled: list[float | None] = []
+    known = ~np.isnan(matrix)
+    columns: list[list[float]] = []
+    for feature, values in enumerate(column[there].tolist() for column, there in zip(matrix.T, known.T, strict=True)):
+        count = float(counts[feature])  # so that the loop is about floats alone
+        mean, variance = means.get(feature, 0.0), variances.get(feature, 0.0)
+        scaled: list[float] = []
         for value in values:
-            if value != value:
-                scaled.append(None)
-                continue
-            count += 1
-            before = mean
-            mean = before + (value - before) / count
-            variance = variance + ((value - before) * (value - mean) - variance) / count
-            scaled.append((value - mean) / variance**0.5 if variance else 0.0)
+            count += 1.0
+            deviation = value - mean
+            mean += deviation / count
+            rest = value - mean
+            variance += (deviation * rest - variance) / count
+            scaled.append(rest / variance**0.5 if variance else 0.0)
         if count:
-            counts[feature], means[feature], variances[feature] = count, mean, variance
+            counts[feature], means[feature], variances[feature] = int(count), mean, variance
         columns.append(scaled)
     features = range(len(columns))
-    if not np.isnan(matrix).any():
+    if known.all():
         return [dict(zip(features, row, strict=True)) for row in zip(*columns, strict=True)]
-    rows = zip(*columns, strict=True)
-    return [{feature: value for feature, value in enumerate(row) if value is not None} for row in rows]
+    following = [iter(column) for column in columns]
+    return [{feature: next(following[feature]) for feature in features if there[feature]} for there in known.tolist()]
 
 
-def _learn_one(regression: LogisticRegression, x: dict[int, float], y: int, weight: float) -> float:
-    """Do what river's `LogisticRegression.learn_one` does without penalties, and return the logit it had before.
+def _learn(
+    regression: LogisticRegression, rows: Sequence[dict[int, float]], labels: Sequence[int], weights: Sequence[float]
+) -> list[float]:
+    """Do what river's `LogisticRegression.learn_one` does here for each row; return the logits the rows had before.
 
-    It computes that logit, but keeps it for itself; asking for it beforehand would cost a second dot product.
+    It computes those logits, but keeps them for itself; asking for them beforehand would cost a second dot product.
+    Here means: without penalties, both learning rates constant, and steps of plain stochastic gradient descent.
     """
-    kept = regression._enter_learn_mode(x)
-    try:
-        logit: float = regression._raw_dot_one(x)
-        limit = regression.clip_gradient
-        slope = float(clamp(regression.loss.gradient(y, logit) * weight, -limit, limit))
-        regression.intercept -= regression._get_intercept_update(slope)
-        regression.optimizer.step(w=regression._weights, g=VectorDict.from_scaled(x, slope))
-    finally:
-        regression._exit_learn_mode(kept)
-    return logit
+    learned, initializer, gradient = regression._weights, regression.initializer, regression.loss.gradient
+    rate, limit = regression.optimizer.lr.learning_rate, regression.clip_gradient
+    intercept_rate, intercept = regression.intercept_lr.learning_rate, regression.intercept
+    logits = []
+    for x, y, weight in zip(rows, labels, weights, strict=True):
+        masked = VectorDict(learned, initializer, x)  # the same numbers, of which x shows its own
+        logit: float = masked.dot(x) + intercept
+        slope = float(clamp(gradient(y, logit) * weight, -limit, limit))
+        intercept -= intercept_rate * slope
+        masked.isub_scaled(VectorDict.from_scaled(x, slope), rate)
+        logits.append(logit)
+    regression.intercept = intercept
+    regression.optimizer.n_iterations += len(logits)
+    return logits
 
 
 def _shares(logits: list[float], known: list[int]) -> list[float]:
