@@ -17,7 +17,7 @@ import msgspec
 from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.errors import ProducerFenced
 
-from agents.joininput import LabelReader, Refused
+from agents.join.reader import LabelReader, Refused
 from app.dead_letters import REPLAY, Lane, Letter, Place, dead_letter_reader
 from schemas.errors import InvalidEvent, PenstockError
 from schemas.events import Command, DeadLetter

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from agents.join import Join
-from agents.joininput import Hasher
+from agents.join.reader import Hasher
 from schemas.events import DeadLetter, Label, Prediction, Sample
 from schemas.streams import JoinSpec, StreamSpec
 from schemas.wire import decode, encode

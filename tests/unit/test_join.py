@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from agents.join import Join
-from agents.joinoutput import PlainSample
+from agents.join.writer import PlainSample
 from schemas.errors import FatalError
 from schemas.events import Checkpoint, DeadLetter, Label, Prediction, Sample, ShadowScore
 from schemas.streams import StreamSpec

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from agents.joinclock import MAX_SWEEPS, NEVER, SLACK_MS, Clock, SweepLog
+from agents.join.clock import MAX_SWEEPS, NEVER, SLACK_MS, Clock, SweepLog
 
 
 def _read(clock: Clock, number: int, times: list[int], timestamps: list[int] | None = None) -> list[int]:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agents.pending import NO_OFFSET, Ints, Keys, Pending, Text
+from agents.join.pending import NO_OFFSET, Ints, Keys, Pending, Text
 
 ROW = np.dtype([("number", "i8"), ("values", "f8", (2,))])
 ALWAYS = 1 << 40

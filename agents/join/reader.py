@@ -11,7 +11,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from agents.pending import Ints, Keys
+from agents.join.pending import Ints, Keys
 from schemas.errors import InvalidEvent
 from schemas.events import Event, Id, Label, TimeMs
 from schemas.streams import StreamSpec

@@ -20,11 +20,11 @@ from typing import Final
 import msgspec
 import numpy as np
 
-from agents.joinclock import Clock, Side, SweepLog
-from agents.joininput import Hasher, LabelReader, Labels, PredictionReader, Predictions, Refused
-from agents.joinoutput import JoinOutput
-from agents.matching import MOST_EXPIRED, STEP_ROWS, Matcher
-from agents.pending import SMALLEST, Ints
+from agents.join.clock import Clock, Side, SweepLog
+from agents.join.matching import MOST_EXPIRED, STEP_ROWS, Matcher
+from agents.join.pending import SMALLEST, Ints
+from agents.join.reader import Hasher, LabelReader, Labels, PredictionReader, Predictions, Refused
+from agents.join.writer import JoinOutput
 from schemas.events import Checkpoint
 from schemas.streams import MINUTE_MS, StreamSpec
 from schemas.wire import encode

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import msgspec
 import numpy as np
 
-from agents.pending import Ints, Table
+from agents.join.pending import Ints, Table
 from schemas.errors import InvalidEvent
 from schemas.wire import encode_many
 from stream.batches import Outbox, Record, TopicPartition

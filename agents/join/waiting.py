@@ -10,10 +10,10 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
-from agents.joinclock import NEVER
-from agents.joininput import LabelReader, Labels
-from agents.joinoutput import Waited
-from agents.pending import Flags, Ints, Keys, Pending
+from agents.join.clock import NEVER
+from agents.join.pending import Flags, Ints, Keys, Pending
+from agents.join.reader import LabelReader, Labels
+from agents.join.writer import Waited
 
 _ROW: Final = np.dtype([("offset", "i8"), ("timestamp", "i8"), ("time", "i8"), ("code", "i4")])
 Mark = tuple[int, int, int]

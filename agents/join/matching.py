@@ -11,11 +11,11 @@ from typing import Final
 import msgspec
 import numpy as np
 
-from agents.joinclock import bounded
-from agents.joininput import LabelReader, Labels, Predictions, names_of
-from agents.joinoutput import JoinOutput, Outcome
-from agents.joinwaiting import WaitingLabels
-from agents.pending import NO_OFFSET, SMALLEST, Flags, Ints, Keys, Pending, Table
+from agents.join.clock import bounded
+from agents.join.pending import NO_OFFSET, SMALLEST, Flags, Ints, Keys, Pending, Table
+from agents.join.reader import LabelReader, Labels, Predictions, names_of
+from agents.join.waiting import WaitingLabels
+from agents.join.writer import JoinOutput, Outcome
 from schemas.errors import InvalidEvent
 from schemas.streams import MINUTE_MS, StreamSpec
 
