@@ -11,10 +11,10 @@ from river import forest, tree
 from ml.errors import ModelParametersInvalid, ModelPayloadInvalid
 from ml.models.protocol import Labels, Matrix
 from ml.models.river_trees import (
-    RiverAdaptiveForestModel,
-    RiverHoeffdingTreeModel,
     Leaf,
     Observer,
+    RiverAdaptiveForestModel,
+    RiverHoeffdingTreeModel,
     Tree,
     _RiverClassifier,
 )
