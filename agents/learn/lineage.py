@@ -9,6 +9,8 @@ from collections.abc import Collection
 from schemas.events import Deployment, ModelVersion
 from stream.views import LogView
 
+REMEMBERED_PRUNED = 32  # whose files are looked for again when a learner opens
+
 
 def model_id_of(lineage: str, samples_offset: int) -> str:
     """Return the id of the snapshot that has learnt all samples before `samples_offset`."""
@@ -49,6 +51,7 @@ class Lineage:
         self._alive: dict[str, ModelVersion] = {}
         self._pruned: set[str] = set()  # by us, and not seen in the view yet
         self._champions: set[str] = set()
+        self._removable: dict[str, ModelVersion] = {}
         self._was_routed = False
 
     def note(self, version: ModelVersion) -> None:
@@ -96,7 +99,18 @@ class Lineage:
         ]
         return spare[:-keep]
 
-    def shared(self, version: ModelVersion) -> bool:
+    def to_remove(self) -> list[ModelVersion]:
+        """Return, once each, the versions whose files can go: the log says that they are pruned.
+
+        Before that is committed a crash would leave a version without its file, and an owner that was fenced while it
+        slept must decide nothing. One that is routed all the same keeps its file.
+        """
+        self._catch_up()
+        routed, removable = self._routed(), list(self._removable.values())
+        self._removable = {}
+        return [v for v in removable if v.model_id not in routed and not self._shared(v)]
+
+    def _shared(self, version: ModelVersion) -> bool:
         """Whether another version that is not pruned has the same bytes."""
         return any(v.sha256 == version.sha256 and v.model_id != version.model_id for v in self._alive.values())
 
@@ -117,8 +131,12 @@ class Lineage:
             if version.status == "pruned":
                 self._pruned.discard(version.model_id)
                 self._alive.pop(version.model_id, None)
+                if version.lineage == self._name:
+                    self._removable[version.model_id] = version
             elif version.model_id not in self._pruned:
                 self._alive[version.model_id] = version
+        for model_id in list(self._removable)[:-REMEMBERED_PRUNED]:
+            del self._removable[model_id]
         new, self._deployments_read = self._deployments.events[self._deployments_read :], len(self._deployments.events)
         for deployment in new:
             self._champions.add(deployment.champion)

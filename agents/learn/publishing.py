@@ -174,11 +174,11 @@ class Publisher:
         outbox.add(self._topics.commands, 0, self._key, encode(command))
 
     async def _prune(self, outbox: Outbox) -> list[str]:
-        """Delete the snapshots that have no use any more; return their ids. Their registrations stay, marked."""
+        """Mark the snapshots that have no use any more; return their ids. The next time their files are deleted."""
+        for version in self._lineage.to_remove():
+            await asyncio.to_thread(self._store.remove, version.sha256)
         pruned = self._lineage.to_prune(self._learner.keep_snapshots)
         for version in pruned:
-            if not self._lineage.shared(version):
-                await asyncio.to_thread(self._store.remove, version.sha256)
             self._write(msgspec.structs.replace(version, status="pruned"), outbox)
         return [version.model_id for version in pruned]
 

@@ -74,8 +74,9 @@ async def test_a_shadow_that_was_replaced_has_never_served_and_is_pruned(tmp_pat
     for offset in range(100, 800, 100):
         await bench.publish(offset)
         bench.route("champion", model_id_of("online", offset))
-    # Two are kept beside the one that is a shadow when the newest is published, and that itself.
-    assert bench.stored() == [400, 500, 600, 700]
+    # Two are kept beside the one that is a shadow when the newest is published, and that itself; the file of the
+    # one that was pruned last goes the next time.
+    assert bench.stored() == [300, 400, 500, 600, 700]
     assert [v.model_id for v in bench.models.events if v.status == "pruned"] == [
         "online@100",
         "online@200",
@@ -90,7 +91,40 @@ async def test_what_was_champion_once_is_never_pruned(tmp_path: Path) -> None:
     bench.route("another")
     for offset in range(200, 800, 100):
         await bench.publish(offset)
-    assert bench.stored() == [100, 600, 700]
+    assert bench.stored() == [100, 500, 600, 700]
+
+
+async def test_a_file_goes_only_when_the_log_says_that_its_version_is_pruned(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, msgspec.structs.replace(SHADOW, shadow=False))
+    for offset in range(100, 400, 100):
+        await bench.publish(offset)
+    committed = len(bench.models.events)
+    assert [v.model_id for v in bench.models.events if v.status == "pruned"] == ["online@100"]
+    snapshot = Snapshot(payload=b"model 400", memory_bytes=1, learnt=400, next_offset=400)
+    await bench.publisher.publish(bench.publisher.prepare(snapshot, None, 0), Outbox())  # its commit fails
+    assert bench.stored() == [200, 300]
+    bench.publisher.reset()
+    assert await bench.publish(400) == ["online@200"]
+    assert bench.stored() == [200, 300, 400]
+    assert len(bench.models.events) == committed + 2
+
+
+async def test_a_version_that_is_routed_while_it_is_pruned_keeps_its_file(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, msgspec.structs.replace(SHADOW, shadow=False))
+    for offset in range(100, 400, 100):
+        await bench.publish(offset)
+    bench.route("online@100")
+    await bench.publish(400)
+    assert bench.stored() == [100, 200, 300, 400]
+
+
+async def test_files_that_a_killed_learner_did_not_delete_go_when_it_publishes_again(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, msgspec.structs.replace(SHADOW, shadow=False))
+    for offset in range(100, 400, 100):
+        await bench.publish(offset)
+    bench.publisher.reset()
+    await bench.publish(400)
+    assert bench.stored() == [200, 300, 400]
 
 
 async def test_many_snapshots_in_one_commit_have_their_parents_and_are_pruned_once(tmp_path: Path) -> None:
