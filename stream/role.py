@@ -19,6 +19,7 @@ from stream.batches import Batch, TopicPartition
 from stream.connection import KafkaConnection
 from stream.delivery import BATCH_BYTES, REQUEST_BYTES, AtLeastOnce, Delivery, ExactlyOnce
 from stream.metrics import Metrics
+from stream.records import plain
 from stream.stage import Stage
 from stream.tasks import PartitionTask, TaskLimits, TaskName
 from stream.transport import BatchApp, Consumer
@@ -196,6 +197,7 @@ class Role:
             partition_assignment_strategy=[StreamAssignor],
             enable_auto_commit=False,
             auto_offset_reset="none",
+            value_deserializer=plain,
             isolation_level="read_committed" if self._settings.exactly_once else "read_uncommitted",
             session_timeout_ms=self._settings.session_timeout_ms,
             heartbeat_interval_ms=self._settings.session_timeout_ms // 5,
