@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from agents.counting import Counting
 from agents.serving import Served, Serving
 from agents.shadows import finite_rows, score_beside
 from schemas.errors import InvalidEvent
@@ -30,18 +31,20 @@ Refused = Sequence[tuple[Record, InvalidEvent]]
 
 
 class Score(Stage):
-    """The stage on one partition of `<s>.features`. Keeps no state: the offsets say it all."""
+    """The stage on one partition of `<s>.features`. What it counts is all it keeps, and that only until the commit."""
 
     def __init__(
         self,
         serving: Serving,
         intake: FeatureIntake,
+        counting: Counting,
         gate: DeadLetterGate,
         metrics: Metrics,
         clock_ms: Callable[[], int],
     ) -> None:
         self._serving = serving
         self._intake = intake
+        self._counting = counting
         self._gate = gate
         self._metrics = metrics
         self._clock_ms = clock_ms
@@ -49,7 +52,8 @@ class Score(Stage):
         self._topics = StreamTopics(serving.spec.name)
 
     async def open(self, committed: Offsets) -> None:
-        """Wait for a champion."""
+        """Wait for a champion; forget what was counted of events that come again."""
+        self._counting.forget()
         await self._serving.ready()
 
     async def process(self, batch: Batch, outbox: Outbox) -> None:
@@ -66,7 +70,12 @@ class Score(Stage):
             taken, scores = drop_unscored(taken, scores)
             refused = taken.refused
             self._write(batch, taken, served, scores, outbox)
+            self._counting.take(taken, scores, served)
         self._refuse(batch, refused, outbox)
+
+    async def save(self, outbox: Outbox) -> None:
+        """Write what was counted since the last commit."""
+        self._counting.save(outbox)
 
     def _write(self, batch: Batch, taken: Intake, served: Served, scores: Scores, outbox: Outbox) -> None:
         shadows = score_beside(served.shadows, taken.matrix, self._metrics, self._spec.name)

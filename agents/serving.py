@@ -8,8 +8,10 @@ from dataclasses import dataclass
 
 from aiokafka.errors import KafkaError
 
+from agents.baselines import Ancestry, OpenBaseline, Yardstick, require_columns
 from agents.shadows import Shadow
 from agents.shelf import ModelShelf
+from ml.drift.counting import Counter
 from ml.models.protocol import Model
 from schemas.errors import PenstockError
 from schemas.events import Alert, Deployment, ModelVersion
@@ -21,16 +23,21 @@ from stream.views import LogView
 log = logging.getLogger("penstock.serving")
 
 RETRY_S = 30.0  # a model that could not be loaded is tried again: its store may have been away
+BASELINE_S = 10.0  # a new champion does not wait longer for its baseline
 
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """A deployment, its champion, and those of its shadows that could be loaded. A batch is scored by one of these."""
+    """A deployment, its champion, and those of its shadows that could be loaded. A batch is scored by one of these.
+
+    `yardstick` is what the batch is counted against; None when the champion has no baseline, or none that is usable.
+    """
 
     model: Model
     version: ModelVersion
     deployment: Deployment
     shadows: tuple[Shadow, ...] = ()
+    yardstick: Yardstick | None = None
 
     @property
     def is_complete(self) -> bool:
@@ -41,8 +48,9 @@ class Served:
 class Serving:
     """Keeps `current` at the newest deployment whose champion can be loaded; the previous one stays until then.
 
-    A shadow that cannot be loaded is left out until it can. Where nothing is scored, `loads` is false: models only get
-    their room reserved on the shelf, so that control refuses what would not fit a worker that scores.
+    A shadow that cannot be loaded is left out until it can, and so is the champion's baseline. Where nothing is scored,
+    `loads` is false: models only get their room reserved on the shelf, so that control refuses what would not fit a
+    worker that scores.
     """
 
     def __init__(
@@ -52,6 +60,7 @@ class Serving:
         deployments: LogView[Deployment],
         caught_up: Callable[[], Awaitable[None]],
         shelf: ModelShelf,
+        open_baseline: OpenBaseline,
         metrics: Metrics,
         raise_alert: Callable[[Alert], Awaitable[None]],
         clock_ms: Callable[[], int],
@@ -63,6 +72,8 @@ class Serving:
         self._deployments = deployments
         self._caught_up = caught_up
         self._shelf = shelf
+        self._open_baseline = open_baseline
+        self._ancestry = Ancestry(models)
         self._metrics = metrics
         self._raise_alert = raise_alert
         self._clock_ms = clock_ms
@@ -71,6 +82,8 @@ class Serving:
         self._loaded = asyncio.Event()
         self._alerted: set[tuple[str, str]] = set()
         deployments.listen(self._news.set)
+        self._looked_up = ("", "")
+        models.listen(self._hear_of_baselines)
 
     async def ready(self) -> Served:
         """Wait until a champion is loaded and return it."""
@@ -102,7 +115,8 @@ class Serving:
                 await self._report(self._champion_unusable(deployment, error), error)
             else:
                 self._swap(served)
-                return served.is_complete and deployment is self._deployments.events[-1]
+                measured = served.yardstick is not None or self._ancestry.baseline_of(deployment.champion) is None
+                return served.is_complete and measured and deployment is self._deployments.events[-1]
         return not self._deployments.events
 
     async def _reserve(self) -> bool:
@@ -131,7 +145,7 @@ class Serving:
                 shadows.append(await self._load_shadow(model_id, [version, *(shadow.version for shadow in shadows)]))
             except (PenstockError, KafkaError) as error:
                 await self._report(self._shadow_unusable(model_id, error), error)
-        return Served(model, version, deployment, tuple(shadows))
+        return Served(model, version, deployment, tuple(shadows), await self._load_yardstick(version))
 
     async def _load_shadow(self, model_id: str, beside: Sequence[ModelVersion]) -> Shadow:
         known = self.current.shadows if self.current is not None else ()
@@ -140,6 +154,34 @@ class Serving:
                 return shadow
         version = await self._find(model_id)
         return Shadow(await self._shelf.get(self.spec, version, beside), version)
+
+    async def _load_yardstick(self, champion: ModelVersion) -> Yardstick | None:
+        """Return what counts against the champion's baseline, made once; None without one that can be used."""
+        source = self._ancestry.baseline_of(champion.model_id)
+        self._looked_up = (champion.model_id, source.baseline if source is not None else "")
+        if source is None:
+            return None
+        known = self.current.yardstick if self.current is not None else None
+        if known is not None and known.sha256 == source.baseline:
+            return known
+        try:
+            async with asyncio.timeout(BASELINE_S):
+                baseline = await self._open_baseline(source.baseline, source.baseline_bytes)
+            require_columns(self.spec, baseline)
+            return Yardstick(source.baseline, baseline, Counter(baseline))
+        except TimeoutError:
+            error: Exception = PenstockError(f"the model store did not give it within {BASELINE_S:g} s")
+        except Exception as raised:  # noqa: BLE001  # whatever is wrong with a baseline, scoring goes on
+            error = raised if isinstance(raised, PenstockError) else PenstockError(f"{type(raised).__name__}: {raised}")
+        await self._tell(self._baseline_unusable(champion, source, error), error)
+        return None
+
+    def _hear_of_baselines(self) -> None:
+        """Look again when a new record says that the champion has a baseline, or another one."""
+        model_id, sha256 = self._looked_up
+        source = self._ancestry.baseline_of(model_id)
+        if source is not None and source.baseline != sha256:
+            self._news.set()
 
     async def _find(self, model_id: str) -> ModelVersion:
         version = find_version(self._models, model_id)
@@ -156,9 +198,13 @@ class Serving:
         self.current = served
         self._loaded.set()
         self._shelf.route(served.version, [shadow.version for shadow in served.shadows])
+        measured = f"drift is measured by baseline {served.yardstick.sha256[:8]}" if served.yardstick else "no baseline"
         model_id, revision = served.version.model_id, served.deployment.revision
         beside = ", ".join(shadow.version.model_id for shadow in served.shadows) or "no shadow"
-        log.info("stream %s: model %s serves (revision %d) beside %s", self.spec.name, model_id, revision, beside)
+        log.info(
+            "stream %s: model %s serves (revision %d) beside %s; %s",
+            *(self.spec.name, model_id, revision, beside, measured),
+        )
 
     def _champion_unusable(self, deployment: Deployment, error: Exception) -> Alert:
         serving = f"model {self.current.version.model_id} serves on" if self.current else "an earlier one is tried"
@@ -185,8 +231,25 @@ class Serving:
             raised_time_ms=self._clock_ms(),
         )
 
+    def _baseline_unusable(self, champion: ModelVersion, source: ModelVersion, error: Exception) -> Alert:
+        whose = "" if source.model_id == champion.model_id else f" of {source.model_id}"
+        return Alert(
+            id=_alert_id("baseline-unusable", f"{self.spec.name}/{champion.model_id}/{source.baseline}"),
+            stream=self.spec.name,
+            kind="baseline_unusable",
+            severity="low",
+            subject=champion.model_id,
+            message=f"the baseline{whose} for champion {champion.model_id} cannot be used: {error}; "
+            "events are scored, and nobody watches their drift",
+            recommendation=f"Restore the artifact, or run `penstock drift baseline {champion.model_id}`.",
+            raised_time_ms=self._clock_ms(),
+        )
+
     async def _report(self, alert: Alert, error: Exception) -> None:
         self._metrics.count(m.MODEL_LOAD_FAILURES, 1, self.spec.name)
+        await self._tell(alert, error)
+
+    async def _tell(self, alert: Alert, error: Exception) -> None:
         key = (alert.id, str(error))
         if key in self._alerted:
             return
@@ -206,8 +269,8 @@ def find_version(models: LogView[ModelVersion], model_id: str) -> ModelVersion |
     return next((version for version in reversed(models.events) if version.model_id == model_id), None)
 
 
-def _scorers(served: Served) -> tuple[int, tuple[Shadow, ...]]:
-    return served.deployment.revision, served.shadows
+def _scorers(served: Served) -> tuple[int, tuple[Shadow, ...], Yardstick | None]:
+    return served.deployment.revision, served.shadows, served.yardstick
 
 
 def _alert_id(kind: str, subject: str) -> str:

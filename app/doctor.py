@@ -63,6 +63,7 @@ def _local_checks(settings: Settings) -> Iterator[tuple[str, Check]]:
     yield "learners", partial(asyncio.to_thread, local.check_learners, settings)
     yield "signing key", partial(asyncio.to_thread, local.check_signing_key, settings)
     yield "artifact store", partial(asyncio.to_thread, local.check_store, settings)
+    yield "redis", partial(local.check_redis, settings)
     yield "metrics port", partial(local.check_port, settings)
 
 

@@ -6,6 +6,7 @@ from typing import Final
 
 from aiokafka import AIOKafkaProducer
 
+from agents.baselines import baseline_opener, require_columns
 from agents.shelf import ModelShelf, opener
 from app.findings import Finding, ok, problem, skipped, warning
 from app.local_checks import find_signer
@@ -89,7 +90,11 @@ class ModelCheck:
     async def check(self, spec: StreamSpec) -> list[Finding]:
         """Say whether the stream's models can be trusted, and whether its champion and its shadows can be loaded."""
         registry = await read_registry(self._connection, spec)
-        return [self._signatures(spec, registry), *await self._routed(spec, registry)]
+        return [
+            self._signatures(spec, registry),
+            *await self._routed(spec, registry),
+            *await self._drift(spec, registry),
+        ]
 
     def _signatures(self, spec: StreamSpec, registry: RegistryView) -> Finding:
         subject = f"models of {spec.name}"
@@ -128,6 +133,24 @@ class ModelCheck:
                 found.append(ok(subject, "it is verified, opens and fits beside the champion"))
         self._shelf.route(champion, loaded[1:])
         return found
+
+    async def _drift(self, spec: StreamSpec, registry: RegistryView) -> list[Finding]:
+        """Say whether there is something to measure the champion's drift against."""
+        if registry.champion is None:
+            return []
+        subject = f"drift of {spec.name}"
+        remedy = f"`penstock drift baseline {registry.champion} --stream {spec.name} --data FILE`"
+        source = registry.baseline_of(registry.champion)
+        if source is None:
+            return [warning(subject, f"it is not watched: champion {registry.champion} has no baseline", remedy)]
+        try:
+            open_baseline = baseline_opener(artifact_store(self._settings))
+            require_columns(spec, await open_baseline(source.baseline, source.baseline_bytes))
+        except PenstockError as error:
+            return [
+                warning(subject, f"it is not watched: the baseline of {source.model_id} is no use: {error}", remedy)
+            ]
+        return [ok(subject, f"it is watched, against the baseline of {source.model_id}")]
 
     async def _load(
         self, spec: StreamSpec, registry: RegistryView, model_id: str, beside: Sequence[ModelVersion] = ()

@@ -1,4 +1,4 @@
-"""What the doctor can see without Kafka: streams, learners, signing key, artifact store, port."""
+"""What the doctor can see without Kafka: streams, learners, signing key, artifact store, Redis, port."""
 
 import asyncio
 import errno
@@ -8,6 +8,7 @@ from typing import Final
 import aiohttp
 
 from agents.learn import opener_of
+from app.embedded_redis import RedisMissing, redis_server
 from app.findings import Finding, ok, problem, warning
 from app.registry import LOCAL_KEY, artifact_store
 from app.settings import Settings
@@ -15,6 +16,7 @@ from app.stages import learner_of
 from ml.errors import ModelError
 from schemas.streams import LearnerSpec, StreamSpec
 from stores.artifacts import Signer, load_or_create_key
+from stores.views import RedisViews
 
 _LEAST_KEY_BYTES: Final = 16
 _HEALTH_TIMEOUT_S: Final = 5.0
@@ -94,6 +96,25 @@ def check_store(settings: Settings) -> list[Finding]:
     """Write, read and remove a probe. Raises PenstockError when that fails."""
     artifact_store(settings).probe()
     return [ok("artifact store", f"{settings.model_storage_dir} can be written and read")]
+
+
+async def check_redis(settings: Settings) -> list[Finding]:
+    """Write, read and remove a probe in the Redis that is named. Raises PenstockError when that fails.
+
+    Where none is named, say whether there is an embedded one. The password is in nothing that is said.
+    """
+    if not settings.redis_url:
+        try:
+            redis_server()
+        except RedisMissing as error:
+            return [warning("redis", f"the stream goes on without views: {error}")]
+        return [ok("redis", "none is named: a worker with the role learn keeps its views in an embedded one")]
+    views = RedisViews(settings.redis_url)
+    try:
+        version = await views.probe()
+    finally:
+        await views.close()
+    return [ok("redis", f"{version} at {views.address} can be written and read")]
 
 
 async def check_port(settings: Settings) -> list[Finding]:

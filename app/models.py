@@ -11,6 +11,7 @@ from typing import Any, Literal
 import msgspec
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
+from agents.baselines import baseline_of
 from agents.shelf import require_match
 from ml.errors import ModelError
 from ml.models.registry import model_type
@@ -62,6 +63,10 @@ class RegistryView:
         if version is None:
             raise PenstockError(f"stream {self.spec.name} has no model {model_id!r}; see `penstock models list`")
         return version
+
+    def baseline_of(self, model_id: str) -> ModelVersion | None:
+        """Return the version whose baseline counts for a model: itself, or an ancestor. None without one."""
+        return baseline_of(self._models, model_id)
 
 
 def describe_model(
@@ -124,10 +129,15 @@ async def register(
     await require_topics(connection, spec)
     await asyncio.to_thread(store.put, payload)
     signed = msgspec.structs.replace(version, signature=signer.sign(version))
+    await record(connection, signed)
+    return signed
+
+
+async def record(connection: KafkaConnection, version: ModelVersion) -> None:
+    """Append a version to `<s>.models`; an earlier record of the same id counts no more."""
     async with _producer(connection) as producer:
         topic = StreamTopics(version.stream).models
-        await producer.send_and_wait(topic, encode(signed), key=version.stream.encode(), partition=0)
-    return signed
+        await producer.send_and_wait(topic, encode(version), key=version.stream.encode(), partition=0)
 
 
 async def require_topics(connection: KafkaConnection, spec: StreamSpec) -> None:
@@ -145,7 +155,7 @@ async def read_registry(connection: KafkaConnection, spec: StreamSpec) -> Regist
     await require_topics(connection, spec)
     models = LogView(StreamTopics(spec.name).models, ModelVersion)
     deployments = LogView(StreamTopics(spec.name).deployments, Deployment)
-    views: ViewFollower = ViewFollower(_reader(connection), [models, deployments])  # type: ignore[list-item]
+    views: ViewFollower = ViewFollower(log_reader(connection), [models, deployments])  # type: ignore[list-item]
     try:
         await views.start()
     finally:
@@ -188,7 +198,7 @@ async def send_command(connection: KafkaConnection, command: Command, timeout_s:
     """Send a command and return the audit event that answers it. Raises PenstockError when none comes in time."""
     topics = StreamTopics(command.stream)
     audit = TopicPartition(topics.audit, 0)
-    reader = _reader(connection)
+    reader = log_reader(connection)
     await reader.start()
     try:
         reader.assign([audit])
@@ -215,7 +225,8 @@ async def _answer(reader: AIOKafkaConsumer, correlation_id: str) -> AuditEvent:
             return event
 
 
-def _reader(connection: KafkaConnection) -> AIOKafkaConsumer:
+def log_reader(connection: KafkaConnection) -> AIOKafkaConsumer:
+    """Return a consumer without a group, not started yet, that sees what is committed."""
     return AIOKafkaConsumer(
         auto_offset_reset="earliest",
         enable_auto_commit=False,

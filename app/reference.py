@@ -13,7 +13,7 @@ import msgspec
 from app.cli.main import cli
 from app.settings import settings_reference
 from app.sources import allowed, nested
-from schemas.streams import EvaluationSpec, JoinSpec, LearnerSpec, StreamSpec
+from schemas.streams import DriftSpec, EvaluationSpec, JoinSpec, LearnerSpec, StreamSpec
 from stream.metrics import METRICS, SECONDS
 
 FOLDER: Final = Path(__file__).parents[1] / "docs"
@@ -44,6 +44,9 @@ worker of a deployment needs the same tables. `penstock stream init --csv FILE` 
 ### How predictions are judged: `[streams.<name>.evaluation]`
 
 {_table(EvaluationSpec)}
+### How drift is judged: `[streams.<name>.drift]`
+
+{_table(DriftSpec)}
 ### Models that learn from the stream's samples: `[streams.<name>.learners.<lineage>]`
 
 {_table(LearnerSpec)}"""

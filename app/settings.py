@@ -56,7 +56,9 @@ class Settings:
     kafka_ssl_key_password: Annotated[str, "The password of an encrypted key file."] = field(default="", repr=False)
     kafka_client_id: Annotated[Word, "The name that brokers log for this client."] = "penstock"
     kafka_group_prefix: Annotated[
-        Word, "Consumer groups are `<prefix>-score`, `-join`, `-learn`, `-evaluate` and `-learn-<lineage>`."
+        Word,
+        "Consumer groups are `<prefix>-score`, `-join`, `-learn`, `-evaluate`, `-judge`, `-views` and "
+        "`-learn-<lineage>`.",
     ] = "penstock"
     kafka_session_timeout_ms: Annotated[Millis, "A silent worker loses its partitions after this time."] = 10_000
     kafka_request_timeout_ms: Annotated[Millis, "A request without an answer fails after this time."] = 30_000

@@ -8,8 +8,10 @@ from typing import Literal
 import msgspec
 from aiokafka import AIOKafkaConsumer
 
-from agents import control, evaluate, join, learn, score
+from agents import control, evaluate, join, judge, learn, score, views
+from agents.baselines import baseline_finder, baseline_opener
 from agents.blobs import Blobs
+from agents.counting import Counting
 from agents.learn.hosts import Apart, Here
 from agents.learn.publishing import Publisher
 from agents.serving import Serving
@@ -19,7 +21,7 @@ from app.settings import Settings
 from ml.models.registry import learner_type
 from schemas.events import Alert, Deployment, ModelVersion
 from schemas.features import FeatureReader
-from schemas.streams import LearnerSpec, StreamSpec
+from schemas.streams import DriftSpec, LearnerSpec, StreamSpec
 from schemas.wire import encode
 from stream.announcer import Announcer
 from stream.deadletters import DeadLetterGate
@@ -29,6 +31,7 @@ from stream.metrics import Metrics
 from stream.placement import Placement
 from stream.role import StageSpec
 from stream.stage import Stage
+from stream.tail import read_back
 from stream.views import LogView, ViewFollower
 from topics.specs import StreamTopics
 
@@ -44,7 +47,8 @@ def inputs_of(spec: StreamSpec, role: RoleName) -> Mapping[str, tuple[str, ...]]
     if role == "join":
         return {"join": (topics.predictions, topics.labels)}
     of_samples = ("evaluate", *map(learner_group, spec.learners))
-    return {"learn": (topics.commands,)} | dict.fromkeys(of_samples, (topics.samples,))
+    of_drift = {"judge": (topics.histograms,), "views": (topics.drift, topics.alerts)}
+    return {"learn": (topics.commands,)} | dict.fromkeys(of_samples, (topics.samples,)) | of_drift
 
 
 def learner_group(lineage: str) -> str:
@@ -59,6 +63,17 @@ def learner_of(settings: Settings, declared: LearnerSpec) -> LearnerSpec:
         strategy=declared.strategy or settings.online_strategy,
         batch_size=declared.batch_size or settings.online_batch_size,
         max_buffer=declared.max_buffer or settings.online_max_buffer,
+    )
+
+
+def drift_of(settings: Settings, spec: StreamSpec) -> DriftSpec:
+    """Return how a stream's drift is watched, with what its table leaves open taken from the settings."""
+    declared = spec.drift
+    return msgspec.structs.replace(
+        declared,
+        window_events=declared.window_events or settings.drift_window_size,
+        check_seconds=declared.check_seconds or settings.drift_check_interval,
+        threshold=settings.drift_threshold if declared.threshold is None else declared.threshold,
     )
 
 
@@ -78,8 +93,12 @@ class StreamStages:
         metrics: Metrics,
         announcer: Announcer,
         open_consumer: Callable[[], AIOKafkaConsumer],
+        redis: views.DriftViews | None = None,
     ) -> None:
-        """`open_consumer` makes a consumer without a group, which reads what is committed."""
+        """`open_consumer` makes a consumer without a group, which reads what is committed.
+
+        `redis` is where views are kept; without one there are none.
+        """
         self.spec = spec
         self.models = LogView(StreamTopics(spec.name).models, ModelVersion)
         self.deployments = LogView(StreamTopics(spec.name).deployments, Deployment)
@@ -88,18 +107,21 @@ class StreamStages:
         self._metrics = metrics
         self._announcer = announcer
         self._open_consumer = open_consumer
+        self._redis = redis
+        self._drift = drift_of(settings, spec)
         self._topics = StreamTopics(spec.name)
         self._reader = FeatureReader(spec)
 
-    def attach(self, views: ViewFollower, *, scores: bool) -> None:
-        """Use `views`, which follows this stream's logs; models are loaded where this worker scores."""
-        self._views = views
+    def attach(self, follower: ViewFollower, *, scores: bool) -> None:
+        """Use `follower`, which follows this stream's logs; models are loaded where this worker scores."""
+        self._follower = follower
         self.serving = Serving(
             self.spec,
             self.models,
             self.deployments,
-            views.caught_up,
+            follower.caught_up,
             self._shelf,
+            baseline_opener(artifact_store(self._settings)),
             self._metrics,
             self._raise_alert,
             now_ms,
@@ -113,6 +135,8 @@ class StreamStages:
             "join": (join.STAGE, self._join),
             "learn": (control.STAGE, self._control),
             "evaluate": (evaluate.STAGE, self._evaluate),
+            "judge": (judge.STAGE, self._judge),
+            "views": (views.STAGE, self._views),
         }
         made |= {learner_group(name): (learn.STAGE, partial(self._learn, name)) for name in self.spec.learners}
         return [
@@ -126,11 +150,12 @@ class StreamStages:
             self._reader, Placement(self._topics.features, partition, partitions), self._settings.max_event_bytes
         )
         gate = DeadLetterGate(self._settings.dead_letter_share, self._settings.dead_letter_window)
-        return score.Score(self.serving, intake, gate, self._metrics, now_ms)
+        counting = Counting(self.spec, self._drift, partition, self._metrics)
+        return score.Score(self.serving, intake, counting, gate, self._metrics, now_ms)
 
     def _control(self, partition: int, partitions: int) -> Stage:
         return control.Control(
-            self.spec, self.models, self.deployments, self._views.caught_up, self._shelf, self._metrics, now_ms
+            self.spec, self.models, self.deployments, self._follower.caught_up, self._shelf, self._metrics, now_ms
         )
 
     def _join(self, partition: int, partitions: int) -> Stage:
@@ -165,6 +190,14 @@ class StreamStages:
             self._metrics,
             self._settings.checkpoint_interval_ms / 1000,
         )
+
+    def _judge(self, partition: int, partitions: int) -> Stage:
+        open_baseline = baseline_opener(artifact_store(self._settings))
+        find = baseline_finder(self.models, self._follower.caught_up, open_baseline)
+        return judge.Judge(self.spec, self._drift, find, self._memory(judge.STAGE, partition), self._metrics)
+
+    def _views(self, partition: int, partitions: int) -> Stage:
+        return views.Views(self.spec, partial(read_back, self._open_consumer), self._redis, self._metrics, now_ms)
 
     def _memory(self, stage: str, partition: int) -> KafkaMemory:
         return KafkaMemory(self._topics.checkpoints, stage, partition, self._open_consumer)

@@ -13,6 +13,7 @@ from aiokafka import AIOKafkaConsumer
 
 from agents.serving import Serving
 from agents.shelf import ModelShelf
+from app.embedded_redis import open_views
 from app.health import Pages, Report
 from app.local_checks import check_learners
 from app.registry import model_opener
@@ -36,7 +37,7 @@ ALIVE_STALL_S = 10.0  # with lag and an answering broker; the watchdog itself wa
 VIEWS_FETCH_WAIT_MS = 500  # news are answered at once; asking more often costs some per cent of a core
 # The embedded broker answers a fetch only when the wait is over, and then with one batch of each partition. Whoever
 # waits for a score waits for the first; asking often costs a tenth of a core for each consumer.
-EMBEDDED_FETCH_WAIT_MS = {"score": 5, "learn": 50}
+EMBEDDED_FETCH_WAIT_MS = {"score": 5, "learn": 50, "views": 100}
 EMBEDDED_OTHERS_WAIT_MS = 10
 
 
@@ -121,8 +122,10 @@ class Worker:
                 **self._connection.client_options(),
             )
 
+        # Views are kept where the stage of that name runs.
+        redis = await closing.enter_async_context(open_views(self._settings)) if "learn" in self._role_names else None
         self._streams = [
-            StreamStages(spec, self._settings, shelf, self.metrics, announcer, open_consumer)
+            StreamStages(spec, self._settings, shelf, self.metrics, announcer, open_consumer, redis)
             for spec in self._settings.streams
         ]
         logs: list[LogView[Any]] = [view for stream in self._streams for view in (stream.models, stream.deployments)]

@@ -19,3 +19,11 @@ class ModelInputInvalid(ModelError):
 
 class ModelParametersInvalid(ModelError):
     """Hyper-parameters that an algorithm does not know, or whose values it cannot use."""
+
+
+class BaselineInvalid(ModelError):
+    """Reference data that no baseline can be made of, bytes that are not a baseline, or one of other features."""
+
+
+class CountsInvalid(ModelError):
+    """Rows or counts that do not fit the baseline they are counted in."""

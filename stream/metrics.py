@@ -153,6 +153,61 @@ SAMPLES_MISSED = Metric(
     "Samples that no window counts, by reason: late, no_room, unknown_event (of a revision) or unusable.",
     ("stream", "reason"),
 )
+DRIFT_EVENTS_COUNTED = Metric(
+    "ml_drift_events_counted_total",
+    "counter",
+    "events",
+    "Scored events that were counted against their model's baseline.",
+    ("stream",),
+)
+DRIFT_WINDOWS = Metric(
+    "ml_drift_windows_total",
+    "counter",
+    "windows",
+    "Windows by what became of them: judged; not judged, because the baseline cannot be used (no_baseline) or nothing "
+    "fits it (misfit); given_up, because the baseline went out of use.",
+    ("stream", "outcome"),
+)
+DRIFT_PARTIALS_MISSED = Metric(
+    "ml_drift_partials_missed_total",
+    "counter",
+    "records",
+    "Partial histograms that no window counts, by reason: late, future (by their event times), misfit (other cells "
+    "than the baseline's) or unusable.",
+    ("stream", "reason"),
+)
+FEATURE_DRIFT = Metric(
+    "ml_feature_drift_score",
+    "gauge",
+    "see type",
+    "How far a feature of the newest judged window is from the baseline, by type (psi, ks, p_value, ...); NaN when "
+    "it cannot be computed.",
+    ("stream", "feature", "type"),
+)
+PREDICTION_DRIFT = Metric(
+    "ml_prediction_drift_score",
+    "gauge",
+    "see type",
+    "The same of the predictions: of the scores, and of the classes where there are more than two.",
+    ("stream", "prediction", "type"),
+)
+DRIFTED_FEATURES = Metric(
+    "ml_drifted_features_ratio",
+    "gauge",
+    "1",
+    "The share of the judged features that have drifted in the newest judged window.",
+    ("stream",),
+)
+DRIFT_ALERTS = Metric(
+    "ml_drift_alerts_total", "counter", "alerts", "Alerts of drift, by severity.", ("stream", "severity")
+)
+VIEW_FAILURES = Metric(
+    "ml_view_failures_total",
+    "counter",
+    "failures",
+    "Times that the views in Redis could not be looked at or written; they are tried again, and the stream goes on.",
+    ("stream",),
+)
 READY = Metric("ml_ready", "gauge", "1", "1 when every task of the worker has recovered and can work.")
 
 SAMPLES = Metric("ml_samples_total", "counter", "samples", "Predictions that met a label, and revisions.", ("stream",))
@@ -198,6 +253,14 @@ METRICS: tuple[Metric, ...] = (
     PERFORMANCE,
     SAMPLES_EVALUATED,
     SAMPLES_MISSED,
+    DRIFT_EVENTS_COUNTED,
+    DRIFT_WINDOWS,
+    DRIFT_PARTIALS_MISSED,
+    FEATURE_DRIFT,
+    PREDICTION_DRIFT,
+    DRIFTED_FEATURES,
+    DRIFT_ALERTS,
+    VIEW_FAILURES,
     READY,
     SAMPLES,
     LABELS_DUPLICATE,

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 from aiokafka.errors import KafkaError
 
-from app.cli import dead_letters, demo, doctor, learners, models, stream, topics, worker
+from app.cli import dead_letters, demo, doctor, drift, learners, models, stream, topics, worker
 from app.cli.context import Context
 from schemas.errors import FatalError, PenstockError, RetryableError
 
@@ -34,6 +34,7 @@ for command in (
     topics.topics,
     models.models,
     learners.learners,
+    drift.drift,
     dead_letters.dead_letters,
     doctor.doctor,
 ):

@@ -8,10 +8,13 @@ from typing import Any
 import click
 import msgspec
 
+from app.baselines import baseline_of_rows, with_baseline
 from app.cli.context import Context, json_option, pass_context, run, stream_option, whoami
+from app.csv_columns import read_matrix
 from app.models import Action, RegistryView, ask_control, describe_model, read_registry, register
 from app.registry import artifact_store, signer
 from app.stages import now_ms
+from ml.models.registry import model_type
 from schemas.errors import PenstockError
 from schemas.events import ModelVersion
 
@@ -41,16 +44,28 @@ def models() -> None:
 @stream_option
 @click.option("--file", "path", required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("--algorithm", default="xgboost", show_default=True, help="The name of the model's entry point.")
+@click.option(
+    "--baseline-data",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="The rows that it was trained on, to measure drift against: CSV, with the features' names in its header.",
+)
 @json_option
 @pass_context
-def register_command(context: Context, stream_name: str | None, path: Path, algorithm: str) -> None:
+def register_command(
+    context: Context, stream_name: str | None, path: Path, algorithm: str, baseline_data: Path | None
+) -> None:
     """Store, sign and register a model file (XGBoost: UBJ). The file is opened: it must be one that you trust."""
     settings = context.settings()
     spec = context.stream(settings, stream_name)
     connection = context.connection(settings)
     payload = path.read_bytes()
+    store = artifact_store(settings)
     version = describe_model(spec, payload, algorithm, whoami(), now_ms())
-    version = run(register(connection, spec, artifact_store(settings), signer(settings), version, payload))
+    if baseline_data is not None:
+        model = model_type(algorithm).load(payload)
+        made = baseline_of_rows(spec, model, read_matrix(baseline_data, spec.features))
+        version = with_baseline(version, store, made)
+    version = run(register(connection, spec, store, signer(settings), version, payload))
     context.write(
         msgspec.to_builtins(version),
         lambda: f"{version.model_id}\nIt serves after: penstock models promote {version.model_id} --stream {spec.name}",

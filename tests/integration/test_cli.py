@@ -22,6 +22,8 @@ KAFKA_COMMANDS = [
     ["models", "unshadow", "m"],
     ["learners", "list"],
     ["learners", "update", "online"],
+    ["drift", "baseline", "m", "--events", "100"],
+    ["drift", "show"],
     ["dead-letters", "list"],
     ["dead-letters", "replay"],
 ]

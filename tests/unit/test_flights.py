@@ -15,14 +15,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from app.csv_columns import read_matrix
 from app.demo.build_flights import build
-from app.demo.champion import champion_auc, roc_auc, train_champion
+from app.demo.champion import champion_auc, roc_auc, train_champion, write_training_rows
 from app.demo.flights import (
     COLUMNS,
     DATA_FILE,
     FEATURES,
     NO_LABEL,
     Flights,
+    carrier,
     flights_stream,
     load_flights,
     replay,
@@ -131,6 +133,11 @@ def test_no_feature_depends_on_how_the_flight_went(tmp_path: Path) -> None:
     assert on_time.event_ids == otherwise.event_ids
 
 
+def test_the_airline_is_read_from_the_event_id(tmp_path: Path) -> None:
+    flights = loaded(tmp_path, WINTER, OVERNIGHT)
+    assert [carrier(flights, row) for row in range(2)] == ["UA", "B6"]
+
+
 def test_the_stream_declares_the_features_of_the_file(flights: Flights) -> None:
     spec = flights_stream()
     assert spec.problems() == []
@@ -177,6 +184,14 @@ def test_the_champion_is_trained_on_what_was_known_by_the_end_of_january(flights
     champion = train_champion(flights, seed=1)
     assert train_champion(changed, seed=1).save_raw("ubj") == champion.save_raw("ubj")
     assert train_champion(flights, seed=2).save_raw("ubj") != champion.save_raw("ubj")
+
+
+def test_the_baseline_is_made_of_the_rows_that_the_champion_was_trained_on(flights: Flights, tmp_path: Path) -> None:
+    write_training_rows(flights, tmp_path / "rows.csv")
+    rows = read_matrix(tmp_path / "rows.csv", FEATURES)
+    landed = (flights.label_time_ms != NO_LABEL) & (flights.label_time_ms < replay_start().timestamp() * 1000)
+    assert 9_000 < len(rows) < flights.first_at(replay_start())
+    assert np.array_equal(rows, flights.features[landed].astype(np.float32))
 
 
 @given(st.lists(st.tuples(st.integers(0, 1), st.integers(0, 5)), min_size=2, max_size=30))

@@ -6,13 +6,15 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from agents.baselines import Ancestry
 from agents.learn.lineage import is_snapshot, model_id_of
 from agents.learn.publishing import Publisher
+from agents.serving import find_version
 from ml.learning.online import Snapshot
 from schemas.errors import RetryableError
 from schemas.events import Command, Deployment, ModelVersion
 from schemas.streams import LearnerSpec, StreamSpec
-from schemas.wire import decode
+from schemas.wire import decode, encode
 from stores.artifacts import ArtifactMissing, ArtifactStore, ArtifactUntrusted, Signer
 from stream.batches import Outbox
 from stream.views import LogView
@@ -195,3 +197,26 @@ async def test_a_start_is_waited_for_and_must_be_signed(tmp_path: Path) -> None:
 )
 def test_a_snapshot_is_known_by_its_id(model_id: str, is_one: bool) -> None:
     assert is_snapshot("online", model_id) is is_one
+
+
+async def test_a_snapshot_is_measured_against_its_nearest_ancestor_s_baseline_also_a_pruned_one_s(
+    tmp_path: Path,
+) -> None:
+    bench = Bench(tmp_path, msgspec.structs.replace(SHADOW, start_from="start", keep_snapshots=1))
+    signed = version_of(SPEC, "start")
+    bench.models.events.append(msgspec.structs.replace(signed, baseline="1" * 64, baseline_bytes=9))
+    ancestry = Ancestry(bench.models)
+    for offset in (100, 200):
+        await bench.publish(offset)
+    assert ancestry.baseline_of("online@200") is bench.models.events[0]
+    second = find_version(bench.models, "online@200")
+    assert second is not None
+    bench.models.fold([encode(msgspec.structs.replace(second, baseline="2" * 64, baseline_bytes=9))])
+    for offset in range(300, 700, 100):
+        bench.route("champion", model_id_of("online", offset - 100))
+        await bench.publish(offset)
+    pruned = {version.model_id for version in bench.models.events if version.status == "pruned"}
+    assert "online@200" in pruned
+    found = ancestry.baseline_of("online@600")
+    assert found is not None
+    assert (found.model_id, found.baseline) == ("online@200", "2" * 64)

@@ -2,20 +2,25 @@
 
 import json
 import logging
+from dataclasses import replace
 from typing import Any
 
 import msgspec
 import numpy as np
 import pytest
 
+from agents.baselines import Yardstick
+from agents.counting import Counting
 from agents.score import Score
 from agents.serving import Served
 from agents.shadows import Shadow
+from ml.drift.baseline import make_baseline
+from ml.drift.counting import Counter
 from ml.models.protocol import Matrix, Scores
 from schemas.errors import FatalError
-from schemas.events import DeadLetter, Prediction, ShadowScore
+from schemas.events import DeadLetter, PartialHistogram, Prediction, ShadowScore
 from schemas.features import FeatureReader
-from schemas.streams import StreamSpec
+from schemas.streams import DriftSpec, StreamSpec
 from schemas.wire import decode
 from stream.batches import Outbox, TopicPartition
 from stream.deadletters import DeadLetterGate
@@ -55,6 +60,7 @@ class Bench:
         self.score = Score(
             self,  # type: ignore[arg-type]  # as much of a Serving as is used
             FeatureIntake(FeatureReader(spec), placement, 1000),
+            Counting(spec, DriftSpec(window_events=100), HOME, self.metrics),
             gate or DeadLetterGate(1.0, 10),
             self.metrics,
             lambda: NOW_MS,
@@ -273,3 +279,43 @@ async def test_without_shadows_a_prediction_takes_no_byte_for_them() -> None:
     await bench.score.process(batch(TopicPartition("flights.features", HOME), [_record(0)]), outbox)
     [(_, value)] = outbox.targets[TopicPartition("flights.predictions", HOME)]
     assert b"shadows" not in value
+
+
+def measured(bench: Bench) -> Bench:
+    """Give the champion a baseline."""
+    values = np.linspace(0, 1, 200, dtype=np.float32)
+    baseline = make_baseline(np.stack([values, values], axis=1), ("a", "b"), {"score": values})
+    bench.served = replace(bench.served, yardstick=Yardstick("0" * 64, baseline, Counter(baseline)))
+    return bench
+
+
+async def saved(bench: Bench) -> list[PartialHistogram]:
+    outbox = Outbox()
+    await bench.score.save(outbox)
+    records = outbox.targets.get(TopicPartition("flights.histograms", 0), [])
+    assert {key for key, _ in records} <= {b"flights"}
+    return [decode(PartialHistogram, value) for _, value in records]
+
+
+async def test_what_was_scored_since_the_last_commit_is_counted_and_nothing_else() -> None:
+    bench = measured(Bench(BINARY, Answers([0.5, np.nan, 0.25])))
+    await bench.take(_record(3, 0.5), _record(4, 0.5), Entry(5, b"{", b"N1"), _record(6, None))
+    [partial] = await saved(bench)
+    assert (partial.n, partial.from_offset, partial.to_offset, partial.partition) == (2, 3, 7, HOME)
+    assert (partial.model_id, partial.from_time_ms, partial.to_time_ms) == ("m1", 5, 5)
+    assert [(column.missing, sum(column.counts)) for column in partial.columns] == [(1, 1), (0, 2), (0, 2)]
+    assert await saved(bench) == []
+
+
+async def test_what_was_counted_and_not_committed_is_forgotten_when_the_task_opens_again() -> None:
+    bench = measured(Bench(BINARY, Model()))
+    await bench.take(_record(0), _record(1))
+    await bench.score.open({})
+    await bench.take(_record(0))
+    assert [partial.n for partial in await saved(bench)] == [1]
+
+
+async def test_without_a_baseline_events_are_scored_and_nothing_is_counted() -> None:
+    bench = Bench(BINARY, Model())
+    predictions, _ = await bench.take(_record(0))
+    assert (len(predictions), await saved(bench)) == (1, [])

@@ -4,10 +4,12 @@ import asyncio
 from collections.abc import Callable, Coroutine, Sequence
 
 import msgspec
+import numpy as np
 from aiokafka.errors import KafkaConnectionError
 
-from agents.serving import RETRY_S, Serving
+from agents.serving import BASELINE_S, RETRY_S, Serving
 from agents.shelf import ModelUnusable
+from ml.drift.baseline import Baseline, make_baseline
 from schemas.errors import PenstockError
 from schemas.events import Alert, Deployment, ModelVersion
 from schemas.streams import StreamSpec
@@ -17,6 +19,12 @@ from stream.views import LogView
 from tests.support import Model, deployment_of, leap_through, version_of
 
 SPEC = StreamSpec(name="flights", features=("a", "b"))
+OWN, OTHER = "1" * 64, "2" * 64
+
+
+def baseline_of(*features: str) -> Baseline:
+    values = np.linspace(0, 1, 50, dtype=np.float32)
+    return make_baseline(np.stack([values] * len(features), axis=1), features, {"score": values})
 
 
 class World:
@@ -34,6 +42,8 @@ class World:
         self.routed_shadows: list[list[str]] = []
         self.got: list[tuple[str, ...]] = []
         self.load_s = 0.0
+        self.baselines: dict[str, Baseline | PenstockError] = {}
+        self.opened: list[tuple[str, int]] = []
         self.serving = self.new_serving()
 
     def new_serving(self, loads: bool = True) -> Serving:
@@ -43,6 +53,7 @@ class World:
             self.deployments,
             self.catch_up,
             self,  # type: ignore[arg-type]  # as much of a shelf as is used
+            self.open_baseline,
             self.metrics,
             self.alert,
             lambda: 5000,
@@ -60,6 +71,14 @@ class World:
         self.routed.append(champion.model_id)
         self.routed_shadows.append([shadow.model_id for shadow in shadows])
 
+    async def open_baseline(self, sha256: str, size_bytes: int) -> Baseline:
+        self.opened.append((sha256, size_bytes))
+        await asyncio.sleep(self.load_s)
+        found = self.baselines[sha256]
+        if isinstance(found, PenstockError):
+            raise found
+        return found
+
     async def catch_up(self) -> None:
         late, self.late = self.late, []
         self.models.fold(map(encode, late))
@@ -72,6 +91,12 @@ class World:
     def register(self, *names: str) -> None:
         self.models.fold(encode(version_of(SPEC, name)) for name in names)
 
+    def measure(self, name: str, sha256: str, **changes: str) -> None:
+        """Write the model's record, again if there is one, with a baseline."""
+        version = version_of(SPEC, name)
+        record = msgspec.structs.replace(version, baseline=sha256, baseline_bytes=9 if sha256 else 0, **changes)
+        self.models.fold([encode(record)])
+
     def deploy(self, name: str, revision: int, *shadows: str) -> None:
         deployment = msgspec.structs.replace(deployment_of(SPEC, name, revision), shadows=shadows)
         self.deployments.fold([encode(deployment)])
@@ -79,6 +104,11 @@ class World:
     @property
     def champion(self) -> str | None:
         return self.serving.current.version.model_id if self.serving.current else None
+
+    @property
+    def baseline(self) -> str | None:
+        yardstick = self.serving.current.yardstick if self.serving.current else None
+        return yardstick.sha256 if yardstick else None
 
     @property
     def shadows(self) -> list[str]:
@@ -325,3 +355,102 @@ async def test_where_nothing_is_scored_room_is_reserved_and_no_model_is_loaded(w
     await asyncio.sleep(1.0)
     assert world.routed_shadows[-1] == ["s2"]
     quiet.cancel()
+
+
+@serving
+async def test_events_are_counted_against_the_champion_s_own_baseline_and_it_is_opened_once(world: World) -> None:
+    world.baselines[OWN] = baseline_of("a", "b")
+    world.measure("m1", OWN)
+    world.deploy("m1", 1)
+    yardstick = (await world.serving.ready()).yardstick
+    assert yardstick is not None
+    assert (yardstick.sha256, yardstick.baseline) == (OWN, world.baselines[OWN])
+    world.register("s1")
+    world.deploy("m1", 2, "s1")
+    await asyncio.sleep(10 * RETRY_S)
+    after = await world.serving.ready()
+    assert (after.deployment.revision, world.opened) == (2, [(OWN, 9)])
+    assert after.yardstick is yardstick
+
+
+@serving
+async def test_a_version_without_a_baseline_is_measured_against_its_nearest_ancestor_s(world: World) -> None:
+    world.baselines |= {OWN: baseline_of("a", "b"), OTHER: baseline_of("a", "b")}
+    world.measure("v0", OTHER)
+    world.measure("v1", OWN, parent="v0", status="pruned")
+    world.measure("v2", "", parent="v1")
+    world.measure("v3", "", parent="v2")
+    world.deploy("v3", 1)
+    await asyncio.sleep(1.0)
+    assert (world.champion, world.baseline, world.opened) == ("v3", OWN, [(OWN, 9)])
+
+
+@serving
+async def test_ancestors_in_a_circle_have_no_baseline_and_hang_nobody(world: World) -> None:
+    world.measure("v1", "", parent="v2")
+    world.measure("v2", "", parent="v1")
+    world.deploy("v2", 1)
+    await asyncio.sleep(1.0)
+    assert (world.champion, world.baseline, world.alerts) == ("v2", None, [])
+
+
+@serving
+async def test_a_later_record_of_the_champion_gives_it_a_baseline_without_a_deployment(world: World) -> None:
+    world.baselines |= {OWN: baseline_of("a", "b"), OTHER: baseline_of("a", "b")}
+    world.register("m1")
+    world.deploy("m1", 1)
+    await asyncio.sleep(1.0)
+    before = await world.serving.ready()
+    assert before.yardstick is None
+    for sha256 in (OWN, OTHER):
+        world.measure("m1", sha256)
+        await asyncio.sleep(1.0)
+        assert world.baseline == sha256
+    after = await world.serving.ready()
+    assert (after.model is before.model, after.deployment.revision, world.got) == (True, 1, [("m1",)])
+
+
+@serving
+async def test_a_baseline_that_cannot_be_read_stops_nothing_is_told_once_and_tried_again(world: World) -> None:
+    world.baselines[OWN] = PenstockError("the file does not exist")
+    world.measure("m1", OWN)
+    world.deploy("m1", 1)
+    await asyncio.sleep(3 * RETRY_S)
+    assert (world.champion, world.baseline) == ("m1", None)
+    [alert] = world.alerts
+    assert (alert.kind, alert.severity, alert.subject) == ("baseline_unusable", "low", "m1")
+    assert alert.message.startswith("the baseline for champion m1 cannot be used: the file does not exist; events are")
+    failures = world.metrics.registry.get_sample_value("ml_model_load_failures_total", {"stream": "flights"})
+    assert not failures
+    world.baselines[OWN] = baseline_of("a", "b")
+    await asyncio.sleep(RETRY_S + 1.0)
+    assert (world.champion, world.baseline) == ("m1", OWN)
+
+
+@serving
+async def test_a_baseline_of_other_features_is_not_counted_against(world: World) -> None:
+    world.baselines[OWN] = baseline_of("b", "a")
+    world.measure("parent", OWN)
+    world.measure("m1", "", parent="parent")
+    world.deploy("m1", 1)
+    await asyncio.sleep(1.0)
+    assert (world.champion, world.baseline) == ("m1", None)
+    [alert] = world.alerts
+    assert alert.message.startswith("the baseline of parent for champion m1 cannot be used: the baseline is of other")
+    assert "b, a" in alert.message
+
+
+@serving
+async def test_a_champion_waits_only_so_long_for_its_baseline_and_an_odd_error_harms_nobody(world: World) -> None:
+    world.baselines[OWN] = baseline_of("a", "b")
+    world.load_s = 15.0
+    world.measure("m1", OWN)
+    world.deploy("m1", 1)
+    await asyncio.sleep(15.0 + BASELINE_S + 1.0)
+    assert (world.champion, world.baseline) == ("m1", None)
+    assert "the model store did not give it within 10 s" in world.alerts[0].message
+    world.load_s = 1.0
+    world.measure("m1", OTHER)  # which nobody has stored: the double of the store raises a KeyError
+    await asyncio.sleep(2.0)
+    assert (world.champion, world.baseline) == ("m1", None)
+    assert "KeyError" in world.alerts[1].message

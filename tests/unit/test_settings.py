@@ -11,7 +11,7 @@ from schemas.errors import SettingsError
 from schemas.streams import StreamSpec
 
 CANARY = "canary-7c1f"
-SECRETS = ["kafka_sasl_password", "kafka_ssl_key_password", "model_signing_key"]
+SECRETS = ["kafka_sasl_password", "kafka_ssl_key_password", "model_signing_key", "redis_url"]
 
 
 @pytest.fixture(autouse=True)

@@ -7,8 +7,8 @@ import pytest
 from agents.learn import Learn
 from agents.shelf import ModelShelf
 from app.settings import Settings, load_settings
-from app.stages import ROLES, StreamStages, inputs_of
-from schemas.streams import LearnerSpec, StreamSpec
+from app.stages import ROLES, StreamStages, drift_of, inputs_of
+from schemas.streams import DriftSpec, LearnerSpec, StreamSpec
 from stream.metrics import Metrics
 
 ENVIRON = {
@@ -44,6 +44,23 @@ def test_a_learner_takes_from_the_settings_what_its_table_leaves_open(
     assert isinstance(made, Learn)
     learner = made._learner
     assert (learner.strategy, learner.batch_size, learner.max_buffer) == expected
+
+
+@pytest.mark.parametrize(
+    ("declared", "expected"),
+    [
+        (DriftSpec(), (500, 60, 0.01)),
+        (DriftSpec(window_events=20, check_seconds=7, threshold=0.0), (20, 7, 0.0)),
+        (DriftSpec(window_minutes=5, min_psi=0.2), (500, 60, 0.01)),
+    ],
+)
+def test_how_drift_is_watched_comes_from_the_settings_where_the_stream_s_table_leaves_it_open(
+    declared: DriftSpec, expected: tuple[int, int, float]
+) -> None:
+    environ = {"ML_DRIFT_WINDOW_SIZE": "500", "ML_DRIFT_CHECK_INTERVAL": "60", "ML_DRIFT_THRESHOLD": "0.01"}
+    drift = drift_of(load_settings(environ), StreamSpec(name="flights", features=("a",), drift=declared))
+    assert (drift.window_events, drift.check_seconds, drift.threshold) == expected
+    assert (drift.window_minutes, drift.min_psi) == (declared.window_minutes, declared.min_psi)
 
 
 def test_the_stages_read_what_the_doctor_looks_at() -> None:

@@ -24,8 +24,10 @@ def test_the_names_are_the_ones_that_producers_and_consumers_know() -> None:
         "flights.commands",
         "flights.commands.dead",
         "flights.deployments",
+        "flights.drift",
         "flights.features",
         "flights.features.dead",
+        "flights.histograms",
         "flights.labels",
         "flights.labels.dead",
         "flights.models",
@@ -55,13 +57,23 @@ def test_the_registry_is_kept_forever_whatever_the_cluster_defaults_to(name: str
 
 @pytest.mark.parametrize(
     "name",
-    ["features", "features.dead", "labels", "labels.dead", "predictions", "samples", "commands", "commands.dead"],
+    [
+        "features",
+        "features.dead",
+        "labels",
+        "labels.dead",
+        "predictions",
+        "samples",
+        "histograms",
+        "commands",
+        "commands.dead",
+    ],
 )
 def test_flows_are_kept_for_the_declared_time(name: str) -> None:
     assert specs()[f"flights.{name}"].config["retention.ms"] == str(48 * HOUR_MS)
 
 
-@pytest.mark.parametrize("name", ["alerts", "performance", "updates", "retrain"])
+@pytest.mark.parametrize("name", ["alerts", "drift", "performance", "updates", "retrain"])
 def test_what_is_told_of_the_models_is_kept_longer_than_the_events_it_is_about(name: str) -> None:
     assert int(specs()[f"flights.{name}"].config["retention.ms"]) > 48 * HOUR_MS
 

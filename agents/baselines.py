@@ -1,0 +1,112 @@
+"""What drift of a model is measured against: which version's baseline counts for it, and that baseline made ready."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+
+from ml.drift.baseline import Baseline
+from ml.drift.counting import Counter
+from ml.errors import BaselineInvalid
+from schemas.errors import PenstockError
+from schemas.events import ModelVersion
+from schemas.streams import StreamSpec
+from stores.artifacts import ArtifactStore
+from stream.views import LogView
+
+OpenBaseline = Callable[[str, int], Awaitable[Baseline]]
+"""Opens the baseline with this SHA-256 and size in bytes. Raises PenstockError with a sentence."""
+
+
+class BaselineUnusable(PenstockError):
+    """A baseline cannot be used for its stream; the message says why."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Yardstick:
+    """A baseline by its SHA-256, and what counts against it."""
+
+    sha256: str
+    baseline: Baseline
+    counter: Counter
+
+
+class Ancestry:
+    """The newest record of every registered model. Reads only what is new in the view: about 0.1 µs per record."""
+
+    def __init__(self, models: LogView[ModelVersion]) -> None:
+        self._models = models
+        self._read = 0
+        self._newest: dict[str, ModelVersion] = {}
+
+    def baseline_of(self, model_id: str) -> ModelVersion | None:
+        """Return the version whose baseline counts for a model, as the function `baseline_of` does."""
+        new, self._read = self._models.events[self._read :], len(self._models.events)
+        self._newest.update((version.model_id, version) for version in new)
+        return baseline_of(self._newest, model_id)
+
+
+def baseline_of(newest: Mapping[str, ModelVersion], model_id: str) -> ModelVersion | None:
+    """Return the version whose baseline counts for a model: itself, or its nearest ancestor that has one.
+
+    `newest` has the newest record of each model by id. A pruned ancestor counts, too: only its model file is gone.
+    None when there is none, or nobody registered the model. Costs about 0.2 µs per generation.
+    """
+    seen: set[str] = set()
+    version = newest.get(model_id)
+    while version is not None and not version.baseline:
+        seen.add(version.model_id)
+        parent = version.parent
+        version = None if parent is None or parent in seen else newest.get(parent)  # a record may be wrong: no circles
+    return version
+
+
+def prediction_columns(spec: StreamSpec) -> tuple[str, ...]:
+    """Return the names of what is counted of a prediction: its score, and the index of its best class."""
+    return ("score", "class") if spec.task == "multiclass" else ("score",)
+
+
+def require_columns(spec: StreamSpec, baseline: Baseline) -> None:
+    """Raise BaselineUnusable unless `baseline` was made for the features and the task that the stream declares now."""
+    try:
+        baseline.expect(spec.features, prediction_columns(spec))
+    except BaselineInvalid as error:
+        raise BaselineUnusable(str(error)) from error
+
+
+def baseline_opener(store: ArtifactStore) -> OpenBaseline:
+    """Return what reads baselines from `store`, in a thread; hash and size are verified."""
+
+    def read(sha256: str, size_bytes: int) -> Baseline:
+        payload = store.get(sha256, size_bytes)
+        try:
+            return Baseline.decode(payload)
+        except BaselineInvalid as error:
+            raise BaselineUnusable(str(error)) from error
+
+    async def open_baseline(sha256: str, size_bytes: int) -> Baseline:
+        return await asyncio.to_thread(read, sha256, size_bytes)
+
+    return open_baseline
+
+
+def baseline_finder(
+    models: LogView[ModelVersion], caught_up: Callable[[], Awaitable[None]], open_baseline: OpenBaseline
+) -> Callable[[str], Awaitable[Baseline]]:
+    """Return what opens a baseline by its SHA-256 alone: its size stands in the record of the version that names it.
+
+    `caught_up` waits until `models` holds all that is in its log. Raises what `open_baseline` does, and
+    BaselineUnusable when no record names it.
+    """
+
+    def size_of(sha256: str) -> int | None:
+        return next((version.baseline_bytes for version in reversed(models.events) if version.baseline == sha256), None)
+
+    async def find(sha256: str) -> Baseline:
+        if (size_bytes := size_of(sha256)) is None:
+            await caught_up()
+            size_bytes = size_of(sha256)
+        if size_bytes is None:
+            raise BaselineUnusable(f"no record in {models.topic} names the baseline {sha256}")
+        return await open_baseline(sha256, size_bytes)
+
+    return find

@@ -1,0 +1,111 @@
+"""Making baselines: what a registered model's drift is measured against, from its training data or from what it scored.
+
+A baseline is an artifact; the model's record, written again, names it. So a worker takes it up without a deployment.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from contextlib import aclosing
+from typing import Final, NamedTuple
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from agents.baselines import prediction_columns
+from agents.counting import prediction_values
+from agents.shadows import finite_rows
+from app.models import log_reader, record
+from app.partitions import partition_count
+from ml.drift.baseline import make_baseline
+from ml.errors import ModelError
+from ml.models.protocol import Matrix, Model
+from schemas.errors import PenstockError
+from schemas.events import ModelVersion, Prediction
+from schemas.streams import StreamSpec
+from schemas.wire import decode
+from stores.artifacts import ArtifactStore
+from stream.batches import TopicPartition
+from stream.connection import KafkaConnection
+from stream.tail import read_back
+from topics import StreamTopics
+
+LEAST_ROWS: Final = 100  # ten for each of ten bins: with fewer, every window would seem to have drifted
+_SCORED_ROWS: Final = 8192
+
+
+def baseline_of_rows(spec: StreamSpec, model: Model, matrix: Matrix) -> bytes:
+    """Return the baseline of `matrix`, shape (n, features) in declared order, and of what `model` predicts of it.
+
+    Rows without a finite score are left out, as the worker refuses such events. Raises PenstockError with a sentence.
+    """
+    scores = [
+        np.asarray(model.predict(matrix[start : start + _SCORED_ROWS])) for start in range(0, len(matrix), _SCORED_ROWS)
+    ]
+    finite = finite_rows(np.concatenate(scores)) if scores else np.zeros(0, dtype=np.bool_)
+    if finite.sum() < LEAST_ROWS:
+        raise PenstockError(
+            f"a baseline needs at least {LEAST_ROWS} rows that the model can score, and there are {finite.sum()}"
+        )
+    values = prediction_values(np.concatenate(scores)[finite])
+    try:
+        baseline = make_baseline(
+            matrix[finite],
+            spec.features,
+            dict(zip(prediction_columns(spec), values, strict=True)),
+            bins=spec.drift.bins,
+        )
+    except ModelError as error:
+        raise PenstockError(f"no baseline can be made: {error}") from error
+    return baseline.encode()
+
+
+def with_baseline(version: ModelVersion, store: ArtifactStore, baseline: bytes) -> ModelVersion:
+    """Store a baseline and return `version` with it. The signature stays: it is of the model's bytes. Blocks."""
+    return msgspec.structs.replace(version, baseline=store.put(baseline), baseline_bytes=len(baseline))
+
+
+async def record_baseline(
+    connection: KafkaConnection, store: ArtifactStore, version: ModelVersion, baseline: bytes
+) -> ModelVersion:
+    """Store a baseline and write the model's record again with it; return that."""
+    version = await asyncio.to_thread(with_baseline, version, store, baseline)
+    await record(connection, version)
+    return version
+
+
+async def newest_rows(connection: KafkaConnection, spec: StreamSpec, count: int) -> Matrix:
+    """Return the features of the newest `count` committed predictions, by when they were scored; fewer if there are.
+
+    Float32 of shape (n, features). Reads about `count` records of each partition. Raises PenstockError when one was
+    made of other features than the stream declares.
+    """
+    topic = StreamTopics(spec.name).predictions
+    partitions = [TopicPartition(topic, number) for number in range(await partition_count(connection, topic))]
+    tails = [await _newest(connection, partition, count) for partition in partitions]
+    newest = sorted((row for tail in tails for row in tail), key=lambda row: row.scored_time_ms)[-count:]
+    if wrong := {len(row.features) for row in newest} - {len(spec.features)}:
+        raise PenstockError(
+            f"some of these predictions were made of {wrong.pop()} features, but stream {spec.name} declares "
+            f"{len(spec.features)}: take fewer, newer ones, or a file"
+        )
+    rows = [row.features for row in newest]
+    matrix: NDArray[np.float32] = np.array(rows, dtype=np.float32).reshape(len(rows), len(spec.features))
+    return matrix
+
+
+class _Row(NamedTuple):
+    scored_time_ms: int
+    features: Sequence[float | None]
+
+
+async def _newest(connection: KafkaConnection, partition: TopicPartition, count: int) -> list[_Row]:
+    """Return what was scored last in a partition: `count` rows or somewhat more, in no order."""
+    rows: list[_Row] = []
+    async with aclosing(read_back(lambda: log_reader(connection), partition)) as pieces:
+        async for records in pieces:
+            predictions = [decode(Prediction, record.value) for record in records]
+            rows += [_Row(prediction.scored_time_ms, prediction.features) for prediction in predictions]
+            if len(rows) >= count:
+                break
+    return rows

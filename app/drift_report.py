@@ -1,0 +1,191 @@
+"""The newest drift report of a stream, for people: found in its log, shown as a table, or why there is none."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import aclosing
+from datetime import UTC, datetime
+from functools import partial
+from math import ceil
+from typing import Final, TextIO
+
+from app.models import log_reader, read_registry, require_topics
+from app.settings import Settings
+from app.stages import drift_of
+from schemas.errors import InvalidEvent
+from schemas.events import ColumnDrift, DriftReport, DriftSeverity, PartialHistogram
+from schemas.streams import StreamSpec
+from schemas.wire import decode
+from stream.batches import TopicPartition
+from stream.connection import KafkaConnection
+from stream.tail import read_back
+from topics import StreamTopics
+
+_RANKS: Final[dict[DriftSeverity, int]] = {"none": 0, "low": 1, "medium": 2, "high": 3, "critical": 4}
+_BLOCKS: Final = "▁▂▃▄▅▆▇█"
+_EMPTY: Final = "·"
+_MOST_BLOCKS: Final = 40
+_MOST_LETTERS: Final = 28
+_LEAST_P: Final = 1e-4
+_BEFORE_BINS: Final = 92
+_HEADER: Final = (
+    f"{'severity':<10} {'PSI':>8} {'KS':>6} {'p':>8} {'W/σ':>7} {'missing':>8} {'mean':>10} shares of the bins:"
+)
+
+
+async def newest_report(connection: KafkaConnection, spec: StreamSpec) -> DriftReport | None:
+    """Return the stream's newest committed report, or None; a few hundred kilobytes are read, however long the log.
+
+    Raises SettingsError when the stream's topics do not exist.
+    """
+    await require_topics(connection, spec)
+    source = TopicPartition(StreamTopics(spec.name).drift, 0)
+    async with aclosing(read_back(partial(log_reader, connection), source)) as pieces:
+        async for records in pieces:
+            for record in reversed(records):
+                try:
+                    return decode(DriftReport, record.value)
+                except InvalidEvent:  # whoever follows the log passes over it, too
+                    continue
+    return None
+
+
+async def why_none(connection: KafkaConnection, settings: Settings, spec: StreamSpec) -> str:
+    """Return a sentence that says why the stream has no report yet, and what to do."""
+    registry = await read_registry(connection, spec)
+    stream = spec.name
+    if registry.champion is None:
+        return (
+            f"stream {stream} has no drift report: no model serves, so nothing is scored; "
+            f"`penstock models promote MODEL_ID --stream {stream}`"
+        )
+    version = registry.baseline_of(registry.champion)
+    if version is None:
+        return (
+            f"stream {stream} has no drift report: its champion {registry.champion} has no baseline to compare with; "
+            f"`penstock drift baseline {registry.champion} --stream {stream} --data FILE`, with its training data"
+        )
+    window = drift_of(settings, spec).window_events
+    assert window is not None  # drift_of leaves nothing open
+    counted = await _counted(connection, spec, version.baseline, window)
+    if counted == 0:
+        return (
+            f"stream {stream} has no drift report: no event has been counted against the baseline of its champion; "
+            "is a worker with the role score running, and do events come?"
+        )
+    if spec.drift.window_minutes:
+        return (
+            f"stream {stream} has no drift report: no window of {spec.drift.window_minutes} minutes of event time is "
+            f"complete, with at least {counted:,} events counted; it is judged once later events come"
+        )
+    if counted < window:
+        return (
+            f"stream {stream} has no drift report: a window is {window:,} events, of which {counted:,} have been "
+            f"counted; {window - counted:,} more are needed"
+        )
+    return (
+        f"stream {stream} has no drift report, although enough events for a window of {window:,} have been counted; "
+        "is a worker with the role learn running?"
+    )
+
+
+async def _counted(connection: KafkaConnection, spec: StreamSpec, baseline: str, enough: int) -> int:
+    """Return how many events were counted against `baseline`; reads back until there are `enough`."""
+    counted = 0
+    source = TopicPartition(StreamTopics(spec.name).histograms, 0)
+    async with aclosing(read_back(partial(log_reader, connection), source)) as pieces:
+        async for records in pieces:
+            for record in records:
+                try:
+                    histogram = decode(PartialHistogram, record.value)
+                except InvalidEvent:
+                    continue
+                counted += histogram.n if histogram.baseline == baseline else 0
+            if counted >= enough:
+                break
+    return counted
+
+
+def render(report: DriftReport, out: TextIO) -> None:
+    """Write the report as text: what was judged, then the columns, the worst first, each with two histograms.
+
+    The upper one is the baseline's, the lower one the window's, over the same bins and on the same scale; a dot is a
+    bin without values. Where there are more than 40 bins, neighbours share a block.
+    """
+    out.write("\n".join(_lines(report)))
+
+
+def _lines(report: DriftReport) -> Iterator[str]:
+    yield (
+        f"{_printable(report.stream)}: window {report.number}, {report.n:,} events from {_time(report.from_time_ms)} "
+        f"to {_time(report.to_time_ms)} UTC"
+    )
+    yield f"model {_printable(report.model_id)}, baseline {_printable(report.baseline)[:12]}"
+    share = f"{report.drifted_share:.0%} of the judged features have drifted"
+    advice = f"; recommended: {_printable(report.recommendation)}" if report.recommendation else ""
+    yield f"{report.severity}: {share}{advice}"
+    for title, columns in (("feature", report.features), ("prediction", report.predictions)):
+        if columns:
+            yield ""
+            yield f"{title:<{_MOST_LETTERS}} {_HEADER}"
+            for column in sorted(columns, key=_badness, reverse=True):
+                yield from _column_lines(column)
+
+
+def _badness(column: ColumnDrift) -> tuple[int, bool, float]:
+    return _RANKS[column.severity], column.judged, -1.0 if column.psi is None else column.psi
+
+
+def _column_lines(column: ColumnDrift) -> Iterator[str]:
+    name = _printable(column.name)
+    if len(name) > _MOST_LETTERS:
+        name = name[: _MOST_LETTERS - 1] + "…"
+    severity = column.severity if column.judged else "not judged"
+    reference, current = _histograms(column.reference, column.current)
+    figures = (
+        f"{name:<{_MOST_LETTERS}} {severity:<10} {_number(column.psi, '.4f'):>8} {_number(column.ks, '.3f'):>6} "
+        f"{_p_value(column.p_value):>8} {_number(column.wasserstein_scaled, '.3f'):>7} "
+        f"{_number(column.missing_share, '.1%'):>8} {_mean(column.mean):>10}"
+    )
+    yield f"{figures:<{_BEFORE_BINS}} {reference}".rstrip()
+    reason = f"  {_printable(column.reason)}"
+    if len(reason) > _BEFORE_BINS:
+        yield reason
+        reason = ""
+    if reason.strip() or current:
+        yield f"{reason:<{_BEFORE_BINS}} {current}".rstrip()
+
+
+def _histograms(reference: Sequence[float], current: Sequence[float]) -> tuple[str, str]:
+    size = max(1, ceil(max(len(reference), len(current)) / _MOST_BLOCKS))
+    merged = [[sum(shares[i : i + size]) for i in range(0, len(shares), size)] for shares in (reference, current)]
+    highest = max((share for shares in merged for share in shares), default=0.0)
+    upper, lower = ("".join(_block(share, highest) for share in shares) for shares in merged)
+    return upper, lower
+
+
+def _block(share: float, highest: float) -> str:
+    if share <= 0:
+        return _EMPTY
+    return _BLOCKS[min(ceil(len(_BLOCKS) * share / highest), len(_BLOCKS)) - 1]
+
+
+def _number(value: float | None, form: str) -> str:
+    return "-" if value is None else format(value, form)
+
+
+def _mean(value: float | None) -> str:
+    return _number(value, ",.0f" if value is not None and 1e3 <= abs(value) < 1e8 else ".4g")
+
+
+def _p_value(value: float | None) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.4f}" if value >= _LEAST_P else f"<{_LEAST_P:.4f}"
+
+
+def _time(time_ms: int) -> str:
+    return f"{datetime.fromtimestamp(time_ms / 1000, UTC):%Y-%m-%d %H:%M}"
+
+
+def _printable(text: str) -> str:
+    """Return `text` on one line, without what a terminal would obey: a record may say anything."""
+    return "".join(c if c.isprintable() else "?" for c in text)

@@ -1,0 +1,52 @@
+"""Reading a log from its end: for who wants the newest records, however long the log is."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Sequence
+from typing import Final
+
+from aiokafka import AIOKafkaConsumer
+
+from stream.batches import Record, TopicPartition
+from stream.delivery import quietly
+
+FIRST_RECORDS: Final = 16
+MOST_RECORDS: Final = 4_096
+
+
+async def read_back(
+    open_consumer: Callable[[], AIOKafkaConsumer], source: TopicPartition, stop: int | None = None
+) -> AsyncGenerator[Sequence[Record], None]:
+    """Yield what is committed of `source` before offset `stop` (by default: before its end), the newest piece first.
+
+    The records of a piece are in order. At the end there may be only commit markers, and no records: so each piece
+    reaches four times as far back as the one before it. `open_consumer` makes a consumer without a group that reads
+    what is committed. To be closed by the reader, who may stop anywhere.
+    """
+    consumer = open_consumer()
+    starting = asyncio.ensure_future(consumer.start())
+    try:
+        await asyncio.shield(starting)
+        consumer.assign([source])
+        oldest = (await consumer.beginning_offsets([source]))[source]
+        end = (await consumer.end_offsets([source]))[source] if stop is None else stop
+        reach = FIRST_RECORDS
+        while end > oldest:
+            start = max(oldest, end - reach)
+            if records := await _between(consumer, source, start, end):
+                yield records
+            end, reach = start, min(4 * reach, MOST_RECORDS)
+    finally:
+        await quietly(starting)  # one that is cut off would leave its connection behind
+        await consumer.stop()
+
+
+async def _between(consumer: AIOKafkaConsumer, source: TopicPartition, start: int, end: int) -> list[Record]:
+    """Return the records of [start, end). It is the position that tells the end: markers are no records."""
+    consumer.seek(source, start)
+    found: list[Record] = []
+    position = start
+    while position < end:
+        fetched = await consumer.getmany(source, timeout_ms=200)
+        found += [record for record in fetched.get(source, []) if record.offset < end]
+        position = await consumer.position(source)
+    return found

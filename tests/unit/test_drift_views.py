@@ -1,0 +1,237 @@
+"""The stage that keeps the views, before a Redis made of a dictionary: what is written, and that nothing waits."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+import pytest
+
+from agents.views import KEPT_MS, MOST_ALERTS, Views
+from schemas.errors import RetryableError
+from schemas.events import Alert, DriftReport
+from schemas.streams import StreamSpec
+from schemas.wire import encode
+from stores.views import DriftView
+from stream import metrics as m
+from stream.batches import Outbox, Record, TopicPartition
+from stream.metrics import Metrics
+from tests.drifting import alert_of, report_of
+from tests.support import Entry, batch, leap_through, now
+
+DRIFT = TopicPartition("flights.drift", 0)
+ALERTS = TopicPartition("flights.alerts", 0)
+NOW_MS = 2 * KEPT_MS
+
+
+@dataclass
+class MemoryViews:
+    """What Redis would hold. `down` makes it refuse, `hung` makes it never answer."""
+
+    mark: str = ""
+    report: DriftReport | None = None
+    alerts: dict[str, tuple[Alert, int]] = field(default_factory=dict)
+    calls: list[bool] = field(default_factory=list)
+    down: bool = False
+    hung: bool = False
+
+    async def bring_up(self, stream: str, before: str, after: str, view: Callable[[bool], DriftView]) -> None:
+        assert stream == "flights"
+        if self.hung:
+            await asyncio.Event().wait()
+        await asyncio.sleep(0.01)
+        if self.down:
+            raise RetryableError("Redis is away")
+        whole = self.mark != before or not self.mark
+        if whole or before != after:
+            found = view(whole)
+            self.calls.append(whole)
+            self.report = found.report or self.report
+            self.alerts |= {alert.id: (alert, left_ms) for alert, left_ms in found.alerts}
+            self.mark = after
+
+    def flush(self) -> None:
+        self.mark, self.report, self.alerts = "", None, {}
+
+
+@dataclass
+class Scene:
+    """A stage before logs and views in memory."""
+
+    stage: Views
+    views: MemoryViews
+    metrics: Metrics
+
+    async def take(self, source: TopicPartition, entries: Iterable[Entry]) -> None:
+        outbox = Outbox()
+        await self.stage.process(batch(source, list(entries)), outbox)
+        assert not outbox.targets
+
+    def failures(self) -> float:
+        return self.metrics.registry.get_sample_value(m.VIEW_FAILURES.name, {"stream": "flights"}) or 0.0
+
+
+def scene(logs: Mapping[TopicPartition, Sequence[Entry]] | None = None) -> Scene:
+    async def read_back(source: TopicPartition, stop: int) -> AsyncGenerator[Sequence[Record], None]:
+        entries = [entry for entry in (logs or {}).get(source, []) if entry.offset < stop]
+        while entries:
+            yield entries[-3:]
+            entries = entries[:-3]
+
+    views, metrics = MemoryViews(), Metrics()
+    spec = StreamSpec(name="flights", features=("distance",))
+    return Scene(Views(spec, read_back, views, metrics, lambda: NOW_MS), views, metrics)
+
+
+def entries(*events: msgspec.Struct, first: int = 0, timestamp: int = NOW_MS) -> list[Entry]:
+    return [Entry(number, encode(event), timestamp=timestamp) for number, event in enumerate(events, first)]
+
+
+def through(main: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    leap_through(main())
+
+
+def test_what_the_logs_say_is_written_when_the_stage_opens_and_not_what_comes_after() -> None:
+    junk = Entry(3, b"junk", timestamp=NOW_MS)
+    drift = [*entries(*map(report_of, range(3))), junk, *entries(report_of(4), first=4)]
+    other = alert_of("other", kind="accuracy")
+    old = entries(alert_of("old"), timestamp=NOW_MS - KEPT_MS - 1)
+    alerts = [*old, *entries(alert_of("a"), other, alert_of("b"), alert_of("later"), first=1)]
+
+    async def main() -> None:
+        made = scene({DRIFT: drift, ALERTS: alerts})
+        await made.stage.open({DRIFT: 4, ALERTS: 4})
+        await asyncio.sleep(1)
+        await made.stage.close()
+        assert made.views.report == report_of(2)
+        assert made.views.alerts == {name: (alert_of(name), KEPT_MS) for name in ("a", "b")}
+
+    through(main)
+
+
+def test_news_is_written_alone_and_what_comes_at_once_is_written_once() -> None:
+    async def main() -> None:
+        made = scene()
+        await made.stage.open({})
+        await asyncio.sleep(1)
+        for number in range(50):
+            await made.take(DRIFT, entries(report_of(number), first=number))
+            await made.take(ALERTS, entries(alert_of(f"a{number}"), first=number))
+        await asyncio.sleep(1)
+        assert made.views.report == report_of(49)
+        assert len(made.views.alerts) == 50
+        assert made.views.calls == [True, False]
+        await made.stage.close()
+
+    through(main)
+
+
+def test_a_flushed_redis_has_everything_again_within_seconds() -> None:
+    async def main() -> None:
+        made = scene()
+        await made.stage.open({})
+        await made.take(DRIFT, entries(report_of(1)))
+        await made.take(ALERTS, entries(alert_of("a")))
+        await asyncio.sleep(1)
+        made.views.flush()
+        await asyncio.sleep(3)
+        assert (made.views.report, list(made.views.alerts)) == (report_of(1), ["a"])
+        made.views.flush()
+        await made.take(ALERTS, entries(alert_of("b"), first=1))  # news must not hide that the rest is gone
+        await asyncio.sleep(3)
+        assert (made.views.report, list(made.views.alerts)) == (report_of(1), ["a", "b"])
+        await made.stage.close()
+
+    through(main)
+
+
+def test_nothing_is_written_while_nothing_changes() -> None:
+    async def main() -> None:
+        made = scene()
+        await made.stage.open({})
+        await made.take(DRIFT, entries(report_of(1)))
+        await asyncio.sleep(3_600)
+        assert made.views.calls == [True]
+        await made.stage.close()
+
+    through(main)
+
+
+def test_a_redis_that_is_away_is_counted_said_once_and_caught_up_with(caplog: pytest.LogCaptureFixture) -> None:
+    async def main() -> None:
+        made = scene()
+        made.views.down = True
+        await made.stage.open({})
+        for number in range(30):
+            await made.take(DRIFT, entries(report_of(number), first=number))
+            await asyncio.sleep(1)
+        assert made.failures() >= 5
+        made.views.down = False
+        await asyncio.sleep(5)
+        assert made.views.report == report_of(29)
+        await made.stage.close()
+
+    through(main)
+    assert [record.message for record in caplog.records if record.levelname == "WARNING"] == [
+        "the views of flights wait: Redis is away"
+    ]
+
+
+def test_a_redis_that_never_answers_holds_up_neither_records_nor_the_end() -> None:
+    async def main() -> None:
+        made = scene()
+        made.views.hung = True
+        await made.stage.open({})
+        await asyncio.sleep(1)
+        before = now()
+        for number in range(3 * MOST_ALERTS):
+            await made.take(ALERTS, entries(alert_of(f"a{number}"), first=number))
+        await made.stage.close()
+        assert now() == before
+
+    through(main)
+
+
+def test_only_the_newest_alerts_are_kept() -> None:
+    async def main() -> None:
+        made = scene()
+        made.views.down = True
+        await made.stage.open({})
+        await made.take(ALERTS, entries(*[alert_of(f"a{number}") for number in range(MOST_ALERTS + 5)]))
+        await asyncio.sleep(1)
+        made.views.down = False
+        await asyncio.sleep(5)
+        assert list(made.views.alerts) == [f"a{number}" for number in range(5, MOST_ALERTS + 5)]
+        await made.stage.close()
+
+    through(main)
+
+
+def test_records_that_are_neither_reports_nor_alerts_are_passed_over() -> None:
+    async def main() -> None:
+        made = scene()
+        await made.stage.open({})
+        await made.take(DRIFT, [*entries(report_of(1)), Entry(1, b"junk"), Entry(2, None)])
+        await made.take(ALERTS, [Entry(0, b"{}"), *entries(alert_of("a"), first=1)])
+        await asyncio.sleep(1)
+        assert (made.views.report, list(made.views.alerts)) == (report_of(1), ["a"])
+        await made.stage.close()
+
+    through(main)
+
+
+def test_without_a_redis_the_stage_takes_records_and_does_nothing() -> None:
+    async def main() -> None:
+        spec = StreamSpec(name="flights", features=("distance",))
+
+        async def read_back(source: TopicPartition, stop: int) -> AsyncGenerator[Sequence[Record], None]:
+            raise AssertionError("nobody needs the logs")
+            yield []
+
+        stage = Views(spec, read_back, None, Metrics(), lambda: NOW_MS)
+        await stage.open({DRIFT: 5})
+        await stage.process(batch(DRIFT, entries(report_of(1))), Outbox())
+        await stage.close()
+
+    through(main)
