@@ -1,5 +1,7 @@
 """The demo's first champion, trained on January, and how good it is on the rest of the year."""
 
+from pathlib import Path
+
 import numpy as np
 import xgboost
 from numpy.typing import NDArray
@@ -20,11 +22,16 @@ PARAMETERS = {
 
 def train_champion(flights: Flights, *, seed: int) -> xgboost.Booster:
     """Train on the flights whose landing was known when the replay begins (9,600 of January's); about 0.3 s."""
-    january = (flights.labels != NO_LABEL) & (flights.label_time_ms < replay_start().timestamp() * 1000)
+    known = _known(flights)
     data = xgboost.DMatrix(
-        flights.features[january].astype(np.float32), flights.labels[january], feature_names=list(FEATURES)
+        flights.features[known].astype(np.float32), flights.labels[known], feature_names=list(FEATURES)
     )
     return xgboost.train({**PARAMETERS, "seed": seed}, data, num_boost_round=TREES)
+
+
+def write_training_rows(flights: Flights, path: Path) -> None:
+    """Write the features of the flights that `train_champion` takes as a CSV file: what drift is measured against."""
+    np.savetxt(path, flights.features[_known(flights)], fmt="%d", delimiter=",", header=",".join(FEATURES), comments="")
 
 
 def champion_auc(champion: xgboost.Booster, flights: Flights) -> float:
@@ -46,3 +53,11 @@ def roc_auc(labels: NDArray[np.int8], scores: NDArray[np.float32]) -> float:
     positives = int(late.sum())
     u = ranks[late].sum() - positives * (positives + 1) / 2
     return float(u / (positives * (labels.size - positives)))
+
+
+def _known(flights: Flights) -> NDArray[np.bool_]:
+    """Return which flights had landed when the replay begins."""
+    known: NDArray[np.bool_] = (flights.labels != NO_LABEL) & (
+        flights.label_time_ms < replay_start().timestamp() * 1000
+    )
+    return known

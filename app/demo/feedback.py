@@ -81,12 +81,6 @@ class SeenVersion(msgspec.Struct, frozen=True, gc=False):
     model_id: str
 
 
-class SeenAlert(msgspec.Struct, frozen=True, gc=False):
-    """The fields of an Alert that are counted."""
-
-    kind: str
-
-
 class Feedback:
     """What has come back of the labels from `label_offsets` on (of `<s>.labels`, by partition).
 
@@ -103,7 +97,6 @@ class Feedback:
             topics.performance: self._take_window,
             topics.updates: self._take_update,
             topics.models: self._take_version,
-            topics.alerts: self._take_alert,
         }
         self._label_offsets = label_offsets
         self._samples_offset = samples_offset
@@ -117,7 +110,6 @@ class Feedback:
         self.unmatched: Counter[str] = Counter()
         self.windows: dict[int, SeenWindow] = {}
         self.versions: set[str] = set()
-        self.alerts: Counter[str] = Counter()
 
     @property
     def samples(self) -> int:
@@ -183,6 +175,3 @@ class Feedback:
 
     def _take_version(self, record: Record) -> None:
         self.versions.add(decoder(SeenVersion).decode(record.value or b"").model_id)
-
-    def _take_alert(self, record: Record) -> None:
-        self.alerts[decoder(SeenAlert).decode(record.value or b"").kind] += 1

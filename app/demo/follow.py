@@ -15,6 +15,7 @@ import msgspec
 import numpy as np
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
+from app.demo.drift import Drift
 from app.demo.feedback import Feedback, Record
 from schemas.events import DeadLetter
 from schemas.wire import decoder
@@ -42,11 +43,14 @@ class Tally:
     """What has come out of a stream since `start_offsets` (of `<s>.features`, by partition), and of its labels.
 
     Answers to earlier sources are not counted, nor is what `feedback` leaves out. `scores` has SCORE_BINS equal bins
-    from 0 to 1; `latencies_ms` has one entry per prediction, in the order in which they were seen.
+    from 0 to 1; `latencies_ms` has one entry per prediction, in the order in which they were seen. `drift` is what was
+    said of drift.
     """
 
     def __init__(self, topics: StreamTopics, start_offsets: dict[int, int], feedback: Feedback) -> None:
         self.feedback = feedback
+        self.drift = Drift(topics)
+        self._told = feedback.takers | self.drift.takers
         self._start_offsets = start_offsets
         self._takers: dict[str, Callable[[Record, float], None]] = {
             topics.features: self._take_feature,
@@ -82,8 +86,8 @@ class Tally:
 
     @property
     def records_out(self) -> int:
-        """How many of the producer's records have come out: sources answered and labels settled."""
-        return self.answered + min(self.labels, self.feedback.settled)
+        """How many of the producer's records have come out: sources answered (and judged) and labels settled."""
+        return max(self.answered - self.drift.behind, 0) + min(self.labels, self.feedback.settled)
 
     @property
     def throughput_eps(self) -> float:
@@ -101,9 +105,9 @@ class Tally:
 
     def take(self, topic: str, records: Iterable[Record], seen_ms: float) -> None:
         """Count `records` of `topic`, in hand since `seen_ms`; about 2 µs for a prediction."""
-        if (feedback := self.feedback.takers.get(topic)) is not None:
+        if (told := self._told.get(topic)) is not None:
             for record in records:
-                feedback(record)
+                told(record)
             return
         taker = self._takers[topic]
         for record in records:
@@ -175,11 +179,12 @@ class Follower:
         run: str = "",
     ) -> None:
         wide = (topics.features, topics.predictions, topics.features_dead, topics.labels, topics.labels_dead)
-        narrow = (topics.samples, topics.performance, topics.updates, topics.models, topics.alerts)
+        learning = (topics.samples, topics.performance, topics.updates, topics.models)
+        drift = (topics.histograms, topics.drift, topics.alerts)
         self._topics = topics
         self._run = run
         self._places = [TopicPartition(name, partition) for name in wide for partition in range(partitions)]
-        self._places += [TopicPartition(name, 0) for name in narrow]
+        self._places += [TopicPartition(name, 0) for name in (*learning, *drift)]
         self._clock_ms = clock_ms
         self._consumer = AIOKafkaConsumer(
             **options,

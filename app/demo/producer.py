@@ -31,6 +31,7 @@ from typing import Any, Final, TextIO
 
 import confluent_kafka
 
+from app.demo.fault import Fault, in_kilometres
 from app.demo.flights import STREAM, Flights, Moment, load_flights, replay, replay_start
 from app.demo.pace import Pace, Readers
 from app.demo.records import encode, feature_event, label_event, spoils, spoilt
@@ -45,25 +46,36 @@ DEFAULT_RATE: Final = 1_000.0  # leaves half of a two-core machine to others, an
 _TICK_S: Final = 0.1
 _REPORT_S: Final = 0.25
 _FLUSH_S: Final = 30.0
+_NO_FAULT: Final = Fault()
 
 
 class FlightSender:
     """Sends moments of the replay to the topics and counts what the broker has acknowledged.
 
-    `run` ends every event id: where an earlier replay has been, its events are others.
+    `run` ends every event id: where an earlier replay has been, its events are others. `fault` is planted.
     """
 
-    def __init__(self, flights: Flights, topics: StreamTopics, producer: Any, bad_share: float, run: str = "") -> None:
+    def __init__(
+        self,
+        flights: Flights,
+        topics: StreamTopics,
+        producer: Any,
+        bad_share: float,
+        run: str = "",
+        fault: Fault = _NO_FAULT,
+    ) -> None:
         self._flights = flights
         self._topics = topics
         self._producer = producer
         self._bad_share = bad_share
         self._run = run
+        self._fault = fault
         self._spoilt: set[int] = set()
         self.features = 0
         self.labels = 0
         self.bad = 0
         self.bad_labels = 0
+        self.faulty = 0
         self.acknowledged: dict[str, Counter[int]] = {topics.features: Counter(), topics.labels: Counter()}
         self.failure: str | None = None
 
@@ -89,23 +101,27 @@ class FlightSender:
             raise FatalError(self.failure)
 
     def report(self) -> dict[str, Any]:
-        """Return the counts so far; `bad_labels` are the labels of spoilt events."""
+        """Return the counts so far; `bad_labels` are the labels of spoilt events, `faulty` events are in kilometres."""
         return {
             "features": self.features,
             "labels": self.labels,
             "bad": self.bad,
             "bad_labels": self.bad_labels,
+            "faulty": self.faulty,
             "acknowledged": {topic: dict(sorted(counts.items())) for topic, counts in self.acknowledged.items()},
         }
 
     def _feature_value(self, row: int) -> bytes:
         event = feature_event(self._flights, row, self._run)
         kind = spoils(self.features, self._bad_share)
-        if kind is None:
-            return encode(event)
-        self.bad += 1
-        self._spoilt.add(row)
-        return spoilt(event, kind)
+        if kind is not None:
+            self.bad += 1
+            self._spoilt.add(row)
+            return spoilt(event, kind)
+        if self._fault.hits(self._flights, row):
+            self.faulty += 1
+            event = in_kilometres(event)
+        return encode(event)
 
     def _delivered(self, error: Any, message: Any) -> None:
         if error is not None:
@@ -186,8 +202,10 @@ def main() -> None:
         raise SettingsError("no Kafka is named: give --bootstrap or ML_KAFKA_BOOTSTRAP")
     flights = load_flights()
     start = flights.first_at(replay_start())
+    stop = min(start + options.events, len(flights))
+    fault = Fault(stop - options.fault_events if options.fault_events else None)
     client = confluent_kafka.Producer(client_config(connection))
-    sender = FlightSender(flights, StreamTopics(options.stream), client, options.bad_share, options.run)
+    sender = FlightSender(flights, StreamTopics(options.stream), client, options.bad_share, options.run, fault)
     reporter = Reporter(sys.stdout, time.monotonic)
 
     def tick() -> None:
@@ -198,7 +216,7 @@ def main() -> None:
     readers = Readers() if options.follow_stdin else None
     if readers:
         threading.Thread(target=readers.follow, args=(sys.stdin,), daemon=True).start()
-    moments = replay(flights, start, min(start + options.events, len(flights)))
+    moments = replay(flights, start, stop)
     send_all(moments, sender, Pace(options.rate, time.monotonic), readers, tick)
     if left := client.flush(_FLUSH_S):
         raise FatalError(f"{left} records were not acknowledged within {_FLUSH_S:g} s")
@@ -213,6 +231,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--events", type=int, default=sys.maxsize, help="how many features; default: all")
     parser.add_argument("--rate", type=float, default=DEFAULT_RATE, help="features per second")
     parser.add_argument("--bad-share", type=float, default=0.0, help="share of features that are spoilt on purpose")
+    parser.add_argument("--fault-events", type=int, default=0, help="how many of the last features have the fault")
     parser.add_argument("--run", default="", help="what event ids end with")
     parser.add_argument("--follow-stdin", action="store_true", help="wait for readers, who tell on stdin")
     return parser.parse_args()

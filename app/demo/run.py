@@ -17,7 +17,9 @@ from typing import Any, Final
 
 from rich.console import Console
 
-from app.demo.champion import champion_auc, train_champion
+from app.demo.champion import champion_auc, train_champion, write_training_rows
+from app.demo.drift_outcome import DriftOutcome
+from app.demo.fault import fault_events
 from app.demo.feedback import VARIANTS
 from app.demo.flights import Flights, flights_stream, load_flights, replay_start
 from app.demo.follow import Follower, Tally
@@ -34,7 +36,7 @@ from topics import StreamTopics
 
 BAD_SHARE: Final = 0.002
 _SEED: Final = 2013
-_REPORTED: Final = ("features", "labels", "bad", "bad_labels")
+_REPORTED: Final = ("features", "labels", "bad", "bad_labels", "faulty")
 _STREAM: Final = flights_stream()
 _TOPICS: Final = StreamTopics(_STREAM.name)
 _STALL_TIMEOUT_S: Final = 30.0
@@ -72,6 +74,7 @@ class Replay:
     async def start(cls, stage: Stage, options: DemoOptions, events: int, run: str) -> "Replay":
         """Start the producer; it waits for what `tell` says."""
         choices = {"events": events, "rate": options.rate, "bad-share": options.bad_share, "run": run}
+        choices |= {"fault-events": fault_events(events)}
         arguments = [f"--{name}={value}" for name, value in choices.items()]
         return cls(await stage.start("producer", "app.demo.producer", *arguments, "--follow-stdin", pipes=True))
 
@@ -90,11 +93,11 @@ class Replay:
             stdin.write(b"%d\n" % records_out)
 
     def answered_by(self, tally: Tally) -> bool:
-        """Whether everything was sent, and all of it has come out; labels of spoilt events need not."""
+        """Whether everything was sent, and all of it has come out and is judged; labels of spoilt events need not."""
         sent, feedback = self.report, tally.feedback
         return (
             bool(sent["done"])
-            and tally.answered >= sent["features"]
+            and tally.answered - tally.drift.behind >= sent["features"]
             and tally.labels >= sent["labels"]
             and feedback.settled - feedback.unmatched.total() >= sent["labels"] - sent["bad_labels"]
         )
@@ -163,17 +166,20 @@ async def _perform(
     stack.push_async_callback(replay.child.stop, 0)
     meter = Meter(follower.tally, events, time.monotonic)
     failure = await _watch(replay, stage, worker, follower, meter, view)
-    return _outcome(follower.tally, replay.report, auc, failure)
+    fault_row = flights.first_at(replay_start()) + events - fault_events(events)
+    return _outcome(follower.tally, replay.report, auc, int(flights.event_time_ms[fault_row]), failure)
 
 
 async def _champion(stage: Stage, flights: Flights, view: View) -> float:
-    """Train the first champion on January and deploy it; return its AUC on the rest of the year."""
+    """Train the first champion on January, deploy it with its baseline; return its AUC on the rest of the year."""
     champion = await asyncio.to_thread(train_champion, flights, seed=_SEED)
     auc = await asyncio.to_thread(champion_auc, champion, flights)
     model = stage.folder / "champion.ubj"
+    rows = stage.folder / "january.csv"
     champion.save_model(model)
+    await asyncio.to_thread(write_training_rows, flights, rows)
     view.say(f"champion trained on January: ROC AUC {auc:.3f} on the rest of the year")
-    view.say(f"champion deployed: {await deploy_champion(stage, model, _STREAM.name)}")
+    view.say(f"champion deployed: {await deploy_champion(stage, model, rows, _STREAM.name)}")
     return auc
 
 
@@ -222,11 +228,12 @@ async def _until_answered(
         if tally.records_out != progress:
             progress, moved_s = tally.records_out, now_s
         elif now_s - moved_s > _STALL_TIMEOUT_S:
-            raise FatalError(f"nothing has come out for {_STALL_TIMEOUT_S:g} s")
+            judged = f"; {tally.drift.behind:,} events wait for the judge" if tally.drift.behind else ""
+            raise FatalError(f"nothing has come out for {_STALL_TIMEOUT_S:g} s{judged}")
 
 
-def _outcome(tally: Tally, sent: dict[str, Any], auc: float, failure: str) -> Outcome:
-    feedback = tally.feedback
+def _outcome(tally: Tally, sent: dict[str, Any], auc: float, fault_time_ms: int, failure: str) -> Outcome:
+    feedback, drift = tally.feedback, tally.drift
     return Outcome(
         events=sent["features"],
         bad_events=sent["bad"],
@@ -243,6 +250,13 @@ def _outcome(tally: Tally, sent: dict[str, Any], auc: float, failure: str) -> Ou
         label_delay_ms=feedback.label_delay_ms,
         windows=len(feedback.windows),
         model_versions=len(feedback.versions),
+        drift=DriftOutcome(
+            counted=drift.counted,
+            reports=drift.reports,
+            alerts=drift.drift_alerts,
+            faulty=sent["faulty"],
+            fault_time_ms=fault_time_ms,
+        ),
         throughput_eps=tally.throughput_eps,
         latency_ms=tally.latency_ms(),
         model_id=tally.model_id,

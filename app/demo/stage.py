@@ -71,9 +71,13 @@ class Stage:
             return b""
 
 
-async def deploy_champion(stage: Stage, model: Path, stream: str) -> str:
-    """Register the model file and make it the champion; return its id. Needs a running worker."""
-    registered = await stage.command("models", "register", "--stream", stream, "--file", str(model))
+async def deploy_champion(stage: Stage, model: Path, training_rows: Path, stream: str) -> str:
+    """Register the model file with a baseline of its training rows (CSV) and make it the champion; return its id.
+
+    Needs a running worker.
+    """
+    files = ("--file", str(model), "--baseline-data", str(training_rows))
+    registered = await stage.command("models", "register", "--stream", stream, *files)
     model_id: str = registered["model_id"]
     await stage.command("models", "promote", model_id, "--stream", stream)
     return model_id

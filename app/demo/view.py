@@ -14,6 +14,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from app.demo.drift import SeenColumn, SeenReport, lasting
+from app.demo.drift_outcome import day
 from app.demo.feedback import VARIANTS
 from app.demo.flights import LOCAL_TIME
 from app.demo.follow import Tally
@@ -24,12 +26,21 @@ _PLAIN_EVERY_S: Final = 2.0
 _WIDTH: Final = 78
 _BLOCKS: Final = " ▁▂▃▄▅▆▇█"
 _BOX_WIDTH: Final = 37
-_CHART_LINES: Final = 5
+_CHART_LINES: Final = 4
 _FEEDBACK_LINES: Final = 4
-_REASONS_SHOWN: Final = 4
+_REASONS_SHOWN: Final = 3
+_DRIFTED_SHOWN: Final = 4
 _WINDOWS_SHOWN: Final = 16
 _AUC_RANGE: Final = (0.5, 0.8)  # what a spark line spans
 _HOUR_MS: Final = 3_600_000
+
+
+@dataclass(frozen=True, slots=True)
+class DriftNow:
+    """The newest judged window, and what it names, the worst first, with the event time since when it has done so."""
+
+    report: SeenReport
+    drifted: tuple[tuple[SeenColumn, int], ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +49,7 @@ class Snapshot:
 
     `pending` predictions wait for their label; `waiting` labels wait for their prediction, or have not been read yet.
     `auc` holds the ROC AUC of each variant in the newest windows, oldest first; `mature` is how many windows are.
+    `drift` is None until a window is judged.
     """
 
     events: int
@@ -63,6 +75,7 @@ class Snapshot:
     mature: int
     versions: int
     alerts: int
+    drift: DriftNow | None
 
 
 class Meter:
@@ -110,7 +123,8 @@ class Meter:
             windows=len(windows),
             mature=sum(window.mature for window in windows),
             versions=len(feedback.versions),
-            alerts=feedback.alerts.total(),
+            alerts=tally.drift.alerts.total(),
+            drift=DriftNow(reports[-1], tuple(lasting(reports))) if (reports := tally.drift.reports) else None,
         )
 
 
@@ -184,7 +198,7 @@ def line(snapshot: Snapshot) -> str:
         f"{snapshot.answered:,} of {snapshot.events:,} events"
         f" | {_event_date(snapshot)} | {snapshot.out_eps:,.0f}/s | {_latency(snapshot)}"
         f" | {sum(snapshot.dead_letters.values()):,} dead letters | {snapshot.labels:,} labels"
-        f" | {snapshot.samples:,} samples | AUC {auc}"
+        f" | {snapshot.samples:,} samples | AUC {auc} | drift {_drift_line(snapshot.drift)}"
     )
 
 
@@ -209,7 +223,7 @@ def page(snapshot: Snapshot) -> RenderableType:
         Panel(_labels(snapshot), title="labels come back", width=_BOX_WIDTH, height=_FEEDBACK_LINES + 2),
         Panel(_learning(snapshot), title="ROC AUC by window", width=_BOX_WIDTH, height=_FEEDBACK_LINES + 2),
     )
-    inside = Group(progress, "", numbers, "", boxes)
+    inside = Group(progress, numbers, boxes, _drift(snapshot.drift))
     return Panel(inside, title="penstock · flights from Newark, 2013", width=_WIDTH + 2)
 
 
@@ -260,6 +274,33 @@ def _learning(snapshot: Snapshot) -> RenderableType:
         no_wrap=True,
         overflow="ellipsis",
     )
+
+
+def _drift(now: DriftNow | None) -> RenderableType:
+    """Return the newest window's drift: a panel of two lines, two columns of the window on each."""
+    if now is None:
+        return Panel("no window is complete yet\n", title="drift", width=2 * _BOX_WIDTH + 1)
+    cells = [
+        f"{column.name:<18} {_far(column):<9} {day(since_ms)}" for column, since_ms in now.drifted[:_DRIFTED_SHOWN]
+    ]
+    cells += [""] * (_DRIFTED_SHOWN - len(cells))
+    lines = (f"{left:<36}{right}" for left, right in zip(cells[::2], cells[1::2], strict=True))
+    said = f"{now.report.severity}: {now.report.recommendation}" if now.drifted else "none"
+    return Panel(
+        Text("\n".join(lines), no_wrap=True, overflow="ellipsis"),
+        title=f"drift to {day(now.report.to_time_ms)} · {said} · how far, since when",
+        width=2 * _BOX_WIDTH + 1,
+    )
+
+
+def _drift_line(now: DriftNow | None) -> str:
+    if now is None:
+        return "-"
+    return ", ".join(f"{column.name} {_far(column)}" for column, _ in now.drifted) or "none"
+
+
+def _far(column: SeenColumn) -> str:
+    return "-" if column.psi is None else f"PSI {column.psi:.2f}"
 
 
 def _newest(values: Sequence[float | None]) -> float | None:

@@ -14,7 +14,7 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.partitioner import murmur2
 from confluent_kafka import Producer
 
-from benchmarks import synthetic
+from benchmarks import drift_producer, synthetic
 from benchmarks.bad_events import KINDS
 from benchmarks.chaos_producer import GOOD
 from benchmarks.comparison import differences
@@ -96,6 +96,21 @@ def test_the_label_producer_says_of_each_label_where_it_is_and_what_must_become_
     first = {fate.event_id for fate in told.values() if fate.outcome == "sample"}
     assert len(events) == len({json.loads(event)["event_id"] for event in events})
     assert first <= {json.loads(event)["event_id"] for event in events}
+
+
+def test_the_drift_producer_sends_at_least_so_many_events_and_they_are_those_that_are_drawn(
+    cluster: Kafka, unique: str, tmp_path: Path
+) -> None:
+    journal = tmp_path / "journal"
+    words = [cluster.bootstrap, f"{unique}.in", str(journal), "2500", "200", "7"]
+    with subprocess.Popen([sys.executable, "-m", "benchmarks.drift_producer", *words]) as process:
+        until(lambda: sum(cluster.ends(f"{unique}.in").values()) > 100, "the first events")
+        process.terminate()
+        assert process.wait(60) == 0
+    events = int(journal.read_text(encoding="utf-8"))
+    found = {row.value for row in cluster.read(f"{unique}.in")}
+    assert found == {value for _, value in synthetic.documents(drift_producer.draw(events, 7))}
+    assert len(found) == events == 2500
 
 
 async def test_the_last_offsets_do_not_count_the_markers_of_transactions(cluster: Kafka, unique: str) -> None:

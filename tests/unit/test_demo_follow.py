@@ -7,6 +7,7 @@ import msgspec
 import pytest
 from aiokafka import AIOKafkaProducer
 
+from app.demo.drift_outcome import DriftOutcome
 from app.demo.feedback import Feedback
 from app.demo.follow import SCORE_BINS, Follower, Tally
 from app.demo.outcome import Outcome
@@ -54,6 +55,18 @@ def prediction(partition: int, offset: int, event_id: str = "", score: float = 0
 def sample(event_id: str) -> Record:
     document = {"event_id": event_id, "revision": 0, "event_time_ms": 1, "label_time_ms": 2, "label": 1, "score": 0.5}
     return Record(0, 0, 0, msgspec.json.encode(document))
+
+
+REPORT = {
+    "number": 0,
+    "from_time_ms": 0,
+    "to_time_ms": 1,
+    "n": 2_000,
+    "severity": "none",
+    "features": [],
+    "predictions": [],
+    "recommendation": "",
+}
 
 
 def dead_letter(partition: int, offset: int, reason: str = "empty") -> Record:
@@ -153,6 +166,19 @@ def test_what_has_come_out_is_answers_and_labels_that_were_read_and_settled(tall
     assert tally.records_out == 3
 
 
+def test_events_that_the_judge_should_have_judged_have_not_come_out(tally: Tally) -> None:
+    def partial(n: int) -> Record:
+        return Record(0, 0, 0, msgspec.json.encode({"n": n}))
+
+    tally.take(TOPICS.predictions, [prediction(1, offset) for offset in range(2_100)], 0)
+    tally.take(TOPICS.histograms, [partial(1_000), partial(999)], 0)
+    assert tally.records_out == 2_100, "a window that is not complete is not waited for"
+    tally.take(TOPICS.histograms, [partial(101)], 0)
+    assert tally.records_out == 2_100 - 101
+    tally.take(TOPICS.drift, [Record(0, 0, 0, msgspec.json.encode(REPORT))], 0)
+    assert tally.records_out == 2_100
+
+
 async def test_the_follower_reads_what_comes_after_it_has_started(embedded: EmbeddedBroker) -> None:
     options = KafkaConnection(bootstrap=embedded.bootstrap).client_options()
     async with AIOKafkaProducer(**options) as producer:
@@ -173,8 +199,11 @@ async def test_the_follower_reads_what_comes_after_it_has_started(embedded: Embe
             await send(TOPICS.features, feature(2, 2, 1_000))
             await send(TOPICS.predictions, prediction(2, 2))
             await send(TOPICS.labels_dead, dead_letter(1, 0, "no_prediction"))
+            await send(TOPICS.histograms, Record(0, 0, 0, msgspec.json.encode({"n": 3})))
+            await send(TOPICS.drift, Record(0, 0, 0, msgspec.json.encode(REPORT)))
             for _ in range(2_000):
-                if follower.tally.records_out == 3 and follower.tally.latencies_ms:
+                read = follower.tally.drift.counted, len(follower.tally.drift.reports)
+                if follower.tally.records_out == 3 and follower.tally.latencies_ms and read == (3, 1):
                     break
                 await asyncio.sleep(0.01)
         finally:
@@ -182,6 +211,7 @@ async def test_the_follower_reads_what_comes_after_it_has_started(embedded: Embe
             await asyncio.wait([running])
             await follower.stop()
     tally = follower.tally
+    assert (tally.drift.counted, len(tally.drift.reports)) == (3, 1)
     assert (tally.predictions, tally.dead_letters.total(), tally.labels, tally.duplicates) == (1, 1, 1, 0)
     assert tally.latencies_ms.tolist() == [7]
 
@@ -202,6 +232,7 @@ KEPT = Outcome(
     label_delay_ms=9_000.0,
     windows=3,
     model_versions=4,
+    drift=DriftOutcome(counted=9, reports=(), alerts=(), faulty=2, fault_time_ms=1),
     throughput_eps=3_000.04,
     latency_ms={"p50": 9.0, "p99": 20.0},
     model_id="m1",
@@ -214,6 +245,7 @@ def test_a_kept_promise_is_no_problem_and_is_written_down() -> None:
     document = msgspec.json.decode(msgspec.json.encode(KEPT.document()))
     assert document.items() >= {"events": 10, "predictions": 9, "dead_letters": 1, "duplicates": 0, "labels": 8}.items()
     assert document.items() >= {"samples": 6, "labels_unmatched": 1, "labels_waiting": 1, "model_versions": 4}.items()
+    assert document.items() >= {"drift_alerts": 0, "drifted_features": [], "drift_windows": 0}.items()
     assert document["auc"] == {"champion": 0.6667, "online": None}
     assert document["throughput_eps"] == 3_000.0
     assert document["latency_ms"] == {"p50": 9.0, "p99": 20.0}
@@ -222,9 +254,19 @@ def test_a_kept_promise_is_no_problem_and_is_written_down() -> None:
 @pytest.mark.parametrize(
     ("broken", "sentence"),
     [
-        (replace(KEPT, predictions=8), "10 events, but 8 predictions and 1 dead letters"),
+        (
+            replace(KEPT, predictions=8, drift=replace(KEPT.drift, counted=8)),
+            "10 events, but 8 predictions and 1 dead letters",
+        ),
         (replace(KEPT, duplicates=1), "1 events were answered more than once"),
-        (replace(KEPT, predictions=10, dead_letters={}), "1 events were bad, but 0 became dead letters"),
+        (
+            replace(KEPT, predictions=10, dead_letters={}, drift=replace(KEPT.drift, counted=10)),
+            "1 events were bad, but 0 became dead letters",
+        ),
+        (
+            replace(KEPT, drift=replace(KEPT.drift, counted=7)),
+            "9 events were scored, but 7 were counted for drift",
+        ),
         (replace(KEPT, labels=7), "8 labels were sent, but 7 came out"),
         (replace(KEPT, samples=5), "6 labels were of scored events, but 5 became samples"),
         (replace(KEPT, samples_repeated=2), "2 samples came more than once"),

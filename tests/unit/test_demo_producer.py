@@ -11,6 +11,7 @@ from typing import Any
 import confluent_kafka
 import pytest
 
+from app.demo.fault import Fault, fault_events, in_kilometres
 from app.demo.flights import ONLINE, Flights, Moment, flights_stream, load_flights, replay
 from app.demo.pace import Pace, Readers
 from app.demo.producer import MAX_BEHIND_BYTES, RECORD_BYTES, FlightSender, client_config, send_all
@@ -158,6 +159,47 @@ def test_labels_of_spoilt_events_are_counted_and_ids_end_with_the_run(flights: F
     )
 
 
+def test_the_fault_changes_the_distance_of_one_airline_from_one_flight_on_and_nothing_else(flights: Flights) -> None:
+    def sent(fault: Fault) -> tuple[FlightSender, list[dict[str, Any]]]:
+        broker = Broker()
+        sender = FlightSender(flights, TOPICS, broker, 0, fault=fault)
+        for moment in replay(flights, 0, 200):
+            sender.send(moment)
+        return sender, [json.loads(value) for _, _, value in broker.records]
+
+    sender, faulty = sent(Fault(first_row=150))
+    _, good = sent(Fault())
+    changed = {ours["event_id"]: ours for ours, theirs in zip(faulty, good, strict=True) if ours != theirs}
+    assert changed.keys() == {name for name in flights.event_ids[150:200] if name[11:13] == "UA"}
+    assert sender.report()["faulty"] == len(changed) > 5
+    truth = {event["event_id"]: event for event in good if "features" in event}
+    for name, event in changed.items():
+        miles = truth[name]["features"]["distance_miles"]
+        assert event["features"]["distance_miles"] == pytest.approx(miles * 1.609344, abs=0.05)
+        event["features"]["distance_miles"] = miles
+        assert event == truth[name]
+
+
+def test_a_spoilt_event_is_not_counted_as_one_with_the_fault(flights: Flights) -> None:
+    sender = FlightSender(flights, TOPICS, Broker(), 1.0, fault=Fault(first_row=0))
+    for row in range(20):
+        sender.send(Moment(row, False))
+    assert (sender.report()["bad"], sender.report()["faulty"]) == (20, 0)
+
+
+@pytest.mark.parametrize(("events", "faulty"), [(110_942, 11_094), (50_000, 6_000), (4_000, 2_000), (1, 0)])
+def test_the_fault_is_in_the_last_tenth_or_in_three_windows_but_not_in_more_than_half(events: int, faulty: int) -> None:
+    assert fault_events(events) == faulty
+
+
+def test_kilometres_can_be_scored(flights: Flights) -> None:
+    event = in_kilometres(feature_event(flights, 5))
+    reader = FeatureReader(flights_stream())
+    (good,), bad = reader.read([encode(event)])
+    assert bad == {}
+    assert reader.rows([good]) == [tuple(event["features"].values())]
+
+
 def test_readers_are_as_far_as_the_last_line_says_and_gone_at_its_end() -> None:
     readers = Readers()
     readers.follow(io.StringIO("7\n42\n"))
@@ -238,9 +280,11 @@ def test_a_client_without_login_is_not_given_one() -> None:
 
 def test_the_process_sends_to_the_partitions_of_murmur2_and_says_how_many(embedded: EmbeddedBroker) -> None:
     command = [sys.executable, "-m", "app.demo.producer", f"--bootstrap={embedded.bootstrap}", "--events=400"]
-    ran = subprocess.run([*command, "--rate=20000", "--bad-share=0.05"], capture_output=True, text=True, timeout=60)
+    command += ["--rate=20000", "--bad-share=0.05", "--fault-events=100"]
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert ran.returncode == 0, ran.stderr
     report = json.loads(ran.stdout.splitlines()[-1])
+    assert 0 < report["faulty"] < 100
     assert (report["done"], report["features"], report["bad"]) == (True, 400, 20)
     records = list(read_all(embedded.bootstrap, [TOPICS.features, TOPICS.labels], 400 + report["labels"]))
     keys = [key for _, _, key in records]

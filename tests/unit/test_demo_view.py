@@ -7,12 +7,28 @@ import msgspec
 import pytest
 from rich.console import Console
 
+from app.demo.drift import SeenColumn, SeenReport
 from app.demo.feedback import Feedback
 from app.demo.follow import SCORE_BINS, Tally
-from app.demo.view import LiveView, Meter, PlainView, Snapshot, chart, line, page, spark
+from app.demo.view import DriftNow, LiveView, Meter, PlainView, Snapshot, chart, line, page, spark
 from topics import StreamTopics
 
 TOPICS = StreamTopics("flights")
+JUNE_MS = 1_371_000_000_000  # 11 June 2013, 21:20 in New York
+DAY_MS = 86_400_000
+
+
+def column(name: str, psi: float | None, severity: str = "medium") -> SeenColumn:
+    return SeenColumn(name=name, judged=True, severity=severity, reason="moved", psi=psi, wasserstein_scaled=0.4)
+
+
+DRIFTED = (
+    column("distance_miles", 0.24, "high"),
+    column("departures_in_hour", 0.381),
+    column("scheduled_minutes", None),
+    column("flight_number", 12.3),
+    column("carrier", 0.1),
+)
 SNAPSHOT = Snapshot(
     events=110_942,
     sent=30_000,
@@ -37,6 +53,19 @@ SNAPSHOT = Snapshot(
     mature=13,
     versions=58,
     alerts=3,
+    drift=DriftNow(
+        SeenReport(
+            number=22,
+            from_time_ms=JUNE_MS,
+            to_time_ms=JUNE_MS + 5 * DAY_MS,
+            n=2_000,
+            severity="critical",
+            features=DRIFTED,
+            predictions=(),
+            recommendation="act now",
+        ),
+        tuple((found, JUNE_MS - 30 * DAY_MS * place) for place, found in enumerate(DRIFTED)),
+    ),
 )
 NOTHING_YET = Snapshot(
     events=10,
@@ -62,6 +91,7 @@ NOTHING_YET = Snapshot(
     mature=0,
     versions=0,
     alerts=0,
+    drift=None,
 )
 
 
@@ -127,6 +157,17 @@ def test_the_page_shows_what_comes_back_of_the_labels() -> None:
         assert shown in text
 
 
+def test_the_page_shows_what_has_drifted_how_far_and_since_when() -> None:
+    text = drawn(SNAPSHOT)
+    for shown in (
+        "drift to 16 Jun · critical: act now · how far, since when",
+        "distance_miles     PSI 0.24  11 Jun departures_in_hour PSI 0.38  12 May",
+        "scheduled_minutes  -         12 Apr flight_number      PSI 12.30 13 Mar",
+    ):
+        assert shown in text
+    assert "no window is complete yet" in drawn(NOTHING_YET)
+
+
 def test_a_spark_line_spans_a_half_to_eight_tenths_and_has_dots_where_nothing_is_known() -> None:
     assert spark((0.2, 0.5, 0.65, 0.8, 0.99, None)) == "▁▁▅██·"
 
@@ -148,7 +189,10 @@ def test_the_line_shows_the_same_without_a_terminal() -> None:
     assert line(SNAPSHOT) == (
         "29,800 of 110,942 events | 02 Apr 2013 | 2,998/s | latency p50 8.1 ms, p99 22.4 ms"
         " | 53 dead letters | 29,111 labels | 28,950 samples | AUC champion 0.642, online 0.607"
+        " | drift distance_miles PSI 0.24, departures_in_hour PSI 0.38, scheduled_minutes -, flight_number PSI 12.30,"
+        " carrier PSI 0.10"
     )
+    assert line(NOTHING_YET).endswith("| drift -")
 
 
 def test_the_tallest_bar_fills_the_chart_and_the_smallest_can_be_seen() -> None:
