@@ -11,6 +11,9 @@ bad one exactly one dead letter.
 --stage learn: two workers join labels, evaluate and learn, and owners of the join and of the learners are struck in
 turn. Every label must have exactly its outcome, and every model, snapshot and figure must be what one
 uninterrupted fold over the samples log gives.
+
+--stage drift: one worker, then two, then three score, count and judge a million events, and some that own partitions
+are killed; nothing else happens. The committed partial histograms must add up to what one pass over the events gives.
 """
 
 import argparse
@@ -20,8 +23,13 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Final
 
-from benchmarks import chaos_learn, chaos_score
+from benchmarks import chaos_drift, chaos_learn, chaos_score
+
+_PLAYS: Final = {"score": chaos_score.play, "learn": chaos_learn.play, "drift": chaos_drift.play}
+_KILLS: Final = {"score": 20, "learn": 20, "drift": 4}
+_RATES: Final = {"score": 3_000, "learn": 1_000, "drift": 10_000}
 
 
 def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
@@ -29,10 +37,11 @@ def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.chaos", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--stage", choices=["score", "learn"], default="score", help="what is struck and checked")
-    parser.add_argument("--kills", type=int, default=20, help="how often a worker is killed (at least once)")
+    parser.add_argument("--stage", choices=list(_PLAYS), default="score", help="what is struck and checked")
+    parser.add_argument("--kills", type=int, help="how often a worker is killed, at least once (20; drift: 4)")
     parser.add_argument("--only-kills", action="store_true", help="freeze, end and restart nothing")
-    parser.add_argument("--rate", type=int, help="events per second (score: 3,000, learn: 1,000)")
+    parser.add_argument("--rate", type=int, help="events per second (score: 3,000, learn: 1,000, drift: 10,000)")
+    parser.add_argument("--events", type=int, default=1_000_000, help="the least number of events, in the stage drift")
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the result here")
     parser.add_argument(
@@ -41,7 +50,8 @@ def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
         help="add a fault on purpose, to see it found: something is left out, or there twice",
     )
     arguments = parser.parse_args(words)
-    arguments.rate = arguments.rate or {"score": 3_000, "learn": 1_000}[arguments.stage]
+    arguments.kills = arguments.kills or _KILLS[arguments.stage]
+    arguments.rate = arguments.rate or _RATES[arguments.stage]
     return arguments
 
 
@@ -52,8 +62,7 @@ def run(arguments: argparse.Namespace) -> int:
     def tell(what: str) -> None:
         print(f"{time.monotonic() - began:6.1f} s  {what}", flush=True)
 
-    play = chaos_score.play if arguments.stage == "score" else chaos_learn.play
-    right, result = play(arguments, tell)
+    right, result = _PLAYS[arguments.stage](arguments, tell)
     result["seconds"] = round(time.monotonic() - began)
     print(json.dumps(result, indent=2))
     if arguments.json:

@@ -107,14 +107,15 @@ def play(arguments: argparse.Namespace, tell: Callable[[str], None]) -> tuple[bo
 
 def _duties() -> list[Duty]:
     """Return what is struck in turn: the join each second time, and between these what reads the samples."""
-    joins = Duty("join", _owns("penstock-join"), _joins)
+    joins = Duty("join", owns("penstock-join"), _joins)
     learners = [
-        Duty(f"learn-{lineage}", _owns(f"penstock-learn-{lineage}"), _learns(lineage)) for lineage in ("online", "mini")
+        Duty(f"learn-{lineage}", owns(f"penstock-learn-{lineage}"), _learns(lineage)) for lineage in ("online", "mini")
     ]
     return [duty for learner in learners for duty in (joins, learner)]
 
 
-def _owns(group: str) -> Callable[[Worker], bool]:
+def owns(group: str) -> Callable[[Worker], bool]:
+    """Return what tells whether a worker runs a task of `group`."""
     return lambda worker: any(task.startswith(f"{group}.") for task in worker.tasks())
 
 
@@ -146,14 +147,15 @@ _read_entity: Final = msgspec.json.Decoder(_Entity)
 def _drain(cluster: Kafka, tell: Callable[[str], None]) -> None:
     """Wait until everything is committed, stage by stage, but not for ever: what is missing then counts as lost."""
     try:
-        _until_committed(cluster, "penstock-score", _TOPICS.features)
+        until_committed(cluster, "penstock-score", _TOPICS.features)
         for group, topics in _GROUPS.items():
             for topic in topics:
-                _until_committed(cluster, group, topic)
+                until_committed(cluster, group, topic)
     except TimeoutError as late:
         tell(str(late))
 
 
-def _until_committed(cluster: Kafka, group: str, topic: str) -> None:
+def until_committed(cluster: Kafka, group: str, topic: str) -> None:
+    """Wait until a group has read what is in a topic now; raise TimeoutError when that takes too long."""
     last = cluster.last_offsets(topic)
     until(lambda: cluster.committed(group, topic).items() >= last.items(), f"{group} to read {topic}", DRAIN_S, 0.5)

@@ -52,7 +52,7 @@ def play(arguments: argparse.Namespace, tell: Callable[[str], None]) -> tuple[bo
         cluster = Kafka(server.bootstrap)
         tell("Apache Kafka runs; deploying a model")
         penstock = stack.enter_context(deployed(folder, server, synthetic.CONFIG, arguments.seed))
-        with watch(server.bootstrap, {_PREDICTIONS: _shown}, synthetic.PARTITIONS) as recoveries:
+        with watch(server.bootstrap, {_PREDICTIONS: shown}, synthetic.PARTITIONS) as recoveries:
             rng = random.Random(arguments.seed)
             scene = Scene(server, penstock, recoveries, rng, tell, [_SCORE], roles=["score", "learn"])
             scene.start()
@@ -77,12 +77,14 @@ def play(arguments: argparse.Namespace, tell: Callable[[str], None]) -> tuple[bo
 
 
 @contextlib.contextmanager
-def deployed(folder: Path, server: KafkaServer, config: str, seed: int, **settings: object) -> Iterator[Penstock]:
-    """Give a deployment of the synthetic stream, with a champion."""
+def deployed(
+    folder: Path, server: KafkaServer, config: str, seed: int, baseline_data: Path | None = None, **settings: object
+) -> Iterator[Penstock]:
+    """Give a deployment of the synthetic stream, with a champion, which has a baseline if there is data for one."""
     settings = {"kafka_session_timeout_ms": int(SESSION_TIMEOUT_S * 1000)} | settings
     with Penstock(folder, server.bootstrap, config, **settings) as penstock:
         penstock.run("topics", "apply")
-        penstock.deploy(synthetic.STREAM, synthetic.save(synthetic.train(seed), folder / "model.ubj"))
+        penstock.deploy(synthetic.STREAM, synthetic.save(synthetic.train(seed), folder / "model.ubj"), baseline_data)
         yield penstock
 
 
@@ -100,7 +102,8 @@ def producing(module: str, *words: str) -> Iterator[None]:
         process.wait()
 
 
-def _shown(row: Row) -> tuple[int, int]:
+def shown(row: Row) -> tuple[int, int]:
+    """Read off a prediction which partition it is of, and when it was made."""
     return row.partition, _read_prediction.decode(row.value or b"").scored_time_ms
 
 

@@ -1,4 +1,4 @@
-"""What can happen to a stream's workers and its broker, and the two workers it happens to."""
+"""What can happen to a stream's workers and its broker, and the workers it happens to."""
 
 import random
 import signal
@@ -34,7 +34,7 @@ class Duty:
 
 
 class Scene:
-    """A broker, two workers, and what is done to them, by a random generator of one's own.
+    """A broker, workers, and what is done to them, by a random generator of one's own.
 
     The faults strike owners of the `duties` in turn, and wait until the owner has worked since its last start. A worker
     that ends by itself, or not with exit code 0 when told to end, raises RuntimeError with the end of its log.
@@ -62,11 +62,17 @@ class Scene:
         self.struck: Counter[str] = Counter()
 
     def start(self) -> None:
-        """Start both workers and wait until they are ready."""
+        """Start two workers and wait until they are ready."""
         for name in ("worker-a", "worker-b"):
             self._start(name)
         for worker in self._workers.values():
             worker.wait_until_ready()
+
+    def add(self, name: str) -> None:
+        """Start one more worker and wait until it is ready."""
+        self._tell(f"start {name}")
+        self._start(name)
+        self._workers[name].wait_until_ready()
 
     def play(self, kills: int, others: Sequence[Callable[[], None]], longest_pause_s: float = 6.0) -> None:
         """Kill `kills` times, each after a pause, with the `others` spread evenly in between.
@@ -120,7 +126,7 @@ class Scene:
         self._server.start()
 
     def stop(self) -> None:
-        """Ask both workers to end."""
+        """Ask all workers to end."""
         for worker in self._workers.values():
             _require_clean_end(worker)
 

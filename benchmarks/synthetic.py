@@ -58,6 +58,12 @@ def save(booster: xgboost.Booster, path: Path) -> Path:
     return path
 
 
+def save_rows(values: NDArray[np.float64], path: Path) -> Path:
+    """Write rows of feature values as CSV, which is what `penstock models register --baseline-data` takes."""
+    np.savetxt(path, values, fmt="%.4f", delimiter=",", header=",".join(FEATURES), comments="")
+    return path
+
+
 def event_id(number: int) -> str:
     """Return the id of the event in row `number`."""
     return f"e{number:08d}"

@@ -82,9 +82,12 @@ class Penstock:
         self._processes.append(process)
         return Worker(name, process, port, log)
 
-    def deploy(self, stream: str, model_file: Path) -> str:
-        """Register the model, make it the stream's champion, and return its id."""
-        model_id: str = self.run("models", "register", "--stream", stream, "--file", str(model_file))["model_id"]
+    def deploy(self, stream: str, model_file: Path, baseline_data: Path | None = None) -> str:
+        """Register the model, with a baseline if there is data for one, make it the champion, and return its id."""
+        words = ["--baseline-data", str(baseline_data)] if baseline_data else []
+        model_id: str = self.run("models", "register", "--stream", stream, "--file", str(model_file), *words)[
+            "model_id"
+        ]
         control = self.worker("control", "learn")
         try:
             control.wait_until_ready()
