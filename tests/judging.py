@@ -57,7 +57,7 @@ def partial_of(events: NDArray[np.float64] | int, minute: float = 0, **changes: 
     rest = zip(counts.missing.tolist(), counts.sums.tolist(), counts.outside.tolist(), strict=True)
     columns = []
     for column, (missing, sums, (below, above)) in enumerate(rest):
-        cells, counted = counts.sparse(column)
+        cells, counted = counts.sparse()[column]
         columns.append(
             ColumnCounts(missing=missing, cells=cells, counts=counted, sums=tuple(sums), below=below, above=above)
         )

@@ -14,7 +14,7 @@ Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
-_LEVELS = 256  # between two neighbouring levels lies less than 1/256 of the values
+_LEVELS = 224  # between two neighbouring levels lies 1/224 of the values, a little less than _HEAVY
 _HEAVY = 0.0045  # a cell with a larger share is cut right behind its left edge: see `_numeric_edges`
 _WIDE = 0.0002  # the largest width of a cell, in deviations, times its share of the values
 _TAIL = 512  # the tails go on from here, halved again and again
@@ -126,7 +126,7 @@ def _numeric_cells(known: Floats, bins: int) -> tuple[Floats, Ints, tuple[str, .
 
 
 def _numeric_edges(known: Floats, inner: Floats) -> Floats:
-    """Return where to cut: at 257 quantiles, in the tails at 1/512, 1/1024 … of the values, at the bins' edges.
+    """Return where to cut: at 225 quantiles, in the tails at 1/512, 1/1024 … of the values, at the bins' edges.
 
     KS from cells is wrong by at most the largest share of the reference that lies in one cell, unless all of it is
     one value. So a cell heavier than 0.0045 is cut behind its left edge, where a value that repeats stands alone.

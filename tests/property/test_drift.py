@@ -118,7 +118,7 @@ def test_sparse_counts_put_together_again_are_the_same(seed: int, n: int) -> Non
     whole, again = Counter(baseline).count(_rows(rng, n, np.float32)), Counts.empty(baseline)
     again.n = whole.n
     for place in range(len(NAMES)):
-        cells, counts = whole.sparse(place)
+        cells, counts = whole.sparse()[place]
         assert list(cells) == sorted(cells)
         assert all(counts)
         again.add_column(

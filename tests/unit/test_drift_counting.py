@@ -64,7 +64,7 @@ def test_integers_and_half_precision_are_counted_as_doubles() -> None:
     baseline = make_baseline(values[:, None], ["a"])
     for dtype in (np.int8, np.uint64, np.float16):
         counts = Counter(baseline).count(values[:, None].astype(dtype))
-        assert counts.sparse(0)[1] == (10, 10, 10, 10)
+        assert counts.sparse()[0][1] == (10, 10, 10, 10)
 
 
 def test_infinite_values_are_counted_and_leave_sums_finite() -> None:
