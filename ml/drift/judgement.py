@@ -38,6 +38,7 @@ class Rules:
     min_psi: float = 0.1
     min_distance: float = 0.1
     min_unseen_share: float = 0.01
+    min_missing_change: float = 0.05
     drifted_share: float = 0.3
     only_counted: frozenset[str] = frozenset()
     empty_bins: EmptyBins = "floor"
@@ -88,7 +89,8 @@ def judge(baseline: Baseline, counts: Counts, rules: Rules) -> Judgement:
     """Judge what was counted in one window. Raises CountsInvalid when `counts` are of another baseline's cells.
 
     A column has drifted when the least p-value of its tests, corrected for all tests of judged columns (Bonferroni),
-    is below the threshold, and PSI, scaled distance or share of unseen values is as large as the rules ask. Then PSI
+    is below the threshold, and PSI, scaled distance, share of unseen values or change of the share of missing ones is
+    as large as the rules ask. Then PSI
     tells how badly: below 0.1 low, up to 0.25 medium, above high. A window is critical when enough judged features have
     drifted (two at least, unless there are only two), or a prediction's PSI is high.
 
@@ -176,7 +178,7 @@ def _effects(numbers: dict[str, float | None], missing_before: float, rules: Rul
     if numbers["unseen_share"] is not None and unseen >= rules.min_unseen_share:
         found.append(f"{unseen:.1%} of values never seen before")
     missing = numbers["missing_share"] or 0.0
-    if found and abs(missing - missing_before) >= 0.01:
+    if abs(missing - missing_before) >= (min(0.01, rules.min_missing_change) if found else rules.min_missing_change):
         found.append(f"{missing:.1%} missing (was {missing_before:.1%})")
     return found
 

@@ -24,7 +24,8 @@ class Layout:
         cells = [len(column.counts) for column in columns]
         width = max((len(column.bin_names) for column in columns), default=0)
         self.starts: Ints = np.concatenate([[0], np.cumsum(cells, dtype=np.int64)])
-        self.edges: Floats = np.zeros((len(columns), max(cells, default=1) - 1))
+        # One edge at least: where no column has a value, there is still something to compare.
+        self.edges: Floats = np.zeros((len(columns), max(2, *cells) - 1))
         self.real: NDArray[np.bool_] = np.zeros((len(columns), width + 1), dtype=np.bool_)
         self.other = self.real.copy()
         for row, column in enumerate(columns):

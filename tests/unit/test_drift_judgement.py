@@ -132,6 +132,28 @@ def test_missing_values_that_appear_have_drifted() -> None:
     assert found.wasserstein_scaled < 0.1  # they are no part of it
 
 
+def test_more_missing_values_have_drifted_though_psi_is_small() -> None:
+    rng = np.random.default_rng(3)
+    before, now = (np.where(rng.random(10_000) < share, np.nan, rng.standard_normal(10_000)) for share in (0.05, 0.12))
+    found = _one(before, now)
+    assert found.psi is not None
+    assert found.psi < 0.1
+    assert (found.severity, found.reason[-28:]) == (
+        "low",
+        f"{np.isnan(now).mean():.1%} missing (was {np.isnan(before).mean():.1%})"[-28:],
+    )
+    assert _one(before, now, min_missing_change=0.1).severity == "none"
+
+
+def test_a_baseline_without_any_value_says_so() -> None:
+    nothing = np.full((200, 1), np.nan)
+    baseline = make_baseline(nothing, ["a"])
+    quiet, moved = _judged(baseline, nothing), _judged(baseline, np.ones((200, 1)))
+    assert [one.features[0].severity for one in (quiet, moved)] == ["none", "high"]
+    assert quiet.features[0].reason.startswith("no values in the baseline")
+    assert moved.features[0].ks is None
+
+
 def test_a_window_with_nothing_but_missing_values_says_so() -> None:
     found = _one(np.random.default_rng(9).random(4000), np.full(300, np.nan))
     assert found.severity == "high"
