@@ -91,22 +91,24 @@ def baseline_opener(store: ArtifactStore) -> OpenBaseline:
 
 def baseline_finder(
     models: LogView[ModelVersion], caught_up: Callable[[], Awaitable[None]], open_baseline: OpenBaseline
-) -> Callable[[str], Awaitable[Baseline]]:
+) -> Callable[[str], Awaitable[tuple[Baseline, frozenset[str]]]]:
     """Return what opens a baseline by its SHA-256 alone: its size stands in the record of the version that names it.
 
-    `caught_up` waits until `models` holds all that is in its log. Raises what `open_baseline` does, and
-    BaselineUnusable when no record names it.
+    With it come the ids of all versions whose own it is, or was: it knows what they predicted. `caught_up` waits
+    until `models` holds all that is in its log. Raises what `open_baseline` does, and BaselineUnusable when no record
+    names it.
     """
 
-    def size_of(sha256: str) -> int | None:
-        return next((version.baseline_bytes for version in reversed(models.events) if version.baseline == sha256), None)
+    def naming(sha256: str) -> list[ModelVersion]:
+        return [version for version in models.events if version.baseline == sha256]
 
-    async def find(sha256: str) -> Baseline:
-        if (size_bytes := size_of(sha256)) is None:
+    async def find(sha256: str) -> tuple[Baseline, frozenset[str]]:
+        if not (versions := naming(sha256)):
             await caught_up()
-            size_bytes = size_of(sha256)
-        if size_bytes is None:
+            versions = naming(sha256)
+        if not versions:
             raise BaselineUnusable(f"no record in {models.topic} names the baseline {sha256}")
-        return await open_baseline(sha256, size_bytes)
+        baseline = await open_baseline(sha256, versions[-1].baseline_bytes)
+        return baseline, frozenset(version.model_id for version in versions)
 
     return find

@@ -4,6 +4,7 @@ Counts add up, so a partial may be cut anywhere. It is written with the commit o
 is forgotten with them: `<s>.histograms` tells of exactly the events whose predictions are committed.
 """
 
+import asyncio
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -24,10 +25,15 @@ from stream.metrics import Metrics
 from topics.specs import StreamTopics
 
 HELD_ROWS = 4096  # at most so many wait to be counted, which then takes about a millisecond
+PARTIALS_AT_ONCE = 8  # then the loop has its turn
 
 
 class Counting:
     """What one task counts between two commits. About 0.45 µs per event of 10 features in partials of a thousand.
+
+    Each partial costs about 0.1 ms (0.4 ms of 100 features), however few its events are: where windows of event time
+    are so short that each has an event or two, that is what every event costs. What is closed waits for the commit as
+    it is written: some hundred bytes to some thousand.
 
     A partial holds at most `drift.window_events` events, all scored by one model and measured against one baseline,
     in the order of their offsets. Where windows are spans of event time, it is of one span, and what lies between its
@@ -48,29 +54,36 @@ class Counting:
     def forget(self) -> None:
         """Forget what was counted and not saved: those events come again."""
         self._open: _Partial | None = None
-        self._closed: list[_Partial] = []
+        self._closed: list[tuple[int, bytes]] = []  # how many events, and the partial as it is written
 
-    def take(self, taken: Intake, scores: Scores, served: Served) -> None:
-        """Count the events that `served` gave `scores`, of shape (n,) or (n, classes), if it has a baseline."""
+    async def take(self, taken: Intake, scores: Scores, served: Served) -> None:
+        """Count the events that `served` gave `scores`, of shape (n,) or (n, classes), if it has a baseline.
+
+        Of many partials only some are made at a time: then the loop has its turn.
+        """
         if served.yardstick is None or not taken.events:
             return
         times_ms = np.array([event.event_time_ms for event in taken.events], dtype=np.int64)
         rows = _Rows(taken.matrix, prediction_values(scores), times_ms, taken.records)
+        closed = len(self._closed)
         for piece, span in rows.by_span(self._span_ms):
-            while len(piece.records):
+            start = 0
+            while start < len(piece.records):
                 partial = self._partial(served.yardstick, served.version.model_id, span)
-                room = self._limit - partial.n
-                partial.add(piece if room >= len(piece.records) else piece.cut(0, room))
-                piece = piece.cut(room, len(piece.records))
+                stop = start + self._limit - partial.n
+                partial.add(piece.cut(start, stop))
+                start = stop
+                if len(self._closed) >= closed + PARTIALS_AT_ONCE:
+                    closed = len(self._closed)
+                    await asyncio.sleep(0)
 
     def save(self, outbox: Outbox) -> None:
         """Put what was counted since the last call into `outbox`."""
         key = self._spec.name.encode()
         self._close()
-        for partial in self._closed:
-            event = partial.event(self._spec.name, self._partition)
-            outbox.add(self._topic, 0, key, encode(event))
-            self._metrics.count(m.DRIFT_EVENTS_COUNTED, event.n, self._spec.name)
+        if self._closed:
+            outbox.extend(self._topic, 0, [(key, value) for _, value in self._closed])
+            self._metrics.count(m.DRIFT_EVENTS_COUNTED, sum(n for n, _ in self._closed), self._spec.name)
         self._closed = []
 
     def _partial(self, yardstick: Yardstick, model_id: str, span: int) -> "_Partial":
@@ -83,8 +96,8 @@ class Counting:
 
     def _close(self) -> None:
         if self._open is not None:
-            self._open.count()
-            self._closed.append(self._open)
+            event = self._open.event(self._spec.name, self._partition)
+            self._closed.append((event.n, encode(event)))
             self._open = None
 
 
@@ -129,7 +142,7 @@ class _Partial:
         self.kind = (yardstick.sha256, model_id, span)
         self.n = 0
         self._counter = yardstick.counter
-        self._counts = Counts.empty(yardstick.baseline)
+        self._counts: Counts | None = None
         self._held: list[_Rows] = []
         self._held_rows = 0
         self._times_ms: list[int] = []
@@ -150,11 +163,16 @@ class _Partial:
         if self._held:
             predictions = zip(*(rows.predictions for rows in self._held), strict=True)
             matrix = np.concatenate([rows.matrix for rows in self._held])
-            self._counts += self._counter.count(matrix, [np.concatenate(column) for column in predictions])
+            counts = self._counter.count(matrix, [np.concatenate(column) for column in predictions])
+            if self._counts is not None:
+                counts += self._counts
+            self._counts = counts
             self._held, self._held_rows = [], 0
 
     def event(self, stream: str, partition: int) -> PartialHistogram:
-        """Return the partial as it is written; everything is counted by then."""
+        """Return the partial as it is written; there are some rows in it."""
+        self.count()
+        assert self._counts is not None
         sha256, model_id, _ = self.kind
         return PartialHistogram(
             stream=stream,

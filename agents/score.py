@@ -70,7 +70,7 @@ class Score(Stage):
             taken, scores = drop_unscored(taken, scores)
             refused = taken.refused
             self._write(batch, taken, served, scores, outbox)
-            self._counting.take(taken, scores, served)
+            await self._counting.take(taken, scores, served)
         self._refuse(batch, refused, outbox)
 
     async def save(self, outbox: Outbox) -> None:

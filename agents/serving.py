@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from aiokafka.errors import KafkaError
 
-from agents.baselines import Ancestry, OpenBaseline, Yardstick, require_columns
+from agents.baselines import Ancestry, BaselineUnusable, OpenBaseline, Yardstick, require_columns
 from agents.shadows import Shadow
 from agents.shelf import ModelShelf
 from ml.drift.counting import Counter
@@ -48,9 +48,9 @@ class Served:
 class Serving:
     """Keeps `current` at the newest deployment whose champion can be loaded; the previous one stays until then.
 
-    A shadow that cannot be loaded is left out until it can, and so is the champion's baseline. Where nothing is scored,
-    `loads` is false: models only get their room reserved on the shelf, so that control refuses what would not fit a
-    worker that scores.
+    A shadow that cannot be loaded is left out until it can, and so is the champion's baseline; one that was read, and
+    is not for this stream, is not tried again. Where nothing is scored, `loads` is false: models only get their room
+    reserved on the shelf, so that control refuses what would not fit a worker that scores.
     """
 
     def __init__(
@@ -82,7 +82,8 @@ class Serving:
         self._loaded = asyncio.Event()
         self._alerted: set[tuple[str, str]] = set()
         deployments.listen(self._news.set)
-        self._looked_up = ("", "")
+        self._looked_up = ("", "")  # a champion, and the SHA-256 of the baseline that counts for it
+        self._given_up = ("", "")  # the same, of a baseline that will never be of use
         models.listen(self._hear_of_baselines)
 
     async def ready(self) -> Served:
@@ -115,8 +116,9 @@ class Serving:
                 await self._report(self._champion_unusable(deployment, error), error)
             else:
                 self._swap(served)
-                measured = served.yardstick is not None or self._ancestry.baseline_of(deployment.champion) is None
-                return served.is_complete and measured and deployment is self._deployments.events[-1]
+                return (
+                    served.is_complete and self._has_its_baseline(served) and deployment is self._deployments.events[-1]
+                )
         return not self._deployments.events
 
     async def _reserve(self) -> bool:
@@ -155,11 +157,17 @@ class Serving:
         version = await self._find(model_id)
         return Shadow(await self._shelf.get(self.spec, version, beside), version)
 
+    def _has_its_baseline(self, served: Served) -> bool:
+        """Tell whether it has one, or nothing would come of trying again."""
+        if served.yardstick is not None or self._looked_up == self._given_up:
+            return True
+        return self._ancestry.baseline_of(served.version.model_id) is None
+
     async def _load_yardstick(self, champion: ModelVersion) -> Yardstick | None:
         """Return what counts against the champion's baseline, made once; None without one that can be used."""
         source = self._ancestry.baseline_of(champion.model_id)
         self._looked_up = (champion.model_id, source.baseline if source is not None else "")
-        if source is None:
+        if source is None or self._looked_up == self._given_up:
             return None
         known = self.current.yardstick if self.current is not None else None
         if known is not None and known.sha256 == source.baseline:
@@ -173,7 +181,9 @@ class Serving:
             error: Exception = PenstockError(f"the model store did not give it within {BASELINE_S:g} s")
         except Exception as raised:  # noqa: BLE001  # whatever is wrong with a baseline, scoring goes on
             error = raised if isinstance(raised, PenstockError) else PenstockError(f"{type(raised).__name__}: {raised}")
-        await self._tell(self._baseline_unusable(champion, source, error), error)
+        told = await self._tell(self._baseline_unusable(champion, source, error), error)
+        if told and isinstance(error, BaselineUnusable):
+            self._given_up = (champion.model_id, source.baseline)
         return None
 
     def _hear_of_baselines(self) -> None:
@@ -197,6 +207,7 @@ class Serving:
             return
         self.current = served
         self._loaded.set()
+        self._metrics.set(m.DRIFT_MEASURED, float(served.yardstick is not None), self.spec.name)
         self._shelf.route(served.version, [shadow.version for shadow in served.shadows])
         measured = f"drift is measured by baseline {served.yardstick.sha256[:8]}" if served.yardstick else "no baseline"
         model_id, revision = served.version.model_id, served.deployment.revision
@@ -241,7 +252,8 @@ class Serving:
             subject=champion.model_id,
             message=f"the baseline{whose} for champion {champion.model_id} cannot be used: {error}; "
             "events are scored, and nobody watches their drift",
-            recommendation=f"Restore the artifact, or run `penstock drift baseline {champion.model_id}`.",
+            recommendation="Restore the artifact, or make another: "
+            f"`penstock drift baseline {champion.model_id} --stream {self.spec.name} --data FILE` (or --events N).",
             raised_time_ms=self._clock_ms(),
         )
 
@@ -249,10 +261,11 @@ class Serving:
         self._metrics.count(m.MODEL_LOAD_FAILURES, 1, self.spec.name)
         await self._tell(alert, error)
 
-    async def _tell(self, alert: Alert, error: Exception) -> None:
+    async def _tell(self, alert: Alert, error: Exception) -> bool:
+        """Raise the alert, once for each error; return whether it is out."""
         key = (alert.id, str(error))
         if key in self._alerted:
-            return
+            return True
         log.log(
             logging.ERROR if alert.severity == "critical" else logging.WARNING, "%s: %s", alert.stream, alert.message
         )
@@ -260,8 +273,9 @@ class Serving:
             await self._raise_alert(alert)
         except KafkaError as refused:
             log.warning("the alert will be raised again: %s", refused)
-        else:
-            self._alerted.add(key)
+            return False
+        self._alerted.add(key)
+        return True
 
 
 def find_version(models: LogView[ModelVersion], model_id: str) -> ModelVersion | None:

@@ -99,33 +99,38 @@ class Views(Stage):
 
     async def _recall_alerts(self) -> None:
         oldest_ms = self._clock_ms() - KEPT_MS
-        pieces: list[Sequence[Record]] = []
+        pieces: list[list[tuple[Alert, int]]] = []
+        kept: set[str] = set()
         async with aclosing(self._read_back(self._alerts_log, self._next[self._alerts_log])) as back:
             async for records in back:
-                pieces.append(records)
-                if records[0].timestamp < oldest_ms or sum(map(len, pieces)) >= MOST_ALERTS:
+                pieces.append(self._drift_alerts(records))
+                kept.update(alert.id for alert, _ in pieces[-1])
+                if records[0].timestamp < oldest_ms or len(kept) >= MOST_ALERTS:
                     break
-        for records in reversed(pieces):
-            self._take_alerts(records)
+        for alerts in reversed(pieces):
+            self._take_alerts(alerts)
 
     async def process(self, batch: Batch, outbox: Outbox) -> None:
         """Take note of reports and alerts; what is neither is logged and passed over. Waits for nothing."""
         if self._views is None:
             return
         if batch.source == self._alerts_log:
-            self._take_alerts(batch.records)
+            self._take_alerts(self._drift_alerts(batch.records))
         elif (report := _newest(DriftReport, batch.records, batch.source)) is not None:
             self._report, self._new_report = report, True
         self._next[batch.source] = batch.next_offset
         self._news.set()
 
-    def _take_alerts(self, records: Sequence[Record]) -> None:
-        for record in records:
-            alert = _decoded(Alert, record, self._alerts_log)
-            if alert is not None and alert.kind == "drift":
-                self._alerts.pop(alert.id, None)  # one that is told again is the newest
-                self._alerts[alert.id] = (alert, record.timestamp)
-                self._new_alerts.add(alert.id)
+    def _drift_alerts(self, records: Sequence[Record]) -> list[tuple[Alert, int]]:
+        """Return the alerts of drift, each with the time of its record."""
+        found = [(_decoded(Alert, record, self._alerts_log), record.timestamp) for record in records]
+        return [(alert, time_ms) for alert, time_ms in found if alert is not None and alert.kind == "drift"]
+
+    def _take_alerts(self, alerts: Sequence[tuple[Alert, int]]) -> None:
+        for alert, time_ms in alerts:
+            self._alerts.pop(alert.id, None)  # one that is told again is the newest
+            self._alerts[alert.id] = (alert, time_ms)
+            self._new_alerts.add(alert.id)
         while len(self._alerts) > MOST_ALERTS:
             self._new_alerts.discard(self._forget_oldest())
 

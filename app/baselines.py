@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from agents.baselines import prediction_columns
 from agents.counting import prediction_values
 from agents.shadows import finite_rows
-from app.models import log_reader, record
+from app.models import log_reader, read_registry, record
 from app.partitions import partition_count
 from ml.drift.baseline import make_baseline
 from ml.errors import ModelError
@@ -66,10 +66,15 @@ def with_baseline(version: ModelVersion, store: ArtifactStore, baseline: bytes) 
 
 
 async def record_baseline(
-    connection: KafkaConnection, store: ArtifactStore, version: ModelVersion, baseline: bytes
+    connection: KafkaConnection, store: ArtifactStore, spec: StreamSpec, model_id: str, baseline: bytes
 ) -> ModelVersion:
-    """Store a baseline and write the model's record again with it; return that."""
-    version = await asyncio.to_thread(with_baseline, version, store, baseline)
+    """Store a baseline and write the model's newest record again with it; return that.
+
+    The record is read last: a store may take long, and what the model has become meanwhile must stay.
+    """
+    sha256 = await asyncio.to_thread(store.put, baseline)
+    version = (await read_registry(connection, spec)).find(model_id)
+    version = msgspec.structs.replace(version, baseline=sha256, baseline_bytes=len(baseline))
     await record(connection, version)
     return version
 

@@ -7,10 +7,12 @@ from functools import partial
 from math import ceil
 from typing import Final, TextIO
 
-from app.models import log_reader, read_registry, require_topics
+from agents.baselines import baseline_opener, require_columns
+from app.models import RegistryView, log_reader, read_registry, require_topics
+from app.registry import artifact_store
 from app.settings import Settings
 from app.stages import drift_of
-from schemas.errors import InvalidEvent
+from schemas.errors import InvalidEvent, PenstockError
 from schemas.events import ColumnDrift, DriftReport, DriftSeverity, PartialHistogram
 from schemas.streams import StreamSpec
 from schemas.wire import decode
@@ -51,40 +53,68 @@ async def newest_report(connection: KafkaConnection, spec: StreamSpec) -> DriftR
 async def why_none(connection: KafkaConnection, settings: Settings, spec: StreamSpec) -> str:
     """Return a sentence that says why the stream has no report yet, and what to do."""
     registry = await read_registry(connection, spec)
-    stream = spec.name
-    if registry.champion is None:
-        return (
-            f"stream {stream} has no drift report: no model serves, so nothing is scored; "
-            f"`penstock models promote MODEL_ID --stream {stream}`"
-        )
-    version = registry.baseline_of(registry.champion)
-    if version is None:
-        return (
-            f"stream {stream} has no drift report: its champion {registry.champion} has no baseline to compare with; "
-            f"`penstock drift baseline {registry.champion} --stream {stream} --data FILE`, with its training data"
-        )
+    begin = f"stream {spec.name} has no drift report"
+    if reason := await _why_unwatched(settings, registry):
+        return f"{begin}: {reason}"
     window = drift_of(settings, spec).window_events
     assert window is not None  # drift_of leaves nothing open
-    counted = await _counted(connection, spec, version.baseline, window)
+    counted = await _counted(connection, spec, _baseline_now(registry), window)
     if counted == 0:
         return (
-            f"stream {stream} has no drift report: no event has been counted against the baseline of its champion; "
+            f"{begin}: no event has been counted against the baseline of its champion; "
             "is a worker with the role score running, and do events come?"
         )
     if spec.drift.window_minutes:
         return (
-            f"stream {stream} has no drift report: no window of {spec.drift.window_minutes} minutes of event time is "
+            f"{begin}: no window of {spec.drift.window_minutes} minutes of event time is "
             f"complete, with at least {counted:,} events counted; it is judged once later events come"
         )
     if counted < window:
         return (
-            f"stream {stream} has no drift report: a window is {window:,} events, of which {counted:,} have been "
+            f"{begin}: a window is {window:,} events, of which {counted:,} have been "
             f"counted; {window - counted:,} more are needed"
         )
     return (
-        f"stream {stream} has no drift report, although enough events for a window of {window:,} have been counted; "
+        f"{begin}, although enough events for a window of {window:,} have been counted; "
         "is a worker with the role learn running?"
     )
+
+
+async def why_outdated(connection: KafkaConnection, settings: Settings, spec: StreamSpec, report: DriftReport) -> str:
+    """Return a sentence when `report` says nothing of what is scored now; it is empty when the baseline is the same."""
+    registry = await read_registry(connection, spec)
+    begin = f"this report is of model {_printable(report.model_id)}"
+    if reason := await _why_unwatched(settings, registry):
+        return f"{begin}, and drift is not watched now: {reason}"
+    if (now := _baseline_now(registry)) == report.baseline:
+        return ""
+    return (
+        f"{begin}; champion {registry.champion} is measured against another baseline, {now[:12]}, "
+        "and no window of that has been judged yet"
+    )
+
+
+async def _why_unwatched(settings: Settings, registry: RegistryView) -> str:
+    """Return why nothing is counted, and what to do; empty when there is a baseline that can be used."""
+    spec, champion = registry.spec, registry.champion
+    if champion is None:
+        return f"no model serves, so nothing is scored; `penstock models promote MODEL_ID --stream {spec.name}`"
+    remedy = f"`penstock drift baseline {champion} --stream {spec.name} --data FILE`, with its training data"
+    source = registry.baseline_of(champion)
+    if source is None:
+        return f"its champion {champion} has no baseline to compare with; {remedy}"
+    try:
+        baseline = await baseline_opener(artifact_store(settings))(source.baseline, source.baseline_bytes)
+        require_columns(spec, baseline)
+    except PenstockError as error:
+        return f"the baseline of {source.model_id} is no use: {error}; {remedy}"
+    return ""
+
+
+def _baseline_now(registry: RegistryView) -> str:
+    """Return the SHA-256 of the baseline that counts for the champion; empty without one."""
+    source = registry.baseline_of(registry.champion) if registry.champion is not None else None
+    return source.baseline if source is not None else ""
 
 
 async def _counted(connection: KafkaConnection, spec: StreamSpec, baseline: str, enough: int) -> int:

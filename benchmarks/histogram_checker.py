@@ -57,9 +57,10 @@ def add_up(scales: Sequence[Scale], partials: Iterable[PartialHistogram]) -> lis
     missing, sums = [0] * len(scales), np.zeros((len(scales), 4))
     for partial in partials:
         for i, column in enumerate(partial.columns):
-            if i >= len(scales) or max(column.cells, default=0) >= len(cells[i]):
+            places = column.cells or range(len(column.counts))
+            if i >= len(scales) or max(places, default=0) >= len(cells[i]):
                 raise ValueError(f"a partial of partition {partial.partition} has cells that the baseline has not")
-            np.add.at(cells[i], list(column.cells), list(column.counts))
+            np.add.at(cells[i], list(places), list(column.counts))
             missing[i] += column.missing
             sums[i] += column.sums
     return [Counted(*each) for each in zip(cells, missing, sums, strict=True)]

@@ -176,15 +176,16 @@ class Performance(Event, frozen=True, kw_only=True, gc=False):
 
 
 class ColumnCounts(Event, frozen=True, kw_only=True, gc=False, omit_defaults=True):
-    """What was counted of one column: so many of its values in each cell of the baseline, those without any left out.
+    """What was counted of one column: so many of its values in each cell of the baseline.
 
-    `cells` are the cells' positions, ascending; `counts` belong to them. A missing value is in `missing` only.
+    `counts` belong to the cells at the positions `cells`, ascending, and the others are empty; without `cells` they
+    are of all cells in their order. A missing value is in `missing` only.
     `sums` are those of z, z², z³ and z⁴ over the values, where z is the distance from the baseline's mean in its
     deviations (as they are where it has none). `below` and `above` sum how far values lie outside the baseline's range.
     """
 
     missing: int = 0
-    cells: tuple[int, ...]
+    cells: tuple[int, ...] = ()
     counts: tuple[int, ...]
     sums: tuple[float, float, float, float]
     below: float = 0.0
@@ -217,10 +218,11 @@ DriftSeverity = Literal["none", "low", "medium", "high", "critical"]
 class ColumnDrift(Event, frozen=True, kw_only=True, gc=False):
     """How far one column of a window is from its baseline. A figure that cannot be computed is null.
 
-    `judged` is false for a feature that is only counted. `reason` says in a few words why it has drifted, or why it
-    was not judged. `n` counts the values that are not missing. `p_value` is corrected for the number of tests.
-    `psi` and the divergences are in nats, over the baseline's bins; `wasserstein_scaled` is over the baseline's
-    deviation. `reference` and `current` are the shares of the bins, which `bins` names.
+    `judged` is false for a feature that is only counted, and for predictions where the baseline is of another model's.
+    `reason` says in a few words why the column has drifted, or why it was not judged. `n` counts the values that are
+    not missing. `p_value` is corrected for the number of tests. `psi` and the divergences are in nats, over the
+    baseline's bins; `wasserstein_scaled` is over the baseline's deviation. `reference` and `current` are the shares of
+    the bins, which `bins` names.
     """
 
     name: str

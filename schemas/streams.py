@@ -85,13 +85,21 @@ class DriftSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     """How features and predictions are compared with the baseline of the model that serves.
 
     A column has drifted when the difference is significant and large: its corrected p-value is below `threshold`, and
-    its PSI, its scaled Wasserstein distance or its share of unseen values is at least what is set here.
+    its PSI, scaled Wasserstein distance, share of unseen values or change of the share of missing ones is at least what
+    is set here.
     """
 
-    window_events: Annotated[Count | None, "A window is so many scored events in a row; else `drift_window_size`."] = (
-        None
-    )
-    window_minutes: Annotated[Minutes, "When not 0, a window is a span of event time instead."] = 0
+    window_events: Annotated[
+        Count | None,
+        "A window has at least so many scored events, and fewer than twice as many; else `drift_window_size`.",
+    ] = None
+    window_minutes: Annotated[
+        Minutes,
+        "When not 0, a window is a span of event time instead. Scoring needs 0.1 ms for each in 10 features.",
+    ] = 0
+    lateness_minutes: Annotated[
+        Minutes, "By so much event time all partitions must have passed the end of a span before it is judged."
+    ] = 60
     sliding: Annotated[
         bool, "Whether the newest window is judged again and again, instead of each window once when it is complete."
     ] = False
@@ -104,6 +112,7 @@ class DriftSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         0.1
     )
     min_unseen_share: Annotated[Share, "The least share of values that the baseline has never seen that does."] = 0.01
+    min_missing_change: Annotated[Share, "The least change of the share of missing values that does."] = 0.05
     drifted_share: Annotated[Share, "From this share of drifted features on, training anew is asked for."] = 0.3
     only_counted: Annotated[tuple[str, ...], "Features that are counted and never judged: calendar ones, say."] = ()
     bins: Annotated[Annotated[int, msgspec.Meta(ge=2, le=100)], "Quantile bins of a baseline made from now on."] = 10

@@ -22,9 +22,9 @@ from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
-from schemas.errors import RetryableError, SettingsError
+from schemas.errors import InvalidEvent, RetryableError, SettingsError
 from schemas.events import Alert, ColumnDrift, DriftReport
-from schemas.wire import encode
+from schemas.wire import decode, encode
 
 TIMEOUT_S: Final = 2.0
 FIGURES: Final = (
@@ -87,8 +87,11 @@ class RedisViews:
             whole = await pipe.get(key) != before.encode()
             if not whole and before == after:
                 return
+            found = view(whole)
+            before_it = await pipe.get(f"drift:stats:{stream}") if found.report is not None else None
             pipe.multi()  # type: ignore[no-untyped-call]
-            _write(pipe, stream, view(whole))
+            _remove_columns(pipe, stream, before_it)
+            _write(pipe, stream, found)
             pipe.set(key, after)
             await pipe.execute()
 
@@ -129,14 +132,28 @@ class RedisViews:
         return words
 
 
+def _remove_columns(pipe: Any, stream: str, report: Any) -> None:
+    """Remove the hashes of the report that was shown until now: the next one may be of other features."""
+    try:
+        shown = decode(DriftReport, report)
+    except InvalidEvent:  # there was none, or somebody else wrote there
+        return
+    pipe.delete(*_column_keys(stream, shown))
+
+
+def _column_keys(stream: str, report: DriftReport) -> list[str]:
+    """Return the key of each of the report's columns, features first."""
+    kinds = (("feature", report.features), ("prediction", report.predictions))
+    return [f"drift:stats:{stream}:{kind}:{column.name}" for kind, columns in kinds for column in columns]
+
+
 def _write(pipe: Any, stream: str, view: DriftView) -> None:
     if view.report is not None:
         pipe.set(f"drift:stats:{stream}", encode(view.report))
-        for kind, columns in (("feature", view.report.features), ("prediction", view.report.predictions)):
-            for column in columns:
-                key = f"drift:stats:{stream}:{kind}:{column.name}"
-                pipe.delete(key)
-                pipe.hset(key, mapping=_figures(view.report, column))
+        columns = [*view.report.features, *view.report.predictions]
+        for key, column in zip(_column_keys(stream, view.report), columns, strict=True):
+            pipe.delete(key)
+            pipe.hset(key, mapping=_figures(view.report, column))
     for alert, left_ms in view.alerts:
         pipe.set(f"drift:alert:{stream}:{alert.id}", encode(alert), px=left_ms)
 

@@ -153,6 +153,14 @@ SAMPLES_MISSED = Metric(
     "Samples that no window counts, by reason: late, no_room, unknown_event (of a revision) or unusable.",
     ("stream", "reason"),
 )
+DRIFT_MEASURED = Metric(
+    "ml_drift_measured",
+    "gauge",
+    "1",
+    "1 when the events that this worker scores are counted against the champion's baseline, 0 when it has none that "
+    "can be used: then the other figures of drift are of an earlier model.",
+    ("stream",),
+)
 DRIFT_EVENTS_COUNTED = Metric(
     "ml_drift_events_counted_total",
     "counter",
@@ -181,7 +189,8 @@ FEATURE_DRIFT = Metric(
     "gauge",
     "see type",
     "How far a feature of the newest judged window is from the baseline, by type (psi, ks, p_value, ...); NaN when "
-    "it cannot be computed.",
+    "it cannot be computed. Like all gauges of drift, it is not there between a retry or restart of the judge's "
+    "task and the next window.",
     ("stream", "feature", "type"),
 )
 PREDICTION_DRIFT = Metric(
@@ -253,6 +262,7 @@ METRICS: tuple[Metric, ...] = (
     PERFORMANCE,
     SAMPLES_EVALUATED,
     SAMPLES_MISSED,
+    DRIFT_MEASURED,
     DRIFT_EVENTS_COUNTED,
     DRIFT_WINDOWS,
     DRIFT_PARTIALS_MISSED,

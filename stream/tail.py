@@ -6,11 +6,13 @@ from typing import Final
 
 from aiokafka import AIOKafkaConsumer
 
+from schemas.errors import RetryableError
 from stream.batches import Record, TopicPartition
 from stream.delivery import quietly
 
 FIRST_RECORDS: Final = 16
 MOST_RECORDS: Final = 4_096
+STALLED_S: Final = 30.0
 
 
 async def read_back(
@@ -20,7 +22,8 @@ async def read_back(
 
     The records of a piece are in order. At the end there may be only commit markers, and no records: so each piece
     reaches four times as far back as the one before it. `open_consumer` makes a consumer without a group that reads
-    what is committed. To be closed by the reader, who may stop anywhere.
+    what is committed. To be closed by the reader, who may stop anywhere. Raises RetryableError when nothing has come
+    for 30 s.
     """
     consumer = open_consumer()
     starting = asyncio.ensure_future(consumer.start())
@@ -46,7 +49,15 @@ async def _between(consumer: AIOKafkaConsumer, source: TopicPartition, start: in
     found: list[Record] = []
     position = start
     while position < end:
-        fetched = await consumer.getmany(source, timeout_ms=200)
-        found += [record for record in fetched.get(source, []) if record.offset < end]
-        position = await consumer.position(source)
+        before = position
+        try:
+            async with asyncio.timeout(STALLED_S):
+                while position == before:
+                    fetched = await consumer.getmany(source, timeout_ms=200)
+                    found += [record for record in fetched.get(source, []) if record.offset < end]
+                    position = await consumer.position(source)
+        except TimeoutError:
+            raise RetryableError(
+                f"offset {before} of {source.topic} has not come for {STALLED_S:g} s; check that the brokers run"
+            ) from None
     return found

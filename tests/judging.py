@@ -11,7 +11,7 @@ from ml.drift.baseline import Baseline, make_baseline
 from ml.drift.counting import Counter
 from schemas.errors import PenstockError
 from schemas.events import Alert, ColumnCounts, DriftReport, PartialHistogram, RetrainRequest
-from schemas.streams import DriftSpec, JoinSpec, StreamSpec
+from schemas.streams import DriftSpec, StreamSpec
 from schemas.wire import decode, encode
 from stream.batches import Batch, Outbox, TopicPartition
 from stream.metrics import Metrics
@@ -20,7 +20,7 @@ from tests.support import Entry, LogMemory
 SOURCE = TopicPartition("s.histograms", 0)
 MINUTE = 60_000
 DAWN = 1_000_000 * MINUTE
-SPEC = StreamSpec(name="s", features=("a", "b"), join=JoinSpec(lateness_minutes=5))
+SPEC = StreamSpec(name="s", features=("a", "b"), partitions=1)
 OLD, NEW, LOST = "0" * 64, "1" * 64, "f" * 64
 
 
@@ -41,7 +41,7 @@ COUNTERS = {sha256: Counter(baseline) for sha256, baseline in BASELINES.items()}
 
 def drift_of(**changes: Any) -> DriftSpec:
     """Return rules that leave nothing open: windows of a hundred events."""
-    fields: dict[str, Any] = {"window_events": 100, "check_seconds": 60, "threshold": 0.05}
+    fields: dict[str, Any] = {"window_events": 100, "check_seconds": 60, "lateness_minutes": 5, "threshold": 0.05}
     return DriftSpec(**(fields | changes))
 
 
@@ -98,12 +98,12 @@ class Bench:
         self.alerts: list[Alert] = []
         self.requests: list[RetrainRequest] = []
 
-    async def _open_baseline(self, sha256: str) -> Baseline:
+    async def _open_baseline(self, sha256: str) -> tuple[Baseline, frozenset[str]]:
         self.opened.append(sha256)
         found = self.baselines.get(sha256, PenstockError(f"there is no {sha256[:4]}"))
         if isinstance(found, Exception):
             raise found
-        return found
+        return found, frozenset({"m1"})
 
     async def open(self) -> "Bench":
         """Forget what is not committed, as after a crash."""
@@ -113,11 +113,11 @@ class Bench:
         await self.judge.open({SOURCE: self.committed})
         return self
 
-    def write(self, partials: Iterable[PartialHistogram | bytes], timestamp: int = DAWN * 2) -> None:
-        """Append to the log, with a commit marker behind each record."""
-        for partial in partials:
+    def write(self, partials: Iterable[PartialHistogram | bytes], timestamp: int = DAWN * 2, pace_ms: int = 0) -> None:
+        """Append to the log, with a commit marker behind each record; each is so much later than the one before."""
+        for i, partial in enumerate(partials):
             value = partial if isinstance(partial, bytes) else encode(partial)
-            self.entries.append(Entry(2 * len(self.entries), value, b"s", timestamp))
+            self.entries.append(Entry(2 * len(self.entries), value, b"s", timestamp + i * pace_ms))
 
     async def step(self, records: int) -> bool:
         """Process so many more records, if there are any."""

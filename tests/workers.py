@@ -4,8 +4,11 @@ import asyncio
 import gc
 import itertools
 import json
+import os
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -200,6 +203,20 @@ class Running:
         gc.collect()  # what aiokafka left complains now, and not in the middle of something else
         if not self._noticed:
             self._running.result()
+
+
+@contextmanager
+def process(deployment: Deployment) -> Iterator[subprocess.Popen[bytes]]:
+    """A scoring worker in a process of its own."""
+    command = [sys.executable, "-c", "from app.cli import main; main()", "--config", str(deployment.config)]
+    worker = subprocess.Popen(
+        [*command, "worker", "--role", "score"], env=os.environ | deployment.environ, stderr=subprocess.DEVNULL
+    )
+    try:
+        yield worker
+    finally:
+        worker.kill()
+        worker.wait(PATIENCE_S)
 
 
 def _table(stream: str, classes: list[str]) -> str:

@@ -12,19 +12,26 @@ from schemas.streams import StreamSpec
 
 MAX_KEPT: Final = 8
 
-OpenBaseline = Callable[[str], Awaitable[Baseline]]
-"""Opens the baseline with this SHA-256. A PenstockError that cannot pass means that there is none to be had."""
+OpenBaseline = Callable[[str], Awaitable[tuple[Baseline, frozenset[str]]]]
+"""Opens the baseline with this SHA-256, and tells the ids of the models whose own it is.
+
+A PenstockError that cannot pass means that there is none to be had.
+"""
 
 log = logging.getLogger("penstock.judge")
 
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """A baseline by its SHA-256, or the `problem` that keeps it from being used."""
+    """A baseline by its SHA-256, or the `problem` that keeps it from being used.
+
+    `owners` are the ids of the models that it was made for: of others only the features can be held against it.
+    """
 
     sha256: str
     baseline: Baseline | None
     problem: str = ""
+    owners: frozenset[str] = frozenset()
 
 
 class References:
@@ -49,11 +56,11 @@ class References:
 
     async def _opened(self, sha256: str) -> Reference:
         try:
-            baseline = await self._open(sha256)
+            baseline, owners = await self._open(sha256)
             require_columns(self._spec, baseline)
         except (RetryableError, FatalError):
             raise
         except PenstockError as error:
             log.warning("stream %s: the baseline %s cannot be used: %s", self._spec.name, sha256[:12], error)
             return Reference(sha256, None, str(error))
-        return Reference(sha256, baseline)
+        return Reference(sha256, baseline, owners=owners)

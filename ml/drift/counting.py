@@ -58,36 +58,20 @@ class Counts:
         return self.cells[self._starts[column] : self._starts[column + 1]]
 
     def sparse(self) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
-        """Return, for each column, the positions of its cells that are not empty, ascending, and their counts."""
-        places = np.flatnonzero(self.cells)
-        cuts = np.searchsorted(places, self._starts)
-        in_column = (places - np.repeat(self._starts[:-1], np.diff(cuts))).tolist()
-        counted = self.cells[places].tolist()
-        return [(tuple(in_column[a:b]), tuple(counted[a:b])) for a, b in pairwise(cuts.tolist())]
+        """Return, for each column, the positions of its cells that are not empty, ascending, and their counts.
 
-    def add_column(
-        self,
-        column: int,
-        cells: Sequence[int],
-        counts: Sequence[int],
-        missing: int,
-        sums: Sequence[float],
-        outside: Sequence[float],
-    ) -> None:
-        """Add what was counted of one column: what `sparse` gave, then its missing, sums (4) and outside (2).
-
-        `n` is not touched. Raises CountsInvalid, and adds nothing, when there is no such column or cell.
+        Where more than half of them are not empty: no positions, and the counts of all cells.
         """
-        if not 0 <= column < len(self.missing):
-            raise CountsInvalid(f"there is no column {column}: the baseline has {len(self.missing)}")
-        into = self.column_cells(column)
-        places = np.asarray(cells, dtype=np.int64)
-        if len(places) != len(counts) or (len(places) and not 0 <= places.min() <= places.max() < len(into)):
-            raise CountsInvalid(f"counts of column {column} are not of the baseline's {len(into)} cells")
-        np.add.at(into, places, np.asarray(counts, dtype=np.int64))
-        self.missing[column] += missing
-        self.sums[column] += sums
-        self.outside[column] += outside
+        filled = np.add.reduceat(self.cells > 0, self._starts[:-1])
+        found: list[tuple[tuple[int, ...], tuple[int, ...]]] = []
+        for (start, stop), cells_filled in zip(pairwise(self._starts.tolist()), filled.tolist(), strict=True):
+            cells = self.cells[start:stop]
+            if 2 * cells_filled > stop - start:
+                found.append(((), tuple(cells.tolist())))
+            else:
+                places = np.flatnonzero(cells)
+                found.append((tuple(places.tolist()), tuple(cells[places].tolist())))
+        return found
 
 
 class Counter:
@@ -148,7 +132,7 @@ class Counter:
             np.clip(z, -FARTHEST, FARTHEST, out=z)
             counts.sums[:] = _powers(z)
         low, high = cells[self._begins] * self._ranged, cells[self._ends] * self._ranged
-        for row in np.flatnonzero(low + high):
+        for row in np.flatnonzero(low + high).tolist():
             self._add_outside(counts, row, z[row, : low[row]], z[row, known[row] - high[row] : known[row]])
 
     def _standardized(self, values: NDArray[Any], known: Ints) -> Floats:

@@ -31,7 +31,7 @@ class Rules:
     """When a column has drifted: its corrected p-value is below `threshold`, and one effect is at least this large.
 
     `min_distance` is in deviations of the baseline. From `drifted_share` of the judged features on, a window is
-    critical. Features in `only_counted` are not judged; predictions always are.
+    critical. Features in `only_counted` are not judged.
     """
 
     threshold: float = 0.05
@@ -85,8 +85,11 @@ class Judgement(msgspec.Struct, frozen=True, kw_only=True):
     predictions: tuple[ColumnFigures, ...]
 
 
-def judge(baseline: Baseline, counts: Counts, rules: Rules) -> Judgement:
+def judge(baseline: Baseline, counts: Counts, rules: Rules, unjudged_predictions: str = "") -> Judgement:
     """Judge what was counted in one window. Raises CountsInvalid when `counts` are of another baseline's cells.
+
+    Where the baseline is of another model's predictions, `unjudged_predictions` says so: of those there are figures
+    then, with that reason, and no verdict.
 
     A column has drifted when the least p-value of its tests, corrected for all tests of judged columns (Bonferroni),
     is below the threshold, and PSI, scaled distance, share of unseen values or change of the share of missing ones is
@@ -105,14 +108,12 @@ def judge(baseline: Baseline, counts: Counts, rules: Rules) -> Judgement:
     """
     if not counts.fits(baseline):
         raise CountsInvalid("these counts are of the cells of another baseline")
-    judged = np.array(
-        [counts.n > 0 and column.name not in rules.only_counted for column in baseline.features]
-        + [counts.n > 0] * len(baseline.predictions),
-        dtype=np.bool_,
-    )
+    unjudged = ["only counted" if column.name in rules.only_counted else "" for column in baseline.features]
+    unjudged += [unjudged_predictions] * len(baseline.predictions)
+    judged = np.array([counts.n > 0 and not why for why in unjudged], dtype=np.bool_)
     figures = compute(baseline.layout, counts, rules.empty_bins, judged)
     columns = tuple(
-        _column(column, row, numbers, bool(judged[row]), figures, counts.n, rules)
+        _column(column, row, numbers, unjudged[row], figures, counts.n, rules)
         for row, (column, numbers) in enumerate(zip(baseline.columns, figures.rows(), strict=True))
     )
     features, predictions = columns[: len(baseline.features)], columns[len(baseline.features) :]
@@ -140,9 +141,10 @@ def _overall(
 
 
 def _column(
-    column: Column, row: int, numbers: dict[str, float | None], judged: bool, figures: Figures, n: int, rules: Rules
+    column: Column, row: int, numbers: dict[str, float | None], unjudged: str, figures: Figures, n: int, rules: Rules
 ) -> ColumnFigures:
-    """Return what is said of one column of a window of `n` events."""
+    """Return what is said of one column of a window of `n` events; `unjudged` is why it is not judged, if it is not."""
+    judged = n > 0 and not unjudged
     effects = _effects(numbers, figures.missing_before[row], rules)
     p_value = numbers["p_value"]
     drifted = judged and p_value is not None and p_value < rules.threshold and bool(effects)
@@ -152,7 +154,7 @@ def _column(
         name=column.name,
         judged=judged,
         severity=_severity(numbers["psi"]) if drifted else "none",
-        reason=_reason(column, numbers, effects if drifted else [], judged, n),
+        reason=_reason(column, numbers, effects if drifted else [], unjudged, n),
         n=int(figures.n[row]),
         bins=tuple(names[place] for place in used.tolist()),
         reference=tuple(figures.reference_shares[row, used].tolist()),
@@ -183,13 +185,13 @@ def _effects(numbers: dict[str, float | None], missing_before: float, rules: Rul
     return found
 
 
-def _reason(column: Column, numbers: dict[str, float | None], effects: list[str], judged: bool, n: int) -> str:
+def _reason(column: Column, numbers: dict[str, float | None], effects: list[str], unjudged: str, n: int) -> str:
     """Return why the column has drifted, or why it, or some figure of it, was not judged; empty where all is well."""
     found = list(effects)
     if not n:
         return "no events in the window"
-    if not judged:
-        found.append("only counted")
+    if unjudged:
+        found.append(unjudged)
     if not column.n:
         found.append("no values in the baseline")
     if numbers["ks"] is None and column.n:

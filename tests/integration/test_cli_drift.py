@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,7 @@ def test_a_champion_gets_a_baseline_of_its_training_data_and_is_watched_from_the
     before = penstock("models", "show", champion, "--json").document
     Path("training.csv").write_text(table(500))
     version = penstock("drift", "baseline", champion, "--data", "training.csv", "--json").document
+    assert version.pop("rows") == 500
     assert penstock("models", "show", champion, "--json").document == before | version
     unchanged = {name: value for name, value in version.items() if not name.startswith("baseline")}
     assert unchanged.items() <= before.items()
@@ -96,7 +98,11 @@ def test_a_baseline_is_made_of_the_newest_events_and_replaces_the_one_before(
     assert baseline.features[1].mean == pytest.approx(np.mean([b for _, b in values]), abs=1e-6)
     again = penstock("drift", "baseline", champion, "--events", "120", "--json").document
     assert again == version
-    assert f"baseline {version['baseline']} " in penstock("drift", "baseline", champion, "--events", "120").out
+    assert version["rows"] == 120
+    said = penstock("drift", "baseline", champion, "--events", "120").out
+    assert f"baseline {version['baseline']} from now on, made of 120 rows\n" in said
+    said = penstock("drift", "baseline", champion, "--events", "20000").out
+    assert re.search(r"made of \d{3} rows \(there were no more, of 20,000 asked for\)", said), said
 
 
 def test_a_model_is_registered_together_with_its_baseline(here: Deployment, penstock: Penstock) -> None:

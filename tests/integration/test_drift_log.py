@@ -5,12 +5,17 @@ from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from functools import partial
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from msgspec.structs import replace
 
+from app.registry import artifact_store
+from app.settings import Settings
+from ml.drift.baseline import make_baseline
 from schemas.events import Event, PartialHistogram
 from schemas.streams import StreamSpec
 from schemas.wire import encode
@@ -22,7 +27,12 @@ from tests.drifting import column_of, report_of
 from tests.kafka.server import KafkaServer, RunningKafka
 from tests.support import deployment_of, version_of
 
-BASELINE = "b" * 64
+
+def stored(*features: str, rows: int = 50) -> dict[str, Any]:
+    """Make and store a baseline; return what a model's record says of it."""
+    values = np.linspace(0, 1, rows, dtype=np.float32)
+    made = make_baseline(np.stack([values] * len(features), axis=1), features, {"score": values}).encode()
+    return {"baseline": artifact_store(Settings()).put(made), "baseline_bytes": len(made)}
 
 
 def consumer(bootstrap: str) -> AIOKafkaConsumer:
@@ -112,7 +122,7 @@ def write(broker: Broker, stream: StreamSpec, topic: str, *events: Event | bytes
     asyncio.run(send())
 
 
-def counted(stream: StreamSpec, n: int, baseline: str = BASELINE) -> PartialHistogram:
+def counted(stream: StreamSpec, n: int, baseline: str) -> PartialHistogram:
     return PartialHistogram(
         stream=stream.name,
         baseline=baseline,
@@ -153,9 +163,41 @@ def test_where_there_is_no_report_a_sentence_says_why_and_what_to_do(
     write(broker, stream, "models", parent, replace(version_of(stream, "child"), parent="parent"))
     write(broker, stream, "deployments", deployment_of(stream, "child", 1))
     assert f"`penstock drift baseline child --stream {stream.name} --data FILE`" in why()
-    write(broker, stream, "models", replace(parent, baseline=BASELINE, baseline_bytes=1))
+    write(broker, stream, "models", replace(parent, baseline="c" * 64, baseline_bytes=1))
+    assert "the baseline of parent is no use: " in (missing := why())
+    assert "does not exist" in missing
+    write(broker, stream, "models", replace(parent, **stored("b")))
+    assert "the baseline of parent is no use: the baseline is of other " in why()
+    usable = stored("a")
+    write(broker, stream, "models", replace(parent, **usable))
     assert "is a worker with the role score running" in why()
-    write(broker, stream, "histograms", counted(stream, 500, baseline="c" * 64), counted(stream, 40), b"junk")
+    baseline = usable["baseline"]
+    write(broker, stream, "histograms", counted(stream, 500, "c" * 64), counted(stream, 40, baseline), b"junk")
     assert "a window is 100 events, of which 40 have been counted; 60 more are needed" in why()
-    write(broker, stream, "histograms", counted(stream, 60))
+    write(broker, stream, "histograms", counted(stream, 60, baseline))
     assert "is a worker with the role learn running" in why()
+
+
+def test_a_report_that_says_nothing_of_the_champion_is_shown_with_a_warning(
+    penstock: Penstock, broker: Broker, stream: StreamSpec
+) -> None:
+    def warned() -> str:
+        shown = penstock("drift", "show")
+        assert shown.code == 0, shown
+        assert shown.out.startswith(f"{stream.name}: window 1")
+        assert penstock("drift", "show", "--json").document["number"] == 1
+        return shown.err
+
+    first, second = stored("a"), stored("a", "b")
+    write(broker, stream, "models", replace(version_of(stream, "m1"), **first))
+    write(broker, stream, "deployments", deployment_of(stream, "m1", 1))
+    write(broker, stream, "drift", report_of(1, stream=stream.name, baseline=first["baseline"]))
+    assert warned() == ""
+    write(broker, stream, "models", version_of(stream, "m2"))
+    write(broker, stream, "deployments", deployment_of(stream, "m2", 2))
+    assert "warning: this report is of model m1, and drift is not watched now: its champion m2 has no" in warned()
+    write(broker, stream, "models", replace(version_of(stream, "m2"), **second))
+    assert "drift is not watched now: the baseline of m2 is no use: the baseline is of other" in warned()
+    own = stored("a", rows=60)
+    write(broker, stream, "models", replace(version_of(stream, "m2"), **own))
+    assert f"champion m2 is measured against another baseline, {own['baseline'][:12]}, and no window" in warned()

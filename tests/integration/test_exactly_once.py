@@ -2,13 +2,10 @@
 
 import asyncio
 import gc
-import os
 import signal
-import subprocess
-import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -33,6 +30,7 @@ from tests.workers import (
     events,
     eventually,
     placed,
+    process,
     train,
 )
 from topics import StreamTopics
@@ -113,20 +111,6 @@ def _owns(running: Running, partitions: int) -> Callable[[], bool]:
 
 def _counted(running: Running, name: str, **labels: str) -> float:
     return running.worker.metrics.registry.get_sample_value(name, labels) or 0.0
-
-
-@contextmanager
-def process(deployment: Deployment) -> Iterator[subprocess.Popen[bytes]]:
-    """A scoring worker in a process of its own."""
-    command = [sys.executable, "-c", "from app.cli import main; main()", "--config", str(deployment.config)]
-    worker = subprocess.Popen(
-        [*command, "worker", "--role", "score"], env=os.environ | deployment.environ, stderr=subprocess.DEVNULL
-    )
-    try:
-        yield worker
-    finally:
-        worker.kill()
-        worker.wait(PATIENCE_S)
 
 
 async def test_a_worker_that_is_stopped_continued_and_killed_loses_and_doubles_nothing(

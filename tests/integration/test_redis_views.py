@@ -139,6 +139,20 @@ async def test_a_figure_that_is_null_now_does_not_stay_from_before(server: Redis
     assert "mean" not in await client.hgetall("drift:stats:flights:feature:distance")
 
 
+async def test_a_feature_that_is_no_longer_declared_goes_with_the_next_report(
+    server: RedisServer, client: Redis
+) -> None:
+    async with asyncio_views(server.url) as views:
+        for number, name in enumerate(("distance", "kilometres")):
+            report = report_of(number, column_of(name))
+            await views.bring_up("flights", str(number - 1), str(number), lambda _, r=report: DriftView(r, ()))
+        keys = {"drift:stats:flights:feature:kilometres", "drift:stats:flights:prediction:score"}
+        assert set(await client.keys("drift:stats:flights:*")) == keys
+        await client.set("drift:stats:flights", "what somebody else wrote")
+        await views.bring_up("flights", "1", "2", lambda _: DriftView(report, ()))
+        assert set(await client.keys("drift:stats:flights:*")) == keys
+
+
 @asynccontextmanager
 async def asyncio_views(url: str) -> AsyncIterator[RedisViews]:
     views = RedisViews(url)

@@ -8,15 +8,17 @@ import numpy as np
 import pytest
 
 from agents.baselines import BaselineUnusable, baseline_finder, baseline_opener, require_columns
-from app.baselines import LEAST_ROWS, baseline_of_rows, with_baseline
+from app.baselines import LEAST_ROWS, baseline_of_rows, record_baseline, with_baseline
 from app.csv_columns import read_matrix
+from app.models import RegistryView
 from ml.drift.baseline import Baseline
 from ml.models.protocol import Matrix, Scores
 from schemas.errors import PenstockError, SettingsError
-from schemas.events import ModelVersion
+from schemas.events import Deployment, ModelVersion
 from schemas.streams import DriftSpec, StreamSpec
 from schemas.wire import encode
 from stores.artifacts import ArtifactCorrupted, ArtifactMissing, ArtifactStore
+from stream.connection import KafkaConnection
 from stream.views import LogView
 from tests.support import Model, version_of
 
@@ -91,6 +93,31 @@ async def test_a_baseline_comes_back_out_of_the_store_by_what_the_record_says() 
     assert opened.encode() == payload
 
 
+async def test_what_a_model_becomes_while_its_baseline_is_stored_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    models: LogView[ModelVersion] = LogView("flights.models", ModelVersion)
+    deployments: LogView[Deployment] = LogView("flights.deployments", Deployment)
+    models.fold([encode(version_of(SPEC, "m1"))])
+
+    class Slow(ArtifactStore):
+        def put(self, payload: bytes) -> str:
+            pruned = msgspec.structs.replace(models.events[-1], status="pruned")
+            models.fold([encode(pruned)])  # somebody else does that meanwhile
+            return super().put(payload)
+
+    async def read_registry(connection: KafkaConnection, spec: StreamSpec) -> RegistryView:
+        return RegistryView(spec, models, deployments)
+
+    async def record(connection: KafkaConnection, version: ModelVersion) -> None:
+        models.fold([encode(version)])
+
+    monkeypatch.setattr("app.baselines.read_registry", read_registry)
+    monkeypatch.setattr("app.baselines.record", record)
+    kept = Slow(f"memory://{secrets.token_hex(4)}")
+    version = await record_baseline(KafkaConnection(bootstrap="nowhere"), kept, SPEC, "m1", b"made")
+    assert (version.status, version.baseline_bytes, kept.get(version.baseline, 4)) == ("pruned", 4, b"made")
+    assert models.events[-1] == version
+
+
 async def test_a_baseline_that_was_changed_is_gone_or_is_none_is_refused_with_a_sentence() -> None:
     kept = store()
     open_baseline = baseline_opener(kept)
@@ -118,9 +145,12 @@ async def test_a_baseline_is_found_by_its_hash_alone_also_when_its_record_comes_
 
     [sha256] = [version.baseline for version in late]
     find = baseline_finder(models, caught_up, baseline_opener(kept))
-    assert (await find(sha256)).encode() == payload
+    baseline, owners = await find(sha256)
+    assert (baseline.encode(), owners) == (payload, {"m1"})
     models.fold([encode(version_of(SPEC, "m1"))])  # without one from now on, and it is still what was counted against
-    assert (await find(sha256)).encode() == payload
+    models.fold([encode(with_baseline(version_of(SPEC, "m2"), kept, payload))])
+    baseline, owners = await find(sha256)
+    assert (baseline.encode(), owners) == (payload, {"m1", "m2"})
     with pytest.raises(BaselineUnusable, match=r"no record in flights.models names the baseline 00"):
         await find("0" * 64)
 

@@ -1,5 +1,7 @@
 """Counting adds up: however events are cut into batches, commits and partials, the sum is what numpy counts."""
 
+import asyncio
+import tracemalloc
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from types import SimpleNamespace
@@ -10,7 +12,7 @@ import pytest
 from numpy.typing import NDArray
 
 from agents.baselines import Yardstick
-from agents.counting import HELD_ROWS, Counting, span_ms
+from agents.counting import HELD_ROWS, PARTIALS_AT_ONCE, Counting, span_ms
 from agents.serving import Served
 from ml.drift.baseline import Baseline, make_baseline
 from ml.drift.counting import Counter
@@ -58,14 +60,16 @@ class Bench:
         self, matrix: Matrix, scores: Matrix, served: Served, first: int = 0, times_ms: Sequence[int] | None = None
     ) -> None:
         times = range(first, first + len(matrix)) if times_ms is None else times_ms
-        intake = Intake(
+        asyncio.run(self.counting.take(self.intake(matrix, first, times), scores, served))
+
+    def intake(self, matrix: Matrix, first: int, times_ms: Iterable[int]) -> Intake:
+        return Intake(
             records=[Entry(2 * (first + i)) for i in range(len(matrix))],
-            events=[SimpleNamespace(event_time_ms=time) for time in times],  # type: ignore[misc]
+            events=[SimpleNamespace(event_time_ms=time) for time in times_ms],  # type: ignore[misc]
             rows=[()] * len(matrix),
             matrix=matrix,
             refused=(),
         )
-        self.counting.take(intake, scores, served)
 
     def save(self) -> list[PartialHistogram]:
         outbox = Outbox()
@@ -84,7 +88,7 @@ def dense(partials: Iterable[PartialHistogram], column: int, cells: int) -> list
     total = [0] * cells
     for partial in partials:
         counted = partial.columns[column]
-        for cell, count in zip(counted.cells, counted.counts, strict=True):
+        for cell, count in zip(counted.cells or range(len(counted.counts)), counted.counts, strict=True):
             total[cell] += count
     return total
 
@@ -198,6 +202,30 @@ def test_a_partial_is_of_one_span_and_spans_that_take_turns_do_not_cut_it() -> N
     for i, values in enumerate([*matrix[1::2].T, scores[1::2]]):
         edges = baseline.columns[i].edges
         assert dense(partials[:2], i, len(edges) + 1) == expected(values, edges)
+
+
+async def test_many_small_partials_leave_the_loop_its_turn_and_take_little_memory() -> None:
+    rows = 1000
+    matrix, scores = draw(rows)
+    bench, served = Bench(window_minutes=1), served_by(baseline=baseline_of())
+    intake = bench.intake(matrix, 0, range(0, rows * MINUTE_MS, MINUTE_MS))  # a partial of every event
+    turns = 0
+
+    async def others() -> None:
+        nonlocal turns
+        while True:
+            await asyncio.sleep(0)
+            turns += 1
+
+    beside = asyncio.create_task(others())
+    tracemalloc.start()
+    await bench.counting.take(intake, scores, served)
+    kept, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    beside.cancel()
+    assert turns >= rows // PARTIALS_AT_ONCE - 2
+    assert kept < rows * 2000  # a partial with a number for every cell has more than ten thousand bytes
+    assert [p.n for p in bench.save()] == [1] * rows
 
 
 def test_the_event_at_the_end_of_a_span_belongs_to_the_next() -> None:

@@ -105,17 +105,6 @@ def test_counts_of_different_baselines_do_not_add_up() -> None:
 
 
 @pytest.mark.parametrize(
-    ("column", "cells", "counts"),
-    [(2, (0,), (1,)), (-1, (0,), (1,)), (0, (-1,), (1,)), (0, (10**6,), (1,)), (0, (0,), ())],
-)
-def test_counts_of_a_column_that_is_not_there_are_refused(column: int, cells: Any, counts: Any) -> None:
-    total = Counts.empty(_baseline())
-    with pytest.raises(CountsInvalid, match=r"no column|not of the baseline's"):
-        total.add_column(column, cells, counts, 1, (0, 0, 0, 0), (0, 0))
-    assert not total.missing.any()
-
-
-@pytest.mark.parametrize(
     ("matrix", "names", "predictions", "sentence"),
     [
         (np.zeros((0, 1)), ["a"], {}, "no rows"),

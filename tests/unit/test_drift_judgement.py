@@ -251,6 +251,18 @@ def test_predictions_that_move_far_are_critical_though_features_are_quiet() -> N
     assert (found.severity, found.drifted_share) == ("critical", 0.0)
 
 
+def test_predictions_of_another_model_have_figures_and_no_verdict_and_are_no_tests_to_correct_for() -> None:
+    rng = np.random.default_rng(16)
+    baseline = make_baseline(rng.standard_normal((3000, 2)), ["a", "b"], {"score": rng.random(3000)})
+    counts = Counter(baseline).count(rng.standard_normal((1000, 2)), [rng.random(1000) ** 3])
+    own, other = judge(baseline, counts, Rules()), judge(baseline, counts, Rules(), "it is another's")
+    assert (own.severity, other.severity) == ("critical", "none")
+    score = other.predictions[0]
+    assert (score.judged, score.severity, score.reason) == (False, "none", "it is another's")
+    assert score.psi == own.predictions[0].psi
+    assert (other.features[0].p_value or 0) <= (own.features[0].p_value or 0)
+
+
 @pytest.mark.parametrize(("shift", "severity"), [(0.25, "low"), (0.45, "medium"), (1.0, "high")])
 def test_severity_goes_by_psi(shift: float, severity: str) -> None:
     rng = np.random.default_rng(17)

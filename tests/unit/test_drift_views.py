@@ -208,6 +208,19 @@ def test_only_the_newest_alerts_are_kept() -> None:
     through(main)
 
 
+def test_alerts_of_other_kinds_do_not_crowd_out_those_of_drift_when_the_stage_opens() -> None:
+    others = [alert_of(f"other{number}", kind="accuracy") for number in range(MOST_ALERTS + 5)]
+
+    async def main() -> None:
+        made = scene({ALERTS: entries(alert_of("a"), *others)})
+        await made.stage.open({ALERTS: len(others) + 1})
+        await asyncio.sleep(1)
+        assert list(made.views.alerts) == ["a"]
+        await made.stage.close()
+
+    through(main)
+
+
 def test_records_that_are_neither_reports_nor_alerts_are_passed_over() -> None:
     async def main() -> None:
         made = scene()

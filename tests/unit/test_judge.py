@@ -1,5 +1,6 @@
 """The judge: what is told of a window and what is not told twice; records that are none; baselines that are missing."""
 
+import asyncio
 import logging
 from typing import Any
 
@@ -158,6 +159,8 @@ async def test_a_replay_repeats_every_id_and_no_two_are_the_same() -> None:
     [
         ({"stream": "other"}, "it is of stream 'other'"),
         ({"n": 0}, "do not add up to 0 events"),
+        ({"n": 2**40}, "do not add up to 1099511627776 events"),
+        ({"partition": 1}, "it is of partition 1, but the stream has 1"),
         ({"n": 49}, "do not add up to 49 events"),
         ({"from_time_ms": -1}, "event times"),
         ({"from_time_ms": DAWN + 1}, "event times"),
@@ -198,6 +201,26 @@ def _with_column(**changes: Any) -> PartialHistogram:
 async def test_columns_that_cannot_have_been_counted_are_left_out(changes: dict[str, Any]) -> None:
     bench = await judged([_with_column(**changes), partial_of(100)])
     assert bench.windows == [(0, 100)]
+
+
+async def test_columns_that_add_up_only_together_are_left_out() -> None:
+    partial = partial_of(50)
+    first, second, *rest = partial.columns
+    more = msgspec.structs.replace(first, missing=second.counts[-1])
+    less = msgspec.structs.replace(second, cells=second.cells[:-1], counts=second.counts[:-1])
+    bench = await judged([msgspec.structs.replace(partial, columns=(more, less, *rest)), partial_of(100)])
+    assert bench.windows == [(0, 100)]
+
+
+async def test_others_get_a_turn_while_many_partials_are_read() -> None:
+    bench = await Bench(drift_of(window_events=10_000)).open()
+    bench.write([partial_of(10)] * 100)
+    step = asyncio.create_task(bench.step(100))
+    turns = 0
+    while not step.done():
+        await asyncio.sleep(0)
+        turns += 1
+    assert turns >= 25
 
 
 async def test_rubbish_is_left_out() -> None:
@@ -269,9 +292,10 @@ async def test_a_figure_that_there_is_not_is_shown_as_no_number() -> None:
 
 async def test_a_checkpoint_goes_with_a_judgement_and_says_where_the_open_windows_begin() -> None:
     bench = await judged([partial_of(60), partial_of(30, baseline=NEW)])
-    assert bench.memory.committed is None
+    first = bench.memory.committed
     await bench.take([partial_of(60), partial_of(30, baseline=NEW), partial_of(50)])
     assert bench.memory.committed is not None
+    assert bench.memory.committed is not first
     assert len(bench.memory.committed.state) < 1_000
     saved = bench.memory.committed
     await bench.take([partial_of(1)])
@@ -295,6 +319,51 @@ async def test_windows_of_another_kind_begin_where_the_others_ended_and_the_cool
     await bench.take([loud])
     assert bench.windows == [(0, 2_000), (1, 2_000)]
     assert len(bench.alerts) == 1
+
+
+async def test_windows_made_smaller_before_any_was_judged_begin_here_and_tell_of_drift() -> None:
+    loud = partial_of(_moved(1, a=1.0))
+    bench = await judged([loud, loud], window_events=5_000)
+    bench.drift = drift_of(window_events=1_000)
+    await bench.open()
+    await bench.take([loud])
+    assert bench.windows == [(0, 1_000)]
+    assert len(bench.alerts) == 1
+
+
+async def test_what_nobody_knows_to_have_been_told_is_told_again() -> None:
+    loud = partial_of(_moved(1, a=1.0))
+    bench = await judged([loud], window_events=1_000)
+    assert len(bench.alerts) == 1
+    bench.memory.committed = None
+    await bench.open()
+    await bench.take([loud])
+    assert bench.windows == [(0, 1_000), (1, 1_000)]
+    assert [alert.window[0] for alert in bench.alerts] == ["0", "1"]
+
+
+async def test_predictions_are_not_judged_by_the_baseline_of_another_model() -> None:
+    moved = _moved(1, score=1.5)
+    bench = await judged([partial_of(moved, model_id="m2")], window_events=1_000)
+    report = bench.reports[0]
+    score = report.predictions[0]
+    assert (report.severity, report.model_id, bench.alerts) == ("none", "m2", [])
+    assert (score.judged, score.reason) == (False, "the baseline is of another model's predictions")
+    assert score.psi is not None
+    assert score.psi > 1
+    await bench.take(
+        [partial_of(moved[:500] + np.array([1.0, 0, 0]), model_id="m2"), partial_of(moved[500:], model_id="m1")]
+    )
+    assert [column.judged for column in (*bench.reports[1].features, *bench.reports[1].predictions)] == [1, 1, 0]
+    assert bench.reports[1].features[0].severity != "none"
+    await bench.take([partial_of(moved, model_id="m1")])
+    assert bench.reports[2].predictions[0].severity == "high"
+
+
+async def test_a_sliding_window_judges_predictions_once_no_other_model_is_in_it() -> None:
+    partials = [partial_of(50, minute, model_id="m2" if minute < 2 else "m1") for minute in range(5)]
+    bench = await judged(partials, sliding=True, check_seconds=60)
+    assert [report.predictions[0].judged for report in bench.reports] == [False, False, True, True]
 
 
 @pytest.mark.parametrize("changes", [{"format": 99}, {"state": msgspec.Raw(b'{"number":1}')}])

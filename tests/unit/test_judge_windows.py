@@ -6,8 +6,9 @@ import pytest
 
 from agents.join.clock import SLACK_MS
 from agents.judge import windows
+from agents.judge.clock import SILENT_MS
 from agents.judge.windows import MAX_IDLE_OFFSETS
-from schemas.streams import JoinSpec, StreamSpec
+from schemas.streams import StreamSpec
 from tests.judging import (
     BASELINES,
     COUNTERS,
@@ -103,10 +104,68 @@ async def test_a_span_has_a_window_of_each_baseline() -> None:
 
 async def test_more_spans_than_there_is_room_for_are_judged_early(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(windows, "MAX_OPEN", 3)
-    spec = StreamSpec(name="s", features=("a", "b"), join=JoinSpec(lateness_minutes=1000))
-    bench = await Bench(drift_of(window_minutes=1), spec).open()
-    await bench.take([partial_of(10 + minute, minute) for minute in range(5)])
+    partials = [partial_of(10 + minute, minute) for minute in range(5)]
+    bench = await judged(partials, window_minutes=1, lateness_minutes=1000)
     assert bench.windows == [(0, 10), (1, 11)]
+
+
+async def _of_partitions(partitions: int, **drift: int) -> Bench:
+    spec = StreamSpec(name="s", features=("a", "b"), partitions=partitions)
+    return await Bench(drift_of(window_minutes=10, **drift), spec).open()
+
+
+async def test_a_partition_that_is_behind_in_catching_up_loses_nothing() -> None:
+    bench = await _of_partitions(2)
+    await bench.take([partial_of(10, minute, partition=0) for minute in range(0, 100, 10)])
+    assert bench.reports == []
+    await bench.take([partial_of(20, minute, partition=1) for minute in range(0, 100, 10)])
+    assert bench.windows == [(number, 30) for number in range(8)]
+    assert bench.metric("ml_drift_partials_missed_total", reason="late") is None
+
+
+async def test_a_partition_of_which_no_open_window_knows_is_still_waited_for_after_a_crash(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(windows, "MAX_OPEN", 2)
+    bench = await _of_partitions(2)
+    await bench.take([partial_of(10, 0)], timestamp=DAWN)
+    later = DAWN + 2 * SILENT_MS
+    await bench.take([partial_of(10, 1, partition=1), partial_of(10, 15), partial_of(10, 25)], later)
+    assert bench.windows == [(0, 20)]
+    await bench.open()
+    await bench.take([partial_of(10, 26)], later)
+    assert bench.windows == [(0, 20)]
+
+
+async def test_a_partition_that_was_never_heard_is_not_waited_for_again_after_a_crash() -> None:
+    bench = await _of_partitions(2)
+    await bench.take([partial_of(10, 0)], timestamp=DAWN)
+    await bench.take([partial_of(10, 15)], timestamp=DAWN + SILENT_MS)
+    await bench.open()
+    await bench.take([partial_of(10, 25)], timestamp=DAWN + SILENT_MS)
+    assert bench.windows == [(0, 10), (1, 10)]
+
+
+async def test_a_partition_that_says_nothing_is_waited_for_so_long_by_kafkas_time() -> None:
+    bench = await _of_partitions(2)
+    await bench.take([partial_of(10, 0), partial_of(10, 30)], timestamp=DAWN)
+    await bench.take([partial_of(10, 31)], timestamp=DAWN + SILENT_MS - 1)
+    assert bench.reports == []
+    await bench.take([partial_of(10, 32)], timestamp=DAWN + SILENT_MS)
+    assert bench.windows == [(0, 10)]
+
+
+async def test_a_partition_that_speaks_again_is_waited_for_again() -> None:
+    bench = await _of_partitions(2)
+    await bench.take([partial_of(10, 0), partial_of(10, 0, partition=1), partial_of(10, 15)], timestamp=DAWN)
+    assert bench.reports == []
+    await bench.take([partial_of(10, 16)], timestamp=DAWN + SILENT_MS)
+    assert bench.windows == [(0, 20)]
+    await bench.take([partial_of(10, 4, partition=1), partial_of(10, 90)], timestamp=DAWN + SILENT_MS)
+    assert bench.windows == [(0, 20)]
+    await bench.take([partial_of(10, 26, partition=1)], timestamp=DAWN + SILENT_MS)
+    assert bench.windows == [(0, 20), (1, 20)]
+    assert bench.metric("ml_drift_partials_missed_total", reason="late") == 1
 
 
 async def test_a_clock_that_is_wrong_closes_no_window() -> None:

@@ -420,6 +420,7 @@ async def test_a_baseline_that_cannot_be_read_stops_nothing_is_told_once_and_tri
     [alert] = world.alerts
     assert (alert.kind, alert.severity, alert.subject) == ("baseline_unusable", "low", "m1")
     assert alert.message.startswith("the baseline for champion m1 cannot be used: the file does not exist; events are")
+    assert "`penstock drift baseline m1 --stream flights --data FILE`" in alert.recommendation
     failures = world.metrics.registry.get_sample_value("ml_model_load_failures_total", {"stream": "flights"})
     assert not failures
     world.baselines[OWN] = baseline_of("a", "b")
@@ -438,6 +439,41 @@ async def test_a_baseline_of_other_features_is_not_counted_against(world: World)
     [alert] = world.alerts
     assert alert.message.startswith("the baseline of parent for champion m1 cannot be used: the baseline is of other")
     assert "b, a" in alert.message
+
+
+@serving
+async def test_a_baseline_that_will_never_fit_is_not_read_again_once_somebody_heard_of_it(world: World) -> None:
+    world.baselines |= {OWN: baseline_of("b", "a"), OTHER: baseline_of("a", "b")}
+    world.alert_errors += [KafkaConnectionError(), KafkaConnectionError()]  # neither alert gets out at first
+    world.measure("m1", OWN)
+    world.deploy("m1", 1, "s1")  # a shadow that nobody registered: that is tried again for ever
+    await asyncio.sleep(10 * RETRY_S)
+    assert (world.champion, world.baseline, len(world.opened)) == ("m1", None, 2)
+    assert {alert.kind for alert in world.alerts} == {"baseline_unusable", "shadow_unusable"}
+    world.measure("m1", OTHER)
+    await asyncio.sleep(1.0)
+    assert world.baseline == OTHER
+    world.measure("m2", OWN)
+    world.deploy("m2", 2)
+    await asyncio.sleep(1.0)
+    assert [alert.subject for alert in world.alerts if alert.kind == "baseline_unusable"] == ["m1", "m2"]
+    opened = len(world.opened)
+    await asyncio.sleep(10 * RETRY_S)
+    assert len(world.opened) == opened
+
+
+@serving
+async def test_a_gauge_tells_whether_the_champion_s_events_are_measured(world: World) -> None:
+    def measured() -> float | None:
+        return world.metrics.registry.get_sample_value("ml_drift_measured", {"stream": "flights"})
+
+    world.baselines[OWN] = baseline_of("a", "b")
+    world.measure("m1", OWN)
+    world.register("m2")
+    for revision, (name, told) in enumerate((("m1", 1.0), ("m2", 0.0), ("m1", 1.0)), start=1):
+        world.deploy(name, revision)
+        await asyncio.sleep(1.0)
+        assert measured() == told
 
 
 @serving
