@@ -102,7 +102,7 @@ STEP_SECONDS = Metric(
     "ml_step_seconds",
     "histogram",
     "seconds",
-    "Time of one step of a stage; it holds the event loop (the aim is below 20 ms), unless it waits for a process.",
+    "Time of one step of a stage (the aim is below 20 ms); it holds the event loop, unless it takes turns or waits.",
     ("stage",),
 )
 LOOP_LAG = Metric(
