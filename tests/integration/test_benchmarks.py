@@ -5,6 +5,8 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
@@ -12,7 +14,7 @@ import pytest
 from aiokafka import AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.partitioner import murmur2
-from confluent_kafka import Producer
+from confluent_kafka import KafkaException, Producer
 
 from benchmarks import drift_producer, synthetic
 from benchmarks.bad_events import KINDS
@@ -36,7 +38,27 @@ async def cluster(kafka: KafkaServer, unique: str) -> Kafka:
         )
     finally:
         await admin.close()
-    return Kafka(kafka.bootstrap)
+    cluster = Kafka(kafka.bootstrap)
+    until(lambda: all(_answers(cluster, f"{unique}.{end}") for end in ("in", "out")), "the new topics to have leaders")
+    return cluster
+
+
+def _answers(cluster: Kafka, topic: str) -> bool:
+    try:
+        return cluster.ends(topic) == {}
+    except KafkaException:
+        return False
+
+
+@contextmanager
+def running(module: str, *words: str) -> Iterator[subprocess.Popen[bytes]]:
+    """A process that does not outlive the test, however that ends."""
+    process = subprocess.Popen([sys.executable, "-m", module, *words])
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
 
 
 def test_the_bare_loop_scores_every_event_once_and_right_and_commits(
@@ -57,7 +79,7 @@ def test_the_chaos_producer_says_of_each_event_where_it_is_and_what_is_wrong_wit
 ) -> None:
     journal = tmp_path / "journal"
     words = [cluster.bootstrap, f"{unique}.in", str(journal), "1000", "0.3", "7"]
-    with subprocess.Popen([sys.executable, "-m", "benchmarks.chaos_producer", *words]) as process:
+    with running("benchmarks.chaos_producer", *words) as process:
         time.sleep(4)
         process.terminate()
         assert process.wait(60) == 0
@@ -79,7 +101,7 @@ def test_the_label_producer_says_of_each_label_where_it_is_and_what_must_become_
         penstock.run("topics", "apply")
     journal = tmp_path / "journal"
     words = [kafka.bootstrap, str(journal), "1000", "7"]
-    with subprocess.Popen([sys.executable, "-m", "benchmarks.label_producer", *words]) as process:
+    with running("benchmarks.label_producer", *words) as process:
         time.sleep(4)
         process.terminate()
         assert process.wait(60) == 0
@@ -103,7 +125,7 @@ def test_the_drift_producer_sends_at_least_so_many_events_and_they_are_those_tha
 ) -> None:
     journal = tmp_path / "journal"
     words = [cluster.bootstrap, f"{unique}.in", str(journal), "2500", "200", "7"]
-    with subprocess.Popen([sys.executable, "-m", "benchmarks.drift_producer", *words]) as process:
+    with running("benchmarks.drift_producer", *words) as process:
         until(lambda: sum(cluster.ends(f"{unique}.in").values()) > 100, "the first events")
         process.terminate()
         assert process.wait(60) == 0
