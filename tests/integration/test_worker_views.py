@@ -122,7 +122,7 @@ def test_a_worker_keeps_views_and_restores_them_and_never_shows_the_password(ser
         server.kill()
         failed = f'ml_view_failures_total{{stream="{stream}"}}'
         eventually(lambda: failed in worker.page("metrics"))
-        assert '"ready":true' in worker.page("health").replace(" ", "")
+        eventually(lambda: '"ready":true' in worker.page("health").replace(" ", ""))
         server.start()
         eventually(lambda: shown(client, worker) == wanted)
     worker.process.terminate()
