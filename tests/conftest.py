@@ -30,14 +30,14 @@ def kafka() -> Iterator[KafkaServer | RunningKafka]:
         with any_kafka(os.environ) as server:
             yield server
     except KafkaUnavailable as reason:
-        _not_here(str(reason))
+        not_here(str(reason))
 
 
 @pytest.fixture
 def kafka_server(kafka: KafkaServer | RunningKafka) -> KafkaServer:
     """The same Kafka for tests that pause or restart it; it must run again when they end."""
     if isinstance(kafka, RunningKafka):
-        _not_here("the Kafka of ML_KAFKA_BOOTSTRAP is not ours to restart")
+        not_here("the Kafka of ML_KAFKA_BOOTSTRAP is not ours to restart")
     return kafka
 
 
@@ -66,7 +66,7 @@ def unique(request: pytest.FixtureRequest, run_name: str) -> str:
     return f"t{run_name}-{zlib.crc32(request.node.nodeid.encode()):08x}"
 
 
-def _not_here(reason: str) -> NoReturn:
+def not_here(reason: str) -> NoReturn:
     """Skip with the reason; in CI that would hide a hole, so it is a failure there."""
     if os.environ.get("CI") == "true":
         pytest.fail(reason)

@@ -3,10 +3,10 @@
 A missing value is left out of the row that river gets: a split on it sends the row where most rows went, and no
 leaf learns from it.
 
-Three things differ from river, none of them in a score. A Gaussian has no random generator of its own: it draws
-nothing, and each one takes 2.5 KB and would make two dumps of one model differ. The size is bounded by `max_depth`
-rather than by megabytes, which river measures in a way that depends on how objects came to lie in memory. And the
-forest's accuracies are counted without confusion matrices, which need `functools.partial` in the pickle.
+Three things differ from river, none of them in a score. What stands for a Gaussian has no random generator of its own:
+river's draws nothing, and each one takes 2.5 KB and would make two dumps of one model differ. The size is bounded by
+`max_depth` rather than by megabytes, which river measures in a way that depends on how objects came to lie in memory.
+And the forest's accuracies are counted without confusion matrices, which need `functools.partial` in the pickle.
 """
 
 import math

@@ -1,4 +1,4 @@
-"""The command line's fixtures: a clean place to run commands in, and one deployment for each module and broker."""
+"""Fixtures: a clean place to run commands in, one deployment for each module and broker, and a Redis."""
 
 import os
 import subprocess
@@ -11,6 +11,7 @@ import pytest
 
 from app.cli.main import main
 from app.embedded import EmbeddedBroker
+from app.embedded_redis import RedisMissing, redis_server
 from tests.command_line import (
     CANARY,
     PROGRAM,
@@ -23,6 +24,19 @@ from tests.command_line import (
     registered,
     without_settings,
 )
+from tests.conftest import not_here
+from tests.redis_server import RedisServer
+
+
+@pytest.fixture
+def server() -> Iterator[RedisServer]:
+    """A real Redis with a password, which no output may show."""
+    try:
+        redis_server()
+    except RedisMissing as reason:
+        not_here(str(reason))
+    with RedisServer(CANARY) as server:
+        yield server
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 import traceback
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -37,17 +37,6 @@ DRIFT = TopicPartition("flights.drift", 0)
 ALERTS = TopicPartition("flights.alerts", 0)
 SPEC = StreamSpec(name="flights", features=("distance",))
 PATIENCE_S = 15.0
-
-
-@pytest.fixture
-def server() -> Iterator[RedisServer]:
-    """A Redis with a password, which no output may show."""
-    try:
-        redis_server()
-    except RedisMissing as reason:
-        pytest.skip(str(reason))
-    with RedisServer(CANARY) as server:
-        yield server
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from schemas.errors import RetryableError, SettingsError
 from schemas.streams import StreamSpec
 from stream.admin import apply, check
 from stream.connection import KafkaConnection, SaslMechanism
-from tests.conftest import _not_here
+from tests.conftest import not_here
 from tests.kafka.jars import KafkaUnavailable
 from tests.kafka.server import KafkaServer
 from topics import StreamTopics, topics_of
@@ -48,7 +48,7 @@ def secured() -> Iterator[KafkaConnection]:
     try:
         server = KafkaServer()
     except KafkaUnavailable as reason:
-        _not_here(str(reason))
+        not_here(str(reason))
     keystore = server.folder / "keystore.pem"
     keystore.write_text((TLS / "key.pem").read_text() + (TLS / "cert.pem").read_text())
     properties = server.folder / "server.properties"

@@ -12,7 +12,6 @@ import pytest
 import redis
 from aiokafka import AIOKafkaProducer
 
-from app.embedded_redis import RedisMissing, redis_server
 from schemas.events import Event
 from schemas.wire import encode
 from tests.command_line import CANARY, PROGRAM, free_port, real_command, without_settings
@@ -20,17 +19,6 @@ from tests.command_line import eventually as soon
 from tests.conftest import Broker
 from tests.drifting import alert_of, report_of
 from tests.redis_server import RedisServer
-
-
-@pytest.fixture
-def server() -> Iterator[RedisServer]:
-    """A Redis with a password, which no output may show."""
-    try:
-        redis_server()
-    except RedisMissing as reason:
-        pytest.skip(str(reason))
-    with RedisServer(CANARY) as server:
-        yield server
 
 
 def eventually(look: Callable[[], Any]) -> None:
