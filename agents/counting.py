@@ -15,7 +15,7 @@ from agents.baselines import Yardstick
 from agents.serving import Served
 from ml.drift.counting import Counts
 from ml.models.protocol import Matrix, Scores
-from schemas.events import ColumnCounts, PartialHistogram
+from schemas.drift import ColumnCounts, PartialHistogram
 from schemas.streams import MINUTE_MS, DriftSpec, StreamSpec
 from schemas.wire import encode
 from stream import metrics as m

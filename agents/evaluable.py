@@ -10,7 +10,8 @@ import numpy as np
 from agents.samplelog import TRIGGER_KEY, decode_samples, keep
 from ml.evaluation.columns import Columns, Scored
 from ml.evaluation.window import CHAMPION
-from schemas.events import Event, ShadowScore, TimeMs
+from schemas.event import Event, TimeMs
+from schemas.events import ShadowScore
 from schemas.streams import StreamSpec
 from schemas.wire import decoder
 from stream.batches import Record

@@ -106,7 +106,7 @@ def require_match(spec: StreamSpec, version: ModelVersion) -> None:
     """Raise ModelUnusable unless `version` was made for the stream as it is declared now, and still exists."""
     if version.stream != spec.name:
         raise ModelUnusable(f"model {version.model_id} belongs to stream {version.stream!r}, not to {spec.name!r}")
-    if version.status == "pruned":
+    if version.pruned:
         raise ModelUnusable(f"model {version.model_id} was pruned: its file was deleted; choose another version")
     if version.features != spec.features:
         raise ModelUnusable(

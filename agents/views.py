@@ -14,8 +14,9 @@ from typing import Final, Protocol, TypeVar
 
 import msgspec
 
+from schemas.drift import DriftReport
 from schemas.errors import InvalidEvent, RetryableError
-from schemas.events import Alert, DriftReport
+from schemas.events import Alert
 from schemas.streams import StreamSpec
 from schemas.wire import decode
 from stores.views import DriftView

@@ -12,8 +12,8 @@ from app.models import RegistryView, log_reader, read_registry, require_topics
 from app.registry import artifact_store
 from app.settings import Settings
 from app.stages import drift_of
+from schemas.drift import ColumnDrift, DriftReport, DriftSeverity, PartialHistogram
 from schemas.errors import InvalidEvent, PenstockError
-from schemas.events import ColumnDrift, DriftReport, DriftSeverity, PartialHistogram
 from schemas.streams import StreamSpec
 from schemas.wire import decode
 from stream.batches import TopicPartition

@@ -98,7 +98,7 @@ class ModelCheck:
 
     def _signatures(self, spec: StreamSpec, registry: RegistryView) -> Finding:
         subject = f"models of {spec.name}"
-        models = [version for version in registry.models if version.status == "registered"]
+        models = [version for version in registry.models if not version.pruned]
         if not models:
             return warning(
                 subject, "none is registered", f"`penstock models register --stream {spec.name} --file FILE`"

@@ -57,7 +57,7 @@ class Settings:
     kafka_client_id: Annotated[Word, "The name that brokers log for this client."] = "penstock"
     kafka_group_prefix: Annotated[
         Word,
-        "Consumer groups are `<prefix>-score`, `-join`, `-learn`, `-evaluate`, `-judge`, `-views` and "
+        "Consumer groups are `<prefix>-score`, `-join`, `-learn`, `-evaluate`, `-compare`, `-judge`, `-views` and "
         "`-learn-<lineage>`.",
     ] = "penstock"
     kafka_session_timeout_ms: Annotated[Millis, "A silent worker loses its partitions after this time."] = 10_000
@@ -84,6 +84,9 @@ class Settings:
     drift_check_interval: Annotated[
         Count, "Seconds of event time between judgements of a sliding window, unless the stream's table says otherwise."
     ] = 300
+    ab_min_samples: Annotated[
+        Count, "Mature samples that each variant needs before a verdict, unless the stream's table says otherwise."
+    ] = 1000
     redis_url: Annotated[str, "Where Redis is, for views; empty: the embedded one."] = field(default="", repr=False)
     checkpoint_interval_ms: Annotated[Millis, "The longest time that a learner has to repeat after a crash."] = 10_000
     max_event_bytes: Annotated[EventSize, "A larger event becomes a dead letter."] = 1024**2

@@ -25,7 +25,8 @@ from benchmarks.histogram_checker import Scale
 from ml.drift.baseline import Baseline
 from ml.drift.counting import Counter
 from ml.models.xgboost_model import XGBoostModel
-from schemas.events import Deployment, PartialHistogram
+from schemas.drift import PartialHistogram
+from schemas.events import Deployment
 from schemas.features import FeatureReader
 from schemas.streams import DriftSpec, StreamSpec
 from stream.batches import Batch, Outbox, TopicPartition

@@ -15,7 +15,8 @@ from benchmarks.comparison import differences
 from benchmarks.histogram_checker import Scale
 from benchmarks.plain import Kafka
 from ml.drift.baseline import Baseline
-from schemas.events import DriftReport, ModelVersion, PartialHistogram
+from schemas.drift import DriftReport, PartialHistogram
+from schemas.events import ModelVersion
 from stores.artifacts import ArtifactStore
 from topics.specs import StreamTopics
 

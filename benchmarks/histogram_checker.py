@@ -12,7 +12,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from schemas.events import DriftReport, PartialHistogram
+from schemas.drift import DriftReport, PartialHistogram
 
 _SUM_TOLERANCE: Final = 1e-9  # of the sum of the absolute values: floats were added in another order
 _SHOWN: Final = 3

@@ -2,19 +2,17 @@
 
 Unknown fields are ignored when reading; a missing or mistyped field makes the record invalid. A field
 added later has a default, so that old readers and old records go on working.
-The feature event is not here: its type is made from the stream's declared features (see `features`).
+The feature event is not here: its type is made from the stream's declared features (see `features`). The events of
+drift and of experiments are in `drift` and `experiments`.
 """
 
 from typing import Annotated, Literal
 
 import msgspec
 
-Id = Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
-TimeMs = Annotated[int, msgspec.Meta(ge=0, le=32_503_680_000_000)]  # up to the year 3000
-
-
-class Event(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """Base of every event."""
+from schemas.drift import DriftReport, PartialHistogram
+from schemas.event import Event, Id, TimeMs
+from schemas.experiments import Experiment, ExperimentPlan, ExperimentReport, VariantCounts
 
 
 class Label(Event, frozen=True, kw_only=True, gc=False):
@@ -46,7 +44,8 @@ class Prediction(Event, frozen=True, kw_only=True, gc=False, omit_defaults=True)
     `scores` (multiclass; `scores` is in the order of the stream's classes, otherwise null).
     `features` are the values that were scored, in the stream's declared order; null is missing.
     `partition` and `offset` locate the feature event in `<s>.features`; `latency_ms` is from that record's
-    timestamp to the moment of scoring. `shadows` are the scores of models that are tried beside the one that serves.
+    timestamp to the moment of scoring. `variant` is the one that the entity is assigned to; where its model gave no
+    score, `model_id` is the champion's. `shadows` are the scores of models that are tried beside the one that serves.
     """
 
     event_id: str
@@ -175,102 +174,6 @@ class Performance(Event, frozen=True, kw_only=True, gc=False):
     variants: tuple[VariantPerformance, ...]
 
 
-class ColumnCounts(Event, frozen=True, kw_only=True, gc=False, omit_defaults=True):
-    """What was counted of one column: so many of its values in each cell of the baseline.
-
-    `counts` belong to the cells at the positions `cells`, ascending, and the others are empty; without `cells` they
-    are of all cells in their order. A missing value is in `missing` only.
-    `sums` are those of z, z², z³ and z⁴ over the values, where z is the distance from the baseline's mean in its
-    deviations (as they are where it has none). `below` and `above` sum how far values lie outside the baseline's range.
-    """
-
-    missing: int = 0
-    cells: tuple[int, ...] = ()
-    counts: tuple[int, ...]
-    sums: tuple[float, float, float, float]
-    below: float = 0.0
-    above: float = 0.0
-
-
-class PartialHistogram(Event, frozen=True, kw_only=True, gc=False):
-    """What a task counted of some scored events: a record of `<s>.histograms`, committed with their predictions.
-
-    The events stand in partition `partition` of `<s>.features`, from `from_offset` up to before `to_offset`; `n` of
-    what is there was scored and counted. The times bound the events' own, both inclusive. `baseline` is the SHA-256
-    of the baseline whose cells these are. `columns` are the stream's features in their order, then its predictions.
-    """
-
-    stream: str
-    baseline: str
-    model_id: str
-    partition: int
-    from_offset: int
-    to_offset: int
-    from_time_ms: int
-    to_time_ms: int
-    n: int
-    columns: tuple[ColumnCounts, ...]
-
-
-DriftSeverity = Literal["none", "low", "medium", "high", "critical"]
-
-
-class ColumnDrift(Event, frozen=True, kw_only=True, gc=False):
-    """How far one column of a window is from its baseline. A figure that cannot be computed is null.
-
-    `judged` is false for a feature that is only counted, and for predictions where the baseline is of another model's.
-    `reason` says in a few words why the column has drifted, or why it was not judged. `n` counts the values that are
-    not missing. `p_value` is corrected for the number of tests. `psi` and the divergences are in nats, over the
-    baseline's bins; `wasserstein_scaled` is over the baseline's deviation. `reference` and `current` are the shares of
-    the bins, which `bins` names.
-    """
-
-    name: str
-    judged: bool
-    severity: DriftSeverity
-    reason: str
-    n: int
-    missing_share: float | None
-    unseen_share: float | None
-    mean: float | None
-    deviation: float | None
-    skewness: float | None
-    kurtosis: float | None
-    psi: float | None
-    kl_reference_current: float | None
-    kl_current_reference: float | None
-    jensen_shannon: float | None
-    ks: float | None
-    p_value: float | None
-    wasserstein: float | None
-    wasserstein_scaled: float | None
-    bins: tuple[str, ...]
-    reference: tuple[float, ...]
-    current: tuple[float, ...]
-
-
-class DriftReport(Event, frozen=True, kw_only=True, gc=False):
-    """What became of the features and predictions in one window: a record of `<s>.drift`.
-
-    Windows are numbered in the order in which they were judged; the times bound their events' own, both inclusive.
-    `drifted_share` is of the judged features. `predictions` are the model's scores, and its classes if it has some.
-    `recommendation` is for a person; it is empty where nothing has drifted.
-    """
-
-    stream: str
-    number: int
-    model_id: str
-    baseline: str
-    from_time_ms: int
-    to_time_ms: int
-    n: int
-    severity: DriftSeverity
-    drifted_share: float
-    features: tuple[ColumnDrift, ...]
-    predictions: tuple[ColumnDrift, ...]
-    recommendation: str
-
-
 class RetrainRequest(Event, frozen=True, kw_only=True, gc=False):
     """Evidence that a stream's model should be trained anew. `id` is derived, so that a replay repeats it."""
 
@@ -300,14 +203,22 @@ class Checkpoint(Event, frozen=True, kw_only=True, gc=False):
     blob_bytes: int = 0
 
 
+Status = Literal["draft", "testing", "staging", "production", "archived"]
+
+
 class ModelVersion(Event, frozen=True, kw_only=True, gc=False):
     """One registered model: a record of `<s>.models`, which is the registry.
 
     The artifact is found by `sha256` alone and is opened only after its hash and `signature` were checked.
     `memory_bytes` estimates what the loaded model occupies. `metrics` and `parameters` are what the trainer
-    chose to say. Versions that a learner made one from the other share a `lineage`; `samples_offset` is the next
-    sample it would have learnt. A later record of the same id replaces the earlier: the artifact of a `pruned`
-    version is gone. A version that is `kept_back` was not asked to serve, because it was worse than the one in use.
+    chose to say; it learnt from events between the training times and from samples in the training offsets (of
+    `<s>.samples`; both ends exclusive), where it says so. Versions that a learner made one from the other share a
+    `lineage`; `samples_offset` is the next sample it would have learnt. `version` is for people, as in semantic
+    versioning: other features or another algorithm raise the first number, a new model the second, a learner's snapshot
+    the third.
+
+    A later record of the same id replaces the earlier, except that `status` and what is said of it are those of the
+    record with the most `changes`: who changed it, when and why. The artifact of a `pruned` version is gone.
     `baseline` is the SHA-256 of what drift is measured against, an artifact of `baseline_bytes`; a version that has
     none is measured against its nearest ancestor's.
     """
@@ -323,13 +234,23 @@ class ModelVersion(Event, frozen=True, kw_only=True, gc=False):
     memory_bytes: int
     features: tuple[str, ...]
     classes: tuple[str, ...] = ()
+    version: Annotated[str, msgspec.Meta(pattern=r"^(\d+\.\d+\.\d+)?$")] = ""
     metrics: dict[str, float] = {}
     parameters: dict[str, str | int | float | bool | None] = {}
     parent: str | None = None
     registered_by: str = ""
     lineage: str = ""
     samples_offset: int | None = None
-    status: Literal["registered", "kept_back", "pruned"] = "registered"
+    training_from_time_ms: int | None = None
+    training_to_time_ms: int | None = None
+    training_from_offset: int | None = None
+    training_to_offset: int | None = None
+    status: Status = "draft"
+    changes: int = 0
+    changed_by: str = ""
+    changed_time_ms: TimeMs = 0
+    reason: str = ""
+    pruned: bool = False
     baseline: Annotated[str, msgspec.Meta(pattern="^([0-9a-f]{64})?$")] = ""
     baseline_bytes: int = 0
 
@@ -337,7 +258,9 @@ class ModelVersion(Event, frozen=True, kw_only=True, gc=False):
 class Deployment(Event, frozen=True, kw_only=True, gc=False):
     """The routing of a stream from `revision` on: a record of `<s>.deployments`, written by control only.
 
-    The `champion` serves; the `shadows` score every event beside it, for comparison only.
+    The `champion` serves; the `shadows` score every event beside it, for comparison only. While there is an
+    `experiment`, its variants serve, each the entities of its buckets. `previous` is what a roll-back would bring back;
+    empty when there is nothing. While `held`, after a roll-back, no snapshot takes the champion's place by itself.
     """
 
     stream: str
@@ -347,27 +270,50 @@ class Deployment(Event, frozen=True, kw_only=True, gc=False):
     changed_by: str
     correlation_id: str
     shadows: tuple[str, ...] = ()
+    previous: str = ""
+    held: bool = False
+    experiment: Experiment | None = None
+    reason: str = ""
+
+
+Action = Literal["promote", "rollback", "succeed", "shadow", "unshadow", "move", "start", "reshare", "stop"]
 
 
 class Command(Event, frozen=True, kw_only=True, gc=False):
-    """A request to control, about `model_id`.
+    """A request to control.
 
-    `promote` makes it the champion, `shadow` lets it score beside the champion, `unshadow` ends that. `succeed` is
-    what a learner asks for: put this version in the place of the one of its lineage that serves or is a shadow. All
-    but `succeed` name the revision that they expect the routing to be at; 0 is a stream without a deployment.
+    `promote` makes `model_id` the champion, and ends the experiment whose variant it is. `rollback` brings the previous
+    champion back, and ends any experiment. `shadow` lets a model score beside the champion, `unshadow` ends that.
+    `move` gives a model another `status`. `start` begins `experiment_id` by `plan` with `variants` (model ids by name,
+    without the champion) and their `shares` of the traffic, from 0 to 1; the champion has the rest. `reshare` changes
+    the shares: those of all other variants are named. `stop` ends the experiment and leaves the champion. `succeed` is
+    what a learner asks for: put this version in the place of the one of its lineage that is routed.
+
+    All but `move` and `succeed` name the revision that they expect the routing to be at (0 is a stream without a
+    deployment), or with an `experiment_id` the `expected_epoch` of that. `reason` is for the audit log.
     """
 
     stream: str
-    action: Literal["promote", "shadow", "unshadow", "succeed"]
-    model_id: Id
-    expected_revision: Annotated[int, msgspec.Meta(ge=0)] | None
+    action: Action
+    model_id: Annotated[str, msgspec.Meta(max_length=256)] = ""
+    expected_revision: Annotated[int, msgspec.Meta(ge=0)] | None = None
     issued_by: str
     issued_time_ms: TimeMs
     correlation_id: Id
+    reason: str = ""
+    status: Status | None = None
+    experiment_id: Annotated[str, msgspec.Meta(max_length=256)] = ""
+    expected_epoch: Annotated[int, msgspec.Meta(ge=0)] | None = None
+    plan: ExperimentPlan | None = None
+    variants: dict[str, str] = {}
+    shares: dict[str, float] = {}
 
 
 class AuditEvent(Event, frozen=True, kw_only=True, gc=False):
-    """What became of a command. `revision` is the deployment revision in force afterwards."""
+    """What became of a command, or that a model was registered (`action` "register").
+
+    `revision` is the deployment revision in force afterwards. `issued_by` is what the sender says of itself.
+    """
 
     stream: str
     correlation_id: str
@@ -378,6 +324,7 @@ class AuditEvent(Event, frozen=True, kw_only=True, gc=False):
     model_id: str
     revision: int
     decided_time_ms: TimeMs
+    experiment_id: str = ""
 
 
 class Alert(Event, frozen=True, kw_only=True, gc=False):
@@ -430,6 +377,8 @@ EVENT_TYPES: tuple[type[Event], ...] = (
     Deployment,
     Command,
     AuditEvent,
+    VariantCounts,
+    ExperimentReport,
     Alert,
     DeadLetter,
 )

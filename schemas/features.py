@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from schemas.errors import InvalidEvent
-from schemas.events import Event, Id, TimeMs
+from schemas.event import Event, Id, TimeMs
 from schemas.streams import StreamSpec
 from schemas.wire import decode_each
 

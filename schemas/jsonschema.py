@@ -11,7 +11,8 @@ from typing import Any, Final
 
 import msgspec
 
-from schemas.events import EVENT_TYPES, Event
+from schemas.event import Event
+from schemas.events import EVENT_TYPES
 from schemas.features import feature_event_type
 from schemas.streams import StreamSpec
 

@@ -4,6 +4,8 @@ from typing import Annotated, Literal
 
 import msgspec
 
+from schemas.experiments import Metric
+
 Task = Literal["binary", "multiclass", "anomaly"]
 Strategy = Literal["incremental", "mini_batch", "periodic", "adaptive"]
 Minutes = Annotated[int, msgspec.Meta(ge=0, le=10 * 366 * 24 * 60)]
@@ -134,6 +136,42 @@ class DriftSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         return found
 
 
+class ExperimentSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """By what an experiment or a rollout of the stream is decided, unless it is started with something else."""
+
+    metric: Annotated[Metric | None, "The target, a mean per event; else `brier`, or `accuracy` of anomalies."] = None
+    false_positive_cost: Annotated[NotNegative, "What one costs, for the metric `cost`."] = 1.0
+    false_negative_cost: Annotated[NotNegative, "What one costs, for the metric `cost`."] = 1.0
+    alpha: Annotated[
+        Annotated[float, msgspec.Meta(gt=0, lt=1)],
+        "The chance that, however often one looks, a variant is ever called better or worse, and is not.",
+    ] = 0.05
+    margin: Annotated[NotNegative, "Worse by less than this, in the metric's unit, is good enough to go on."] = 0.01
+    min_samples: Annotated[
+        Count | None, "No verdict before each variant has so many mature samples; else `ab_min_samples`."
+    ] = None
+    guard_metrics: Annotated[tuple[Metric, ...], "What must not become worse by more than `margin`."] = ()
+    max_error_share: Annotated[Share, "The most of a variant's events that its model may fail to score."] = 0.01
+    max_call_ms: Annotated[
+        Annotated[float, msgspec.Meta(gt=0)], "The longest that a call of a variant's model may take in the mean."
+    ] = 50.0
+    max_score_psi: Annotated[NotNegative, "How far a variant's scores may be from the champion's, as a PSI."] = 1.0
+    steps: Annotated[
+        tuple[Annotated[float, msgspec.Meta(gt=0, le=1)], ...], "The challenger's share of the traffic in a rollout."
+    ] = (0.1, 0.5, 1.0)
+
+    def problems(self, stream: "StreamSpec") -> list[str]:
+        """Return one sentence for each thing that is wrong with this in `stream`."""
+        found = []
+        if not self.steps or list(self.steps) != sorted(set(self.steps)):
+            found.append(f"stream {stream.name!r}: experiments.steps must rise from step to step")
+        wrong = sorted({"brier", "log_loss"} & {self.metric, *self.guard_metrics}) if stream.task == "anomaly" else []
+        if wrong:
+            names = " or ".join(wrong)
+            found.append(f"stream {stream.name!r}: an anomaly score is no probability, so it has no {names}")
+        return found
+
+
 class LearnerSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A model that learns from the stream's samples; its name is the name of its lineage.
 
@@ -204,6 +242,7 @@ class StreamSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     join: JoinSpec = JoinSpec()
     evaluation: EvaluationSpec = EvaluationSpec()
     drift: DriftSpec = DriftSpec()
+    experiments: ExperimentSpec = ExperimentSpec()
     learners: dict[str, LearnerSpec] = {}
 
     @property
@@ -228,6 +267,7 @@ class StreamSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
                 f"is more than replication {self.replication}"
             )
         found += self.join.problems(self) + self.evaluation.problems(self) + self.drift.problems(self)
+        found += self.experiments.problems(self)
         return found + [p for name, learner in self.learners.items() for p in learner.problems(name, self)]
 
     def _feature_problems(self) -> list[str]:

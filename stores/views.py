@@ -22,8 +22,9 @@ from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
+from schemas.drift import ColumnDrift, DriftReport
 from schemas.errors import InvalidEvent, RetryableError, SettingsError
-from schemas.events import Alert, ColumnDrift, DriftReport
+from schemas.events import Alert
 from schemas.wire import decode, encode
 
 TIMEOUT_S: Final = 2.0

@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from schemas.events import Alert, ColumnDrift, DriftReport
+from schemas.drift import ColumnDrift, DriftReport
+from schemas.events import Alert
 
 
 def column_of(name: str, **changes: Any) -> ColumnDrift:

@@ -9,8 +9,9 @@ from numpy.typing import NDArray
 from agents.judge import Judge
 from ml.drift.baseline import Baseline, make_baseline
 from ml.drift.counting import Counter
+from schemas.drift import ColumnCounts, DriftReport, PartialHistogram
 from schemas.errors import PenstockError
-from schemas.events import Alert, ColumnCounts, DriftReport, PartialHistogram, RetrainRequest
+from schemas.events import Alert, RetrainRequest
 from schemas.streams import DriftSpec, StreamSpec
 from schemas.wire import decode, encode
 from stream.batches import Batch, Outbox, TopicPartition

@@ -12,6 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from schemas.drift import DriftReport, PartialHistogram
+from schemas.event import Event
 from schemas.events import (
     Alert,
     AuditEvent,
@@ -19,17 +21,15 @@ from schemas.events import (
     Command,
     DeadLetter,
     Deployment,
-    DriftReport,
-    Event,
     Label,
     ModelUpdate,
     ModelVersion,
-    PartialHistogram,
     Performance,
     Prediction,
     RetrainRequest,
     Sample,
 )
+from schemas.experiments import ExperimentReport, VariantCounts
 from schemas.streams import StreamSpec
 
 MAX_MESSAGE_BYTES: Final = 4 * 1024 * 1024
@@ -53,6 +53,8 @@ class StreamTopics:
         self.samples: Final = f"{stream}.samples"
         self.histograms: Final = f"{stream}.histograms"
         self.drift: Final = f"{stream}.drift"
+        self.variants: Final = f"{stream}.variants"
+        self.experiments: Final = f"{stream}.experiments"
         self.performance: Final = f"{stream}.performance"
         self.updates: Final = f"{stream}.updates"
         self.retrain: Final = f"{stream}.retrain"
@@ -118,6 +120,8 @@ def topics_of(stream: StreamSpec) -> tuple[TopicSpec, ...]:
         topic(names.samples, "stream", Sample, 1, flow, "predictions with their labels, and triggers for learners"),
         topic(names.histograms, "stream", PartialHistogram, 1, flow, "what was counted of the scored events"),
         topic(names.drift, "stream", DriftReport, 1, weeks, "how far features and predictions are from the baseline"),
+        topic(names.variants, "stream", VariantCounts, 1, flow, "what was counted of variants and shadows"),
+        topic(names.experiments, "stream", ExperimentReport, 1, weeks, "what is known of experiments and shadows"),
         topic(names.performance, "stream", Performance, 1, weeks, "how good each variant was, window by window"),
         topic(names.updates, "stream", ModelUpdate, 1, weeks, "what the learners did, and why"),
         topic(names.retrain, "stream", RetrainRequest, 1, weeks, "requests to train anew, with their evidence"),

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from agents.join.pending import Ints, Keys
 from schemas.errors import InvalidEvent
-from schemas.events import Event, Id, Label, TimeMs
+from schemas.event import Event, Id, TimeMs
+from schemas.events import Label
 from schemas.streams import StreamSpec
 from schemas.wire import decode_each, decoder
 from stream.batches import Batch, Record

@@ -8,7 +8,8 @@ import msgspec
 
 from agents.judge.windows import Window
 from ml.drift.judgement import Judgement
-from schemas.events import Alert, ColumnDrift, DriftReport, DriftSeverity, RetrainRequest
+from schemas.drift import ColumnDrift, DriftReport, DriftSeverity
+from schemas.events import Alert, RetrainRequest
 from schemas.streams import MINUTE_MS, DriftSpec
 
 RANKS: Final[dict[DriftSeverity, int]] = {"none": 0, "low": 1, "medium": 2, "high": 3, "critical": 4}

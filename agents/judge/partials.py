@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from agents.baselines import prediction_columns
 from agents.join.clock import SLACK_MS
 from ml.drift.counting import Counts
-from schemas.events import ColumnCounts, PartialHistogram
+from schemas.drift import ColumnCounts, PartialHistogram
 from schemas.streams import StreamSpec
 from schemas.wire import decode_each, decoder
 from stream.batches import Record

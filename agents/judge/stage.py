@@ -21,7 +21,8 @@ from agents.judge.windows import Turned, WindowsState, windows_of
 from ml.drift.baseline import Baseline
 from ml.drift.counting import Counts
 from ml.drift.judgement import Judgement, Rules, judge
-from schemas.events import Alert, Checkpoint, ColumnDrift, DriftReport, RetrainRequest
+from schemas.drift import ColumnDrift, DriftReport
+from schemas.events import Alert, Checkpoint, RetrainRequest
 from schemas.streams import MINUTE_MS, DriftSpec, StreamSpec
 from schemas.wire import encode
 from stream import metrics as m

@@ -57,7 +57,7 @@ class Lineage:
     def note(self, version: ModelVersion) -> None:
         """Take into account what the learner writes."""
         self._catch_up()
-        if version.status == "pruned":
+        if version.pruned:
             self._pruned.add(version.model_id)
             self._alive.pop(version.model_id, None)
         else:
@@ -95,7 +95,7 @@ class Lineage:
             if version.model_id not in self._champions
             and version.model_id not in routed
             and version.model_id not in self._founders
-            and (in_use is None or version.status == "kept_back" or (version.samples_offset or 0) < in_use)
+            and (in_use is None or version.status == "archived" or (version.samples_offset or 0) < in_use)
         ]
         return spare[:-keep]
 
@@ -128,7 +128,7 @@ class Lineage:
     def _catch_up(self) -> None:
         models, self._models_read = self._models.events[self._models_read :], len(self._models.events)
         for version in models:
-            if version.status == "pruned":
+            if version.pruned:
                 self._pruned.discard(version.model_id)
                 self._alive.pop(version.model_id, None)
                 if version.lineage == self._name:

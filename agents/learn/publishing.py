@@ -95,7 +95,7 @@ class Publisher:
         snapshot, standing = prepared.snapshot, prepared.standing
         metrics = {} if standing is None else {"brier": standing.own, "brier_in_use": standing.served}
         worse = standing is not None and standing.own > standing.served + self._learner.publish_margin
-        version = self._describe(snapshot, await prepared.storing, metrics, "kept_back" if worse else "registered")
+        version = self._describe(snapshot, await prepared.storing, metrics, "archived" if worse else "draft")
         self._write(version, outbox)
         told = ModelUpdate(
             stream=self._spec.name,
@@ -129,7 +129,7 @@ class Publisher:
         snapshot: Snapshot,
         sha256: str,
         metrics: Mapping[str, float],
-        status: Literal["registered", "kept_back"],
+        status: Literal["draft", "archived"],
     ) -> ModelVersion:
         version = ModelVersion(
             model_id=model_id_of(self._name, snapshot.next_offset),
@@ -179,7 +179,7 @@ class Publisher:
             await asyncio.to_thread(self._store.remove, version.sha256)
         pruned = self._lineage.to_prune(self._learner.keep_snapshots)
         for version in pruned:
-            self._write(msgspec.structs.replace(version, status="pruned"), outbox)
+            self._write(msgspec.structs.replace(version, pruned=True), outbox)
         return [version.model_id for version in pruned]
 
     def _write(self, version: ModelVersion, outbox: Outbox) -> None:

@@ -11,7 +11,8 @@ from agents.samplelog import TRIGGER_KEY, decode_samples, keep
 from ml.learning.samples import Samples
 from ml.models.protocol import is_weight
 from schemas.errors import InvalidEvent
-from schemas.events import Event, ShadowScore, Trigger
+from schemas.event import Event
+from schemas.events import ShadowScore, Trigger
 from schemas.features import FeatureReader
 from schemas.streams import LearnerSpec, StreamSpec
 from schemas.wire import decode, decoder

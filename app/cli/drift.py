@@ -15,8 +15,9 @@ from app.models import read_registry
 from app.registry import artifact_store, model_opener
 from app.settings import Settings
 from ml.drift.baseline import Baseline
+from schemas.drift import DriftReport
 from schemas.errors import PenstockError
-from schemas.events import DriftReport, ModelVersion
+from schemas.events import ModelVersion
 from schemas.streams import StreamSpec
 from stream.connection import KafkaConnection
 

@@ -80,7 +80,7 @@ def register_command(
 def list_command(context: Context, stream_name: str | None, with_pruned: bool) -> None:
     """List the stream's models, oldest first; the champion is marked with *, shadows with +."""
     registry = _registry(context, stream_name)
-    shown = [version for version in registry.models if with_pruned or version.status != "pruned"]
+    shown = [version for version in registry.models if with_pruned or not version.pruned]
     rows = [_routed(version, registry) | msgspec.to_builtins(version) for version in shown]
     context.write(rows, lambda: "\n".join(_line(v, registry) for v in shown) or "No model is registered.")
 

@@ -7,7 +7,8 @@ import msgspec
 import pytest
 from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
 
-from schemas.events import Command, Event, Label, TimeMs
+from schemas.event import Event, TimeMs
+from schemas.events import Command, Label
 from schemas.jsonschema import FOLDER, event_types, schema_of, text_of
 from schemas.wire import encode
 

@@ -16,7 +16,8 @@ from msgspec.structs import replace
 from app.registry import artifact_store
 from app.settings import Settings
 from ml.drift.baseline import make_baseline
-from schemas.events import Event, PartialHistogram
+from schemas.drift import PartialHistogram
+from schemas.event import Event
 from schemas.streams import StreamSpec
 from schemas.wire import encode
 from stream.batches import TopicPartition

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from app.baselines import baseline_of_rows, record_baseline
 from app.registry import artifact_store, model_opener
 from ml.drift.baseline import Baseline
-from schemas.events import DriftReport, ModelVersion, PartialHistogram, Prediction
+from schemas.drift import DriftReport, PartialHistogram
+from schemas.events import ModelVersion, Prediction
 from schemas.wire import decode
 from stream import metrics as m
 from tests.conftest import Broker

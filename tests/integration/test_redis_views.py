@@ -20,8 +20,9 @@ from agents.views import KEPT_MS, Views
 from app.embedded_redis import EmbeddedRedis, RedisMissing, open_views, redis_server
 from app.local_checks import check_redis
 from app.settings import Settings
+from schemas.drift import DriftReport
 from schemas.errors import PenstockError, SettingsError
-from schemas.events import Alert, DriftReport
+from schemas.events import Alert
 from schemas.streams import StreamSpec
 from schemas.wire import decode, encode
 from stores.views import DriftView, RedisViews, ViewsUnavailable

@@ -12,7 +12,7 @@ import pytest
 import redis
 from aiokafka import AIOKafkaProducer
 
-from schemas.events import Event
+from schemas.event import Event
 from schemas.wire import encode
 from tests.command_line import CANARY, PROGRAM, free_port, real_command, without_settings
 from tests.command_line import eventually as soon

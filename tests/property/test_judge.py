@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agents.judge import windows
-from schemas.events import Alert, DriftReport, PartialHistogram, RetrainRequest
+from schemas.drift import DriftReport, PartialHistogram
+from schemas.events import Alert, RetrainRequest
 from schemas.streams import StreamSpec
 from tests.judging import LOST, NEW, OLD, Bench, drift_of, events_of, partial_of
 

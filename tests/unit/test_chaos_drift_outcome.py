@@ -14,7 +14,8 @@ from benchmarks.drift_outcome import Outcome
 from benchmarks.histogram_checker import Scale
 from benchmarks.plain import Row
 from ml.drift.baseline import Baseline, make_baseline
-from schemas.events import ColumnCounts, DriftReport, ModelVersion, PartialHistogram
+from schemas.drift import ColumnCounts, DriftReport, PartialHistogram
+from schemas.events import ModelVersion
 from schemas.wire import encode
 from stores.artifacts import ArtifactStore
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from benchmarks.histogram_checker import Scale, count, count_differences, cover_differences, report_differences
-from schemas.events import ColumnCounts, DriftReport, PartialHistogram
+from schemas.drift import ColumnCounts, DriftReport, PartialHistogram
 
 SCALES = [Scale("wide", (-1.0, 0.0, 0.5, 2.0), 0.25, 2.0), Scale("constant", (3.0, 3.5), 3.0, 0.0)]
 PIECES = ((0, 0, 300), (0, 300, 301), (1, 0, 250), (1, 250, 449))  # partition, from, to

@@ -16,7 +16,7 @@ from agents.counting import HELD_ROWS, PARTIALS_AT_ONCE, Counting, span_ms
 from agents.serving import Served
 from ml.drift.baseline import Baseline, make_baseline
 from ml.drift.counting import Counter
-from schemas.events import PartialHistogram
+from schemas.drift import PartialHistogram
 from schemas.streams import DriftSpec, StreamSpec
 from schemas.wire import decode
 from stream.batches import Outbox

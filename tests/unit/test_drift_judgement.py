@@ -11,7 +11,7 @@ from ml.drift.baseline import Baseline, make_baseline
 from ml.drift.counting import Counter, Counts
 from ml.drift.judgement import ColumnFigures, Judgement, Rules, judge
 from ml.drift.statistics import chi_square_p_value, jensen_shannon, psi, rate_p_value, share_p_value
-from schemas.events import ColumnDrift
+from schemas.drift import ColumnDrift
 
 NAMES = tuple(f"f{place}" for place in range(20))
 

@@ -4,7 +4,7 @@ from io import StringIO
 from typing import Any
 
 from app.drift_report import render
-from schemas.events import DriftReport
+from schemas.drift import DriftReport
 from tests.drifting import column_of, report_of
 
 MOVED: dict[str, Any] = {

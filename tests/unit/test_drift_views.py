@@ -9,8 +9,9 @@ import msgspec
 import pytest
 
 from agents.views import KEPT_MS, MOST_ALERTS, Views
+from schemas.drift import DriftReport
 from schemas.errors import RetryableError
-from schemas.events import Alert, DriftReport
+from schemas.events import Alert
 from schemas.streams import StreamSpec
 from schemas.wire import encode
 from stores.views import DriftView

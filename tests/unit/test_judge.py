@@ -10,8 +10,8 @@ import pytest
 from numpy.typing import NDArray
 
 from ml.drift.counting import Counter
+from schemas.drift import PartialHistogram
 from schemas.errors import FatalError, PenstockError, RetryableError
-from schemas.events import PartialHistogram
 from schemas.streams import StreamSpec
 from tests.judging import (
     BASELINES,

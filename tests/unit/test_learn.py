@@ -15,16 +15,7 @@ from agents.learn.hosts import Apart, Here, Host
 from agents.learn.publishing import Publisher
 from ml.models.river_logistic import RiverLogisticModel
 from schemas.errors import PenstockError, RetryableError
-from schemas.events import (
-    Checkpoint,
-    Command,
-    Deployment,
-    ModelUpdate,
-    ModelVersion,
-    Sample,
-    ShadowScore,
-    Trigger,
-)
+from schemas.events import Checkpoint, Command, Deployment, ModelUpdate, ModelVersion, Sample, ShadowScore, Trigger
 from schemas.streams import EvaluationSpec, JoinSpec, LearnerSpec, StreamSpec
 from schemas.wire import decode, encode
 from stores.artifacts import ArtifactMissing, ArtifactStore, Signer

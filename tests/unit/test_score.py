@@ -17,8 +17,9 @@ from agents.shadows import Shadow
 from ml.drift.baseline import make_baseline
 from ml.drift.counting import Counter
 from ml.models.protocol import Matrix, Scores
+from schemas.drift import PartialHistogram
 from schemas.errors import FatalError
-from schemas.events import DeadLetter, PartialHistogram, Prediction, ShadowScore
+from schemas.events import DeadLetter, Prediction, ShadowScore
 from schemas.features import FeatureReader
 from schemas.streams import DriftSpec, StreamSpec
 from schemas.wire import decode
