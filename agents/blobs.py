@@ -27,14 +27,16 @@ class Blobs:
     takes over, at most one blob, stays in the store.
     """
 
-    def __init__(self, store: ArtifactStore, owner: str) -> None:
+    def __init__(self, store: ArtifactStore, owner: str, inline_bytes: int = INLINE_BYTES) -> None:
+        """Blobs of more than `inline_bytes` go to the store."""
         self._store = store
+        self._inline_bytes = inline_bytes
         self._head = owner.encode() + b"\n"
         self._kept: list[str] = []
 
     async def pack(self, blob: bytes) -> BlobFields:
         """Return the fields that stand for `blob`, once it is safe."""
-        if len(blob) <= INLINE_BYTES:
+        if len(blob) <= self._inline_bytes:
             return {"blob_base64": base64.b64encode(blob).decode(), "blob_sha256": "", "blob_bytes": len(blob)}
         whole = self._head + blob
         sha256 = await asyncio.to_thread(self._store.put, whole)

@@ -26,6 +26,7 @@ from topics.specs import StreamTopics
 
 HELD_ROWS = 4096  # at most so many wait to be counted, which then takes about a millisecond
 PARTIALS_AT_ONCE = 8  # then the loop has its turn
+_MISSING = np.float32(np.nan)
 
 
 class Counting:
@@ -56,15 +57,22 @@ class Counting:
         self._open: _Partial | None = None
         self._closed: list[tuple[int, bytes]] = []  # how many events, and the partial as it is written
 
-    async def take(self, taken: Intake, scores: Scores, served: Served) -> None:
+    async def take(
+        self, taken: Intake, scores: Scores, served: Served, champions: NDArray[np.bool_] | None = None
+    ) -> None:
         """Count the events that `served` gave `scores`, of shape (n,) or (n, classes), if it has a baseline.
 
-        Of many partials only some are made at a time: then the loop has its turn.
+        Where another variant than the champion serves, `champions` (n,) is false: of those events the features are
+        counted, and the predictions, which the baseline has nothing to say of, are missing. Of many partials only some
+        are made at a time: then the loop has its turn.
         """
         if served.yardstick is None or not taken.events:
             return
         times_ms = np.array([event.event_time_ms for event in taken.events], dtype=np.int64)
-        rows = _Rows(taken.matrix, prediction_values(scores), times_ms, taken.records)
+        predictions = prediction_values(scores)
+        if champions is not None:
+            predictions = [np.where(champions, column, _MISSING) for column in predictions]
+        rows = _Rows(taken.matrix, predictions, times_ms, taken.records)
         closed = len(self._closed)
         for piece, span in rows.by_span(self._span_ms):
             start = 0

@@ -31,6 +31,7 @@ class EvaluatedSample(Event, frozen=True, kw_only=True, gc=False):
     score: float
     scores: list[float] | None = None
     model_id: str
+    variant: str = CHAMPION
     latency_ms: Whole = 0
     shadows: tuple[ShadowScore, ...] = ()
     replaces: int | str | None = None
@@ -83,7 +84,10 @@ class EvaluableReader:
         )
 
     def _variants(self, samples: Sequence[EvaluatedSample]) -> dict[str, Scored]:
-        """Return each variant's scores. A shadow that is there twice, or not for each class, is left out there."""
+        """Return each variant's scores: of those that served, of their own samples, and of shadows.
+
+        A shadow that is there twice, or not for each class, is left out there; so is one that has a served one's name.
+        """
         found: dict[str, tuple[list[int], list[ShadowScore]]] = {}
         for row, sample in enumerate(samples):
             for shadow in sample.shadows:
@@ -92,8 +96,12 @@ class EvaluableReader:
                     rows.append(row)
                     shadows.append(shadow)
         variants = {name: self._scored(rows, shadows) for name, (rows, shadows) in found.items() if rows}
-        if samples:
-            variants[CHAMPION] = self._scored(list(range(len(samples))), samples)
+        served = {sample.variant for sample in samples}
+        if len(served) == 1:  # most often
+            return variants | {served.pop(): self._scored(list(range(len(samples))), samples)}
+        for name in sorted(served):
+            rows = [row for row, sample in enumerate(samples) if sample.variant == name]
+            variants[name] = self._scored(rows, [samples[row] for row in rows])
         return variants
 
     def _scored(self, rows: list[int], given: Sequence[EvaluatedSample | ShadowScore]) -> Scored:

@@ -1,17 +1,21 @@
 """Score: every feature event becomes one prediction, or one dead letter."""
 
+import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import repeat
 
 import numpy as np
-from numpy.typing import NDArray
 
+from agents.arms import Answer, Timer, ask_arms, assigned, best_of, labels_of
 from agents.counting import Counting
 from agents.serving import Served, Serving
 from agents.shadows import finite_rows, score_beside
+from agents.tallying import Tallying
 from schemas.errors import InvalidEvent
 from schemas.events import Prediction, ShadowScore
+from schemas.experiments import CHAMPION
 from schemas.streams import StreamSpec
 from schemas.wire import encode_many
 from stream import metrics as m
@@ -24,9 +28,7 @@ from stream.stage import Stage
 from topics.specs import StreamTopics
 
 STAGE = "score"
-CHAMPION = "champion"
 
-Scores = NDArray[np.floating]
 Refused = Sequence[tuple[Record, InvalidEvent]]
 
 
@@ -41,19 +43,24 @@ class Score(Stage):
         gate: DeadLetterGate,
         metrics: Metrics,
         clock_ms: Callable[[], int],
+        timer: Timer = time.perf_counter_ns,
     ) -> None:
+        """`timer` tells how long models take, where some are compared."""
         self._serving = serving
         self._intake = intake
         self._counting = counting
         self._gate = gate
         self._metrics = metrics
         self._clock_ms = clock_ms
+        self._timer = timer
         self._spec = serving.spec
+        self._tallying = Tallying(serving.spec)
         self._topics = StreamTopics(serving.spec.name)
 
     async def open(self, committed: Offsets) -> None:
         """Wait for a champion; forget what was counted of events that come again."""
         self._counting.forget()
+        self._tallying.forget()
         await self._serving.ready()
 
     async def process(self, batch: Batch, outbox: Outbox) -> None:
@@ -62,34 +69,50 @@ class Score(Stage):
         taken = self._intake.read(batch)
         refused = taken.refused
         if taken.events:
-            try:
-                scores = np.asarray(served.model.predict(taken.matrix))
-            except Exception:
-                self._metrics.count(m.PREDICTION_ERRORS, 1, self._spec.name)
-                raise
-            taken, scores = drop_unscored(taken, scores)
+            taken, answer = drop_unscored(taken, self._ask(taken, served))
             refused = taken.refused
-            self._write(batch, taken, served, scores, outbox)
-            await self._counting.take(taken, scores, served)
+            self._write(batch, taken, served, answer, outbox)
+            await self._counting.take(taken, answer.scores, served, answer.champions)
         self._refuse(batch, refused, outbox)
 
     async def save(self, outbox: Outbox) -> None:
         """Write what was counted since the last commit."""
         self._counting.save(outbox)
+        self._tallying.save(outbox)
 
-    def _write(self, batch: Batch, taken: Intake, served: Served, scores: Scores, outbox: Outbox) -> None:
-        shadows = score_beside(served.shadows, taken.matrix, self._metrics, self._spec.name)
+    def _ask(self, taken: Intake, served: Served) -> Answer:
+        """Return what the champion makes of the events, or the models of the variants, each of its own."""
+        try:
+            if served.experiment is None or served.table is None:
+                return Answer(np.asarray(served.model.predict(taken.matrix)))
+            places = assigned(served.experiment, served.table, [record.key or b"" for record in taken.records])
+            return ask_arms(served.arms, places, taken.matrix, self._metrics, self._spec.name, self._timer)
+        except Exception:
+            self._metrics.count(m.PREDICTION_ERRORS, 1, self._spec.name)
+            raise
+
+    def _write(self, batch: Batch, taken: Intake, served: Served, answer: Answer, outbox: Outbox) -> None:
+        beside = score_beside(served.shadows, taken.matrix, self._metrics, self._spec.name)
+        self._tallying.take(taken, answer, beside, served, batch.source.partition)
         now_ms = self._clock_ms()
         waits_ms = np.maximum(now_ms - np.array([record.timestamp for record in taken.records], dtype=np.int64), 0)
-        scored = Scored(scores, shadows, now_ms, waits_ms.tolist())
+        scored = Scored(answer, beside.rows, now_ms, waits_ms.tolist())
         predictions = predict_events(self._spec, taken, served, scored, batch.source.partition)
         keys = [record.key for record in taken.records]
         outbox.extend(
             self._topics.predictions, batch.source.partition, zip(keys, encode_many(predictions), strict=True)
         )
-        for label, count in Counter([prediction.label for prediction in predictions]).items():
-            self._metrics.count(m.PREDICTIONS, count, self._spec.name, served.version.model_id, CHAMPION, str(label))
+        self._count(predictions, served)
         self._metrics.observe_many(m.PREDICTION_LATENCY, waits_ms / 1000, self._spec.name)
+
+    def _count(self, predictions: Sequence[Prediction], served: Served) -> None:
+        if served.arms:
+            seen = Counter([(prediction.model_id, prediction.variant, prediction.label) for prediction in predictions])
+        else:  # without an experiment only the labels differ
+            labels = Counter([prediction.label for prediction in predictions])
+            seen = Counter({(served.version.model_id, CHAMPION, label): count for label, count in labels.items()})
+        for (model_id, variant, label), count in seen.items():
+            self._metrics.count(m.PREDICTIONS, count, self._spec.name, model_id, variant, str(label))
 
     def _refuse(self, batch: Batch, refused: Refused, outbox: Outbox) -> None:
         now_ms = self._clock_ms()
@@ -105,9 +128,9 @@ class Score(Stage):
 
 @dataclass(frozen=True, slots=True)
 class Scored:
-    """What the models made of a batch, row by row: the champion's scores, of shape (events,) or (events, classes)."""
+    """What the models made of a batch, row by row."""
 
-    scores: Scores
+    answer: Answer
     shadows: Sequence[tuple[ShadowScore, ...]]
     now_ms: int
     latencies_ms: Sequence[int]
@@ -115,17 +138,17 @@ class Scored:
 
 def predict_events(spec: StreamSpec, taken: Intake, served: Served, scored: Scored, partition: int) -> list[Prediction]:
     """Return one Prediction per event."""
-    scores, now_ms = scored.scores, scored.now_ms
-    labels: Sequence[int | str]
+    scores, now_ms, revision = scored.answer.scores, scored.now_ms, served.deployment.revision
+    places: list[int] = labels_of(spec, scores).tolist()
+    labels: Sequence[int | str] = places
+    class_scores: Sequence[list[float] | None] = [None] * len(places)
     if spec.task == "multiclass":
-        labels = [spec.classes[column] for column in scores.argmax(axis=1).tolist()]
-        class_scores: Sequence[list[float] | None] = scores.tolist()
-        best = scores.max(axis=1).tolist()
-    else:
-        labels = (scores.astype(np.float64) >= spec.threshold).astype(int).tolist()  # as a reader of the score would
-        class_scores = [None] * len(labels)
-        best = scores.tolist()
-    model_id, revision = served.version.model_id, served.deployment.revision
+        labels = [spec.classes[place] for place in places]
+        class_scores = scores.tolist()
+    models: Iterable[str] = repeat(served.version.model_id, len(labels))
+    variants: Iterable[str] = repeat(CHAMPION, len(labels))
+    if served.arms:
+        models, variants = scored.answer.models_and_variants(served.arms)
     return [
         Prediction(
             event_id=event.event_id,
@@ -133,7 +156,7 @@ def predict_events(spec: StreamSpec, taken: Intake, served: Served, scored: Scor
             event_time_ms=event.event_time_ms,
             scored_time_ms=now_ms,
             model_id=model_id,
-            variant=CHAMPION,
+            variant=variant,
             deployment_revision=revision,
             score=score,
             scores=all_scores,
@@ -144,11 +167,13 @@ def predict_events(spec: StreamSpec, taken: Intake, served: Served, scored: Scor
             latency_ms=latency_ms,
             shadows=shadows,
         )
-        for event, row, record, score, all_scores, label, latency_ms, shadows in zip(
+        for event, row, record, model_id, variant, score, all_scores, label, latency_ms, shadows in zip(
             taken.events,
             taken.rows,
             taken.records,
-            best,
+            models,
+            variants,
+            best_of(scores).tolist(),
             class_scores,
             labels,
             scored.latencies_ms,
@@ -158,11 +183,11 @@ def predict_events(spec: StreamSpec, taken: Intake, served: Served, scored: Scor
     ]
 
 
-def drop_unscored(taken: Intake, scores: Scores) -> tuple[Intake, Scores]:
-    """Set aside the events to which the model gave no finite score."""
-    finite = finite_rows(scores)
+def drop_unscored(taken: Intake, answer: Answer) -> tuple[Intake, Answer]:
+    """Set aside the events to which the champion gave no finite score, nor the model that they are assigned to."""
+    finite = finite_rows(answer.scores)
     if finite.all():
-        return taken, scores
+        return taken, answer
     error = InvalidEvent("no_score", "the model gave no finite score for this event")
     kept = np.flatnonzero(finite).tolist()
     return (
@@ -173,5 +198,5 @@ def drop_unscored(taken: Intake, scores: Scores) -> tuple[Intake, Scores]:
             matrix=taken.matrix[finite],
             refused=[*taken.refused, *((taken.records[i], error) for i in np.flatnonzero(~finite).tolist())],
         ),
-        scores[finite],
+        answer.take(finite),
     )

@@ -59,9 +59,9 @@ class ModelShelf:
         self._drop_unused(keep=(version, *beside))
         return self._models[version.model_id]
 
-    def route(self, champion: ModelVersion, shadows: Sequence[ModelVersion] = ()) -> None:
-        """Say that from now on the stream is served by `champion`, and scored by `shadows` beside it."""
-        self._routed[champion.stream] = (champion, *shadows)
+    def route(self, champion: ModelVersion, beside: Sequence[ModelVersion] = ()) -> None:
+        """Say that from now on the stream is served by `champion`, and scored by `beside`: variants and shadows."""
+        self._routed[champion.stream] = (champion, *beside)
         self._drop_unused()
 
     def _load(self, version: ModelVersion) -> Model:
@@ -89,7 +89,7 @@ class ModelShelf:
         taken = sum(other.memory_bytes for other in (*elsewhere, *beside))
         if taken + version.memory_bytes > self._budget_bytes:
             raise ModelUnusable(
-                f"model {version.model_id} needs {version.memory_bytes:,} bytes of memory; the champions and shadows "
+                f"model {version.model_id} needs {version.memory_bytes:,} bytes of memory; the models routed "
                 f"beside it take {taken:,} of the {self._budget_bytes:,} that model_memory_bytes allows"
             )
 

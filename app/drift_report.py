@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import aclosing
-from datetime import UTC, datetime
 from functools import partial
 from math import ceil
 from typing import Final, TextIO
@@ -12,6 +11,7 @@ from app.models import RegistryView, log_reader, read_registry, require_topics
 from app.registry import artifact_store
 from app.settings import Settings
 from app.stages import drift_of
+from app.text import minute, number, p_value, printable
 from schemas.drift import ColumnDrift, DriftReport, DriftSeverity, PartialHistogram
 from schemas.errors import InvalidEvent, PenstockError
 from schemas.streams import StreamSpec
@@ -26,7 +26,6 @@ _BLOCKS: Final = "▁▂▃▄▅▆▇█"
 _EMPTY: Final = "·"
 _MOST_BLOCKS: Final = 40
 _MOST_LETTERS: Final = 28
-_LEAST_P: Final = 1e-4
 _BEFORE_BINS: Final = 92
 _HEADER: Final = (
     f"{'severity':<10} {'PSI':>8} {'KS':>6} {'p':>8} {'W/σ':>7} {'missing':>8} {'mean':>10} shares of the bins:"
@@ -83,7 +82,7 @@ async def why_none(connection: KafkaConnection, settings: Settings, spec: Stream
 async def why_outdated(connection: KafkaConnection, settings: Settings, spec: StreamSpec, report: DriftReport) -> str:
     """Return a sentence when `report` says nothing of what is scored now; it is empty when the baseline is the same."""
     registry = await read_registry(connection, spec)
-    begin = f"this report is of model {_printable(report.model_id)}"
+    begin = f"this report is of model {printable(report.model_id)}"
     if reason := await _why_unwatched(settings, registry):
         return f"{begin}, and drift is not watched now: {reason}"
     if (now := _baseline_now(registry)) == report.baseline:
@@ -145,12 +144,12 @@ def render(report: DriftReport, out: TextIO) -> None:
 
 def _lines(report: DriftReport) -> Iterator[str]:
     yield (
-        f"{_printable(report.stream)}: window {report.number}, {report.n:,} events from {_time(report.from_time_ms)} "
-        f"to {_time(report.to_time_ms)} UTC"
+        f"{printable(report.stream)}: window {report.number}, {report.n:,} events from {minute(report.from_time_ms)} "
+        f"to {minute(report.to_time_ms)} UTC"
     )
-    yield f"model {_printable(report.model_id)}, baseline {_printable(report.baseline)[:12]}"
+    yield f"model {printable(report.model_id)}, baseline {printable(report.baseline)[:12]}"
     share = f"{report.drifted_share:.0%} of the judged features have drifted"
-    advice = f"; recommended: {_printable(report.recommendation)}" if report.recommendation else ""
+    advice = f"; recommended: {printable(report.recommendation)}" if report.recommendation else ""
     yield f"{report.severity}: {share}{advice}"
     for title, columns in (("feature", report.features), ("prediction", report.predictions)):
         if columns:
@@ -165,18 +164,18 @@ def _badness(column: ColumnDrift) -> tuple[int, bool, float]:
 
 
 def _column_lines(column: ColumnDrift) -> Iterator[str]:
-    name = _printable(column.name)
+    name = printable(column.name)
     if len(name) > _MOST_LETTERS:
         name = name[: _MOST_LETTERS - 1] + "…"
     severity = column.severity if column.judged else "not judged"
     reference, current = _histograms(column.reference, column.current)
     figures = (
-        f"{name:<{_MOST_LETTERS}} {severity:<10} {_number(column.psi, '.4f'):>8} {_number(column.ks, '.3f'):>6} "
-        f"{_p_value(column.p_value):>8} {_number(column.wasserstein_scaled, '.3f'):>7} "
-        f"{_number(column.missing_share, '.1%'):>8} {_mean(column.mean):>10}"
+        f"{name:<{_MOST_LETTERS}} {severity:<10} {number(column.psi, '.4f'):>8} {number(column.ks, '.3f'):>6} "
+        f"{p_value(column.p_value):>8} {number(column.wasserstein_scaled, '.3f'):>7} "
+        f"{number(column.missing_share, '.1%'):>8} {_mean(column.mean):>10}"
     )
     yield f"{figures:<{_BEFORE_BINS}} {reference}".rstrip()
-    reason = f"  {_printable(column.reason)}"
+    reason = f"  {printable(column.reason)}"
     if len(reason) > _BEFORE_BINS:
         yield reason
         reason = ""
@@ -198,24 +197,5 @@ def _block(share: float, highest: float) -> str:
     return _BLOCKS[min(ceil(len(_BLOCKS) * share / highest), len(_BLOCKS)) - 1]
 
 
-def _number(value: float | None, form: str) -> str:
-    return "-" if value is None else format(value, form)
-
-
 def _mean(value: float | None) -> str:
-    return _number(value, ",.0f" if value is not None and 1e3 <= abs(value) < 1e8 else ".4g")
-
-
-def _p_value(value: float | None) -> str:
-    if value is None:
-        return "-"
-    return f"{value:.4f}" if value >= _LEAST_P else f"<{_LEAST_P:.4f}"
-
-
-def _time(time_ms: int) -> str:
-    return f"{datetime.fromtimestamp(time_ms / 1000, UTC):%Y-%m-%d %H:%M}"
-
-
-def _printable(text: str) -> str:
-    """Return `text` on one line, without what a terminal would obey: a record may say anything."""
-    return "".join(c if c.isprintable() else "?" for c in text)
+    return number(value, ",.0f" if value is not None and 1e3 <= abs(value) < 1e8 else ".4g")

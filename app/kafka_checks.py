@@ -1,8 +1,9 @@
 """What the doctor asks Kafka: brokers, topics, transactions, models and champions, and how far the workers are."""
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import Final
+from typing import Final, get_args
 
 from aiokafka import AIOKafkaProducer
 
@@ -17,7 +18,7 @@ from app.settings import Settings
 from app.stages import RoleName
 from ml.models.protocol import Model
 from schemas.errors import PenstockError, SettingsError
-from schemas.events import ModelVersion
+from schemas.events import ModelVersion, Status
 from schemas.streams import StreamSpec
 from stores.artifacts import ArtifactUntrusted, Signer
 from stream import admin
@@ -26,6 +27,7 @@ from topics import topics_of
 
 _BROKER_TIMEOUT_S: Final = 5.0
 _SAFE_REPLICATION: Final = 3
+_STATUSES: Final = get_args(Status)
 
 
 async def check_broker(connection: KafkaConnection, cluster: Cluster) -> list[Finding]:
@@ -88,7 +90,7 @@ class ModelCheck:
         self._shelf = ModelShelf(self._open, settings.model_memory_bytes)
 
     async def check(self, spec: StreamSpec) -> list[Finding]:
-        """Say whether the stream's models can be trusted, and whether its champion and its shadows can be loaded."""
+        """Say whether the stream's models can be trusted, and whether all that it routes to can be loaded."""
         registry = await read_registry(self._connection, spec)
         return [
             self._signatures(spec, registry),
@@ -105,12 +107,14 @@ class ModelCheck:
             )
         bad = [version.model_id for version in models if not self._is_signed(version)]
         if not bad:
-            return ok(subject, f"{len(models)} registered, all signed with this machine's key")
+            statuses = Counter(version.status for version in models)
+            counts = ", ".join(f"{statuses[status]} {status}" for status in _STATUSES if statuses[status])
+            return ok(subject, f"{len(models)} registered ({counts}), all signed with this machine's key")
         sentence = f"{len(bad)} of {len(models)} are not signed with this machine's key: {_some(bad)}"
         return warning(subject, sentence, "take the key that they were registered with, or register them again")
 
     async def _routed(self, spec: StreamSpec, registry: RegistryView) -> list[Finding]:
-        """Load the champion and then its shadows, each with what was loaded before it."""
+        """Load the champion and then everything beside it, each with what was loaded before it."""
         subject = f"champion of {spec.name}"
         if registry.champion is None:
             remedy = f"`penstock models promote MODEL_ID --stream {spec.name}`, with a worker running"
@@ -122,16 +126,15 @@ class ModelCheck:
             return [problem(subject, f"cannot serve: {error}", remedy)]
         found = [ok(subject, f"{champion.model_id} (revision {registry.revision}) is verified, opens and fits")]
         loaded = [champion]
-        for model_id in registry.shadows:
-            subject = f"shadow {model_id} of {spec.name}"
+        for subject, model_id, sentence, remedy in _beside(spec, registry):
             try:
                 loaded.append(await self._load(spec, registry, model_id, loaded))
             except PenstockError as error:
-                remedy = f"mend that, or `penstock models unshadow {model_id} --stream {spec.name}`"
-                found.append(warning(subject, f"events are scored without it: {error}", remedy))
+                found.append(warning(subject, f"{sentence}: {error}", remedy))
             else:
                 found.append(ok(subject, "it is verified, opens and fits beside the champion"))
-        self._shelf.route(champion, loaded[1:])
+        routed = (*registry.variants, *registry.shadows)  # the previous champion may go when room is short
+        self._shelf.route(champion, [version for version in loaded if version.model_id in routed])
         return found
 
     async def _drift(self, spec: StreamSpec, registry: RegistryView) -> list[Finding]:
@@ -172,6 +175,21 @@ class ModelCheck:
         except ArtifactUntrusted:
             return False
         return True
+
+
+def _beside(spec: StreamSpec, registry: RegistryView) -> Iterator[tuple[str, str, str, str]]:
+    """Yield (subject, model id, what it means if that cannot be loaded, what to do) for all but the champion."""
+    for model_id, name in registry.variants.items():
+        assert registry.experiment is not None  # it has the variants
+        stop = f"`penstock experiments stop {registry.experiment.experiment_id} --stream {spec.name}`"
+        subject = f"variant {name} of {spec.name}"
+        yield subject, model_id, "the champion scores its events, which count as errors", f"mend that, or {stop}"
+    for model_id in registry.shadows:
+        unshadow = f"`penstock models unshadow {model_id} --stream {spec.name}`"
+        yield f"shadow {model_id} of {spec.name}", model_id, "events are scored without it", f"mend that, or {unshadow}"
+    if registry.previous:
+        subject = f"previous champion of {spec.name}"
+        yield subject, registry.previous, "it is not ready for a roll-back", "mend that, or promote another model"
 
 
 def _usable_signer(settings: Settings) -> Signer | None:

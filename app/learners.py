@@ -57,6 +57,8 @@ def _routed(registry: RegistryView, model_ids: Iterable[str]) -> str:
     own = set(model_ids)
     if registry.champion in own:
         return "champion"
+    if not own.isdisjoint(registry.variants):
+        return "variant"
     return "" if own.isdisjoint(registry.shadows) else "shadow"
 
 

@@ -1,22 +1,22 @@
-"""Registering models and routing to them: what `penstock models` does, as functions."""
+"""The registry of a stream, as the command line reads it and adds to it."""
 
 import asyncio
 import hashlib
 import secrets
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
-from typing import Any, Literal
 
 import msgspec
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 
 from agents.baselines import baseline_of
-from agents.shelf import require_match
+from agents.registry import Registry, next_version
 from ml.errors import ModelError
 from ml.models.registry import model_type
-from schemas.errors import PenstockError, SettingsError
-from schemas.events import AuditEvent, Command, Deployment, ModelVersion
+from schemas.errors import InvalidEvent, PenstockError, SettingsError
+from schemas.events import AuditEvent, Deployment, ModelVersion
+from schemas.experiments import Experiment
 from schemas.streams import StreamSpec
 from schemas.wire import decode, encode
 from stores.artifacts import ArtifactStore, Signer
@@ -25,7 +25,6 @@ from stream.connection import KafkaConnection
 from stream.views import LogView, ViewFollower
 from topics import StreamTopics, topics_of
 
-Action = Literal["promote", "shadow", "unshadow"]
 Parameters = Mapping[str, str | int | float | bool | None]
 
 
@@ -34,39 +33,71 @@ class RegistryView:
 
     def __init__(self, spec: StreamSpec, models: LogView[ModelVersion], deployments: LogView[Deployment]) -> None:
         self.spec = spec
-        self.deployments = deployments.events
-        self._models = {version.model_id: version for version in models.events}
+        self.deployments: Sequence[Deployment] = deployments.events
+        self._records = models.events
+        self._registry = Registry(models)
 
     @property
     def models(self) -> list[ModelVersion]:
-        """The newest record of every model, in the order in which they were first registered."""
-        return list(self._models.values())
+        """Every version as it is now, in the order in which they were first registered."""
+        return list(self._registry.versions.values())
+
+    @property
+    def newest(self) -> Deployment | None:
+        """The deployment in force, if any."""
+        return self.deployments[-1] if self.deployments else None
 
     @property
     def champion(self) -> str | None:
         """The id of the model that is routed to, if any."""
-        return self.deployments[-1].champion if self.deployments else None
+        return self.newest.champion if self.newest else None
 
     @property
     def shadows(self) -> tuple[str, ...]:
         """The ids of the models that score beside the champion."""
-        return self.deployments[-1].shadows if self.deployments else ()
+        return self.newest.shadows if self.newest else ()
+
+    @property
+    def previous(self) -> str:
+        """The id of the model that a roll-back would bring back; empty when there is none."""
+        return self.newest.previous if self.newest else ""
+
+    @property
+    def experiment(self) -> Experiment | None:
+        """The experiment or rollout that runs, if any."""
+        return self.newest.experiment if self.newest else None
+
+    @property
+    def variants(self) -> dict[str, str]:
+        """The name of each variant of the experiment that runs, by its model's id; the champion is none of them."""
+        return {v.model_id: v.name for v in self.experiment.variants[1:]} if self.experiment else {}
 
     @property
     def revision(self) -> int:
         """The newest deployment's revision; 0 before the first."""
-        return self.deployments[-1].revision if self.deployments else 0
+        return self.newest.revision if self.newest else 0
 
     def find(self, model_id: str) -> ModelVersion:
         """Return the version with this id. Raises PenstockError when there is none."""
-        version = self._models.get(model_id)
+        version = self._registry.find(model_id)
         if version is None:
             raise PenstockError(f"stream {self.spec.name} has no model {model_id!r}; see `penstock models list`")
         return version
 
+    def history_of(self, model_id: str) -> list[ModelVersion]:
+        """Return the record that first gave a model each of its statuses, oldest first: its registration comes first.
+
+        A record that came with no more changes than one before it changed something else.
+        """
+        found: list[ModelVersion] = []
+        for record in self._records:
+            if record.model_id == model_id and (not found or record.changes > found[-1].changes):
+                found.append(record)
+        return found
+
     def baseline_of(self, model_id: str) -> ModelVersion | None:
         """Return the version whose baseline counts for a model: itself, or an ancestor. None without one."""
-        return baseline_of(self._models, model_id)
+        return baseline_of(self._registry.versions, model_id)
 
 
 def describe_model(
@@ -125,19 +156,58 @@ async def register(
     version: ModelVersion,
     payload: bytes,
 ) -> ModelVersion:
-    """Store the bytes, sign the version and append it to `<s>.models`; return it as written."""
-    await require_topics(connection, spec)
+    """Store the bytes, sign the version, append it to `<s>.models` and tell `<s>.audit`; return it as written.
+
+    A version without a number gets the next one. Raises PenstockError when another model has the number that it has, or
+    it is none that could be read back.
+    """
+    registry = await read_registry(connection, spec)
+    numbered = msgspec.structs.replace(version, version=_number_of(version, registry.models))
+    try:
+        decode(ModelVersion, encode(numbered))
+    except InvalidEvent as error:
+        raise PenstockError(f"this cannot be recorded of a model: {error}") from error
     await asyncio.to_thread(store.put, payload)
-    signed = msgspec.structs.replace(version, signature=signer.sign(version))
+    signed = msgspec.structs.replace(numbered, signature=signer.sign(numbered))
     await record(connection, signed)
+    await _audit(connection, signed, registry.revision)
     return signed
 
 
+def _number_of(version: ModelVersion, known: Sequence[ModelVersion]) -> str:
+    """Return the semantic version that `version` gives itself, else the next one after the `known`."""
+    others = [other for other in known if other.version == version.version and other.model_id != version.model_id]
+    if version.version and others:
+        raise PenstockError(
+            f"version {version.version} of stream {version.stream} is model {others[0].model_id} already; "
+            "leave --version out to have the next one"
+        )
+    return version.version or next_version(known, version)
+
+
 async def record(connection: KafkaConnection, version: ModelVersion) -> None:
-    """Append a version to `<s>.models`; an earlier record of the same id counts no more."""
-    async with _producer(connection) as producer:
+    """Append a version to `<s>.models`; of an earlier record of the same id only a newer status counts any more."""
+    async with producer(connection) as sending:
         topic = StreamTopics(version.stream).models
-        await producer.send_and_wait(topic, encode(version), key=version.stream.encode(), partition=0)
+        await sending.send_and_wait(topic, encode(version), key=version.stream.encode(), partition=0)
+
+
+async def _audit(connection: KafkaConnection, version: ModelVersion, revision: int) -> None:
+    """Append to `<s>.audit` that `version` was registered."""
+    event = AuditEvent(
+        stream=version.stream,
+        correlation_id=secrets.token_hex(16),
+        action="register",
+        issued_by=version.registered_by,
+        outcome="done",
+        reason=f"model {version.model_id} is registered as version {version.version}",
+        model_id=version.model_id,
+        revision=revision,
+        decided_time_ms=version.created_time_ms,
+    )
+    async with producer(connection) as sending:
+        topic = StreamTopics(version.stream).audit
+        await sending.send_and_wait(topic, encode(event), key=version.stream.encode(), partition=0)
 
 
 async def require_topics(connection: KafkaConnection, spec: StreamSpec) -> None:
@@ -163,68 +233,6 @@ async def read_registry(connection: KafkaConnection, spec: StreamSpec) -> Regist
     return RegistryView(spec, models, deployments)
 
 
-async def ask_control(
-    connection: KafkaConnection,
-    spec: StreamSpec,
-    action: Action,
-    model_id: str,
-    issued_by: str,
-    now_ms: int,
-    expected_revision: int | None = None,
-    timeout_s: float = 30.0,
-) -> AuditEvent:
-    """Ask control to promote, shadow or unshadow `model_id` and return its answer.
-
-    `expected_revision` defaults to the newest one. Raises PenstockError when no answer comes in time: then no
-    worker with the role `learn` runs, and the command waits for one.
-    """
-    registry = await read_registry(connection, spec)
-    version = registry.find(model_id)
-    if action != "unshadow":  # that must work whatever became of the model
-        require_match(spec, version)
-    command = Command(
-        stream=spec.name,
-        action=action,
-        model_id=model_id,
-        expected_revision=registry.revision if expected_revision is None else expected_revision,
-        issued_by=issued_by,
-        issued_time_ms=now_ms,
-        correlation_id=secrets.token_hex(16),
-    )
-    return await send_command(connection, command, timeout_s)
-
-
-async def send_command(connection: KafkaConnection, command: Command, timeout_s: float) -> AuditEvent:
-    """Send a command and return the audit event that answers it. Raises PenstockError when none comes in time."""
-    topics = StreamTopics(command.stream)
-    audit = TopicPartition(topics.audit, 0)
-    reader = log_reader(connection)
-    await reader.start()
-    try:
-        reader.assign([audit])
-        await reader.seek_to_end(audit)  # before the command is sent, so that its answer comes after
-        await reader.position(audit)
-        async with _producer(connection) as producer:
-            await producer.send_and_wait(topics.commands, encode(command), key=command.stream.encode(), partition=0)
-        async with asyncio.timeout(timeout_s):
-            return await _answer(reader, command.correlation_id)
-    except TimeoutError as error:
-        raise PenstockError(
-            f"control did not answer within {timeout_s:.0f} s: is a worker with the role learn running? "
-            "The command stays in its topic and is carried out when one starts."
-        ) from error
-    finally:
-        await reader.stop()
-
-
-async def _answer(reader: AIOKafkaConsumer, correlation_id: str) -> AuditEvent:
-    while True:
-        record: Any = await reader.getone()
-        event = decode(AuditEvent, record.value)
-        if event.correlation_id == correlation_id:
-            return event
-
-
 def log_reader(connection: KafkaConnection) -> AIOKafkaConsumer:
     """Return a consumer without a group, not started yet, that sees what is committed."""
     return AIOKafkaConsumer(
@@ -237,10 +245,11 @@ def log_reader(connection: KafkaConnection) -> AIOKafkaConsumer:
 
 
 @asynccontextmanager
-async def _producer(connection: KafkaConnection) -> AsyncIterator[AIOKafkaProducer]:
-    producer = AIOKafkaProducer(enable_idempotence=True, acks="all", **connection.client_options())
-    await producer.start()
+async def producer(connection: KafkaConnection) -> AsyncIterator[AIOKafkaProducer]:
+    """A producer without transactions that writes each record once; it waits for all replicas."""
+    sending = AIOKafkaProducer(enable_idempotence=True, acks="all", **connection.client_options())
+    await sending.start()
     try:
-        yield producer
+        yield sending
     finally:
-        await producer.stop()
+        await sending.stop()

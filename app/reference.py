@@ -13,7 +13,7 @@ import msgspec
 from app.cli.main import cli
 from app.settings import settings_reference
 from app.sources import allowed, nested
-from schemas.streams import DriftSpec, EvaluationSpec, JoinSpec, LearnerSpec, StreamSpec
+from schemas.streams import DriftSpec, EvaluationSpec, ExperimentSpec, JoinSpec, LearnerSpec, StreamSpec
 from stream.metrics import METRICS, SECONDS
 
 FOLDER: Final = Path(__file__).parents[1] / "docs"
@@ -47,6 +47,9 @@ worker of a deployment needs the same tables. `penstock stream init --csv FILE` 
 ### How drift is judged: `[streams.<name>.drift]`
 
 {_table(DriftSpec)}
+### How experiments and rollouts are decided: `[streams.<name>.experiments]`
+
+{_table(ExperimentSpec)}
 ### Models that learn from the stream's samples: `[streams.<name>.learners.<lineage>]`
 
 {_table(LearnerSpec)}"""

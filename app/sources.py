@@ -109,14 +109,17 @@ def _words(info: inspect.Type) -> str:
             return "one of " + ", ".join(str(value) for value in values)
         case inspect.IntType(ge=low, le=high):
             return "a whole number" + _bounds(low, high)
-        case inspect.FloatType(gt=above) if above is not None:
-            return f"a number above {above}"
+        case inspect.FloatType(gt=above, lt=below, le=most) if above is not None:
+            until = f" and below {below}" if below is not None else f", at most {most}" if most is not None else ""
+            return f"a number above {above}{until}"
         case inspect.FloatType(ge=low, le=high):
             return "a number" + _bounds(low, high)
         case inspect.StrType(min_length=length):
             return "text that is not empty" if length else "text"
         case inspect.VarTupleType(item_type=inspect.StrType()):
             return "a list of texts"
+        case inspect.VarTupleType(item_type=item):
+            return f"a list, each {_words(item)}"
         case inspect.BoolType():
             return "true or false"
         case inspect.DictType():

@@ -1,6 +1,7 @@
 """A stream on this worker: its logs' views, its serving models, and the stages of each role."""
 
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Literal
@@ -8,18 +9,20 @@ from typing import Literal
 import msgspec
 from aiokafka import AIOKafkaConsumer
 
-from agents import control, evaluate, join, judge, learn, score, views
+from agents import compare, control, evaluate, join, judge, learn, score, views
 from agents.baselines import baseline_finder, baseline_opener
 from agents.blobs import Blobs
 from agents.counting import Counting
 from agents.learn.hosts import Apart, Here
 from agents.learn.publishing import Publisher
+from agents.registry import Registry
+from agents.routes import routes_of
 from agents.serving import Serving
 from agents.shelf import ModelShelf
 from app.registry import artifact_store, signer
 from app.settings import Settings
 from ml.models.registry import learner_type
-from schemas.events import Alert, Deployment, ModelVersion
+from schemas.events import Alert, Deployment, ModelVersion, Status
 from schemas.features import FeatureReader
 from schemas.streams import DriftSpec, LearnerSpec, StreamSpec
 from schemas.wire import encode
@@ -47,7 +50,8 @@ def inputs_of(spec: StreamSpec, role: RoleName) -> Mapping[str, tuple[str, ...]]
     if role == "join":
         return {"join": (topics.predictions, topics.labels)}
     of_samples = ("evaluate", *map(learner_group, spec.learners))
-    of_drift = {"judge": (topics.histograms,), "views": (topics.drift, topics.alerts)}
+    shown = (topics.drift, topics.alerts, topics.models, topics.deployments, topics.experiments)
+    of_drift = {"judge": (topics.histograms,), "views": shown}
     return {"learn": (topics.commands,)} | dict.fromkeys(of_samples, (topics.samples,)) | of_drift
 
 
@@ -93,7 +97,7 @@ class StreamStages:
         metrics: Metrics,
         announcer: Announcer,
         open_consumer: Callable[[], AIOKafkaConsumer],
-        redis: views.DriftViews | None = None,
+        redis: views.ViewStore | None = None,
     ) -> None:
         """`open_consumer` makes a consumer without a group, which reads what is committed.
 
@@ -108,6 +112,7 @@ class StreamStages:
         self._announcer = announcer
         self._open_consumer = open_consumer
         self._redis = redis
+        self._registry = Registry(self.models)
         self._drift = drift_of(settings, spec)
         self._topics = StreamTopics(spec.name)
         self._reader = FeatureReader(spec)
@@ -128,6 +133,18 @@ class StreamStages:
             loads=scores,
         )
 
+    @property
+    def statuses(self) -> Counter[Status]:
+        """How many models are registered with each status, as far as the views are."""
+        return Counter(version.status for version in self._registry.versions.values())
+
+    @property
+    def routed(self) -> list[ModelVersion]:
+        """The versions that are routed to, and the previous champion, as far as the views are."""
+        routes = routes_of(self.deployments.events)
+        found = map(self._registry.find, (*routes.routed, routes.previous))
+        return [version for version in found if version is not None]
+
     def stages(self, role: RoleName) -> list[StageSpec]:
         """Return the stages of `role` for this stream. What reads the same topic is in different consumer groups."""
         made: dict[str, tuple[str, Callable[[int, int], Stage]]] = {
@@ -135,6 +152,7 @@ class StreamStages:
             "join": (join.STAGE, self._join),
             "learn": (control.STAGE, self._control),
             "evaluate": (evaluate.STAGE, self._evaluate),
+            "compare": (compare.STAGE, self._compare),
             "judge": (judge.STAGE, self._judge),
             "views": (views.STAGE, self._views),
         }
@@ -173,6 +191,17 @@ class StreamStages:
     def _evaluate(self, partition: int, partitions: int) -> Stage:
         blobs = Blobs(artifact_store(self._settings), f"{self.spec.name} {evaluate.STAGE}")
         return evaluate.Evaluate(self.spec, self._memory(evaluate.STAGE, partition), blobs, self._metrics)
+
+    def _compare(self, partition: int, partitions: int) -> Stage:
+        owner = f"{self.spec.name} {compare.STAGE}"
+        return compare.Compare(
+            self.spec,
+            self.deployments,
+            self._follower.caught_up,
+            self._memory(compare.STAGE, partition),
+            Blobs(artifact_store(self._settings), owner, compare.INLINE_BYTES),
+            self._metrics,
+        )
 
     def _learn(self, lineage: str, partition: int, partitions: int) -> Stage:
         learner = learner_of(self._settings, self.spec.learners[lineage])

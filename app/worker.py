@@ -7,7 +7,7 @@ import logging
 import signal
 from collections.abc import Coroutine, Iterable
 from itertools import groupby
-from typing import Any
+from typing import Any, get_args
 
 from aiokafka import AIOKafkaConsumer
 
@@ -20,6 +20,7 @@ from app.registry import model_opener
 from app.settings import Settings
 from app.stages import ROLES, RoleName, StreamStages
 from schemas.errors import SettingsError
+from schemas.events import Status
 from stream import admin
 from stream import metrics as m
 from stream.announcer import Announcer
@@ -192,8 +193,21 @@ class Worker:
         self.metrics.clear(m.MODEL_INFO)
         for served in (stream.serving.current for stream in self._streams):
             if served is not None:
-                version, revision = served.version, str(served.deployment.revision)
-                self.metrics.set(m.MODEL_INFO, 1, version.stream, version.model_id, version.algorithm, revision)
+                revision = str(served.deployment.revision)
+                arms = [arm.version for arm in served.arms[1:] if arm.model is not None and arm.version is not None]
+                for version in (served.version, *arms):
+                    self.metrics.set(m.MODEL_INFO, 1, version.stream, version.model_id, version.algorithm, revision)
+        if "learn" in self._role_names:
+            self._refresh_registry_gauges()
+
+    def _refresh_registry_gauges(self) -> None:
+        self.metrics.clear(m.MODEL_FILE_SIZE)
+        for stream in self._streams:
+            name, statuses = stream.spec.name, stream.statuses
+            for status in get_args(Status):
+                self.metrics.set(m.MODELS_REGISTERED, statuses[status], name, status)
+            for version in stream.routed:
+                self.metrics.set(m.MODEL_FILE_SIZE, version.size_bytes, name, version.model_id)
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         """Run `work` beside the roles; if it fails, the worker ends with its error."""

@@ -69,7 +69,8 @@ class BadArtifacts:
             pass  # the command must fail; why is in the audit log
         else:
             return None
-        answers = [event for event in self._events("audit") if event["model_id"] == model_id]
+        asked = [event for event in self._events("audit") if event["action"] == "promote"]
+        answers = [event for event in asked if event["model_id"] == model_id]
         if [answer["outcome"] for answer in answers] != ["refused"]:
             return None
         return str(answers[0]["reason"]).replace(f"{self._penstock.folder}/", "")

@@ -14,6 +14,10 @@ uninterrupted fold over the samples log gives.
 
 --stage drift: one worker, then two, then three score, count and judge a million events, and some that own partitions
 are killed; nothing else happens. The committed partial histograms must add up to what one pass over the events gives.
+
+--stage rollout: two workers with all roles score the demo's flights, while a better model is rolled out and then a
+worse one. The first must be promoted by itself and the second go back, every prediction must be by the model that its
+bucket says, and a roll-back must take effect within two seconds.
 """
 
 import argparse
@@ -25,11 +29,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from benchmarks import chaos_drift, chaos_learn, chaos_score
+from benchmarks import chaos_drift, chaos_learn, chaos_rollout, chaos_score
 
-_PLAYS: Final = {"score": chaos_score.play, "learn": chaos_learn.play, "drift": chaos_drift.play}
-_KILLS: Final = {"score": 20, "learn": 20, "drift": 4}
-_RATES: Final = {"score": 3_000, "learn": 1_000, "drift": 10_000}
+_PLAYS: Final = {
+    "score": chaos_score.play,
+    "learn": chaos_learn.play,
+    "drift": chaos_drift.play,
+    "rollout": chaos_rollout.play,
+}
+_KILLS: Final = {"score": 20, "learn": 20, "drift": 4, "rollout": 8}
+_RATES: Final = {"score": 3_000, "learn": 1_000, "drift": 10_000, "rollout": 1_000}
 
 
 def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
@@ -38,18 +47,23 @@ def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
         prog="python -m benchmarks.chaos", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--stage", choices=list(_PLAYS), default="score", help="what is struck and checked")
-    parser.add_argument("--kills", type=int, help="how often a worker is killed, at least once (20; drift: 4)")
+    parser.add_argument(
+        "--kills", type=int, help="how often a worker is killed, at least once (20; drift: 4; rollout: 8 at least)"
+    )
     parser.add_argument("--only-kills", action="store_true", help="freeze, end and restart nothing")
-    parser.add_argument("--rate", type=int, help="events per second (score: 3,000, learn: 1,000, drift: 10,000)")
+    parser.add_argument("--rate", type=int, help="events per second (score: 3,000, drift: 10,000, others: 1,000)")
     parser.add_argument("--events", type=int, default=1_000_000, help="the least number of events, in the stage drift")
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the result here")
     parser.add_argument(
         "--plant",
-        choices=["skip", "double"],
-        help="add a fault on purpose, to see it found: something is left out, or there twice",
+        choices=["skip", "double", "swap"],
+        help="add a fault on purpose, to see it found: something is left out, there twice, or (rollout) under the name "
+        "of another variant",
     )
     arguments = parser.parse_args(words)
+    if arguments.plant == "swap" and arguments.stage != "rollout":
+        parser.error("only predictions of the stage rollout can be swapped")
     arguments.kills = arguments.kills or _KILLS[arguments.stage]
     arguments.rate = arguments.rate or _RATES[arguments.stage]
     return arguments

@@ -82,14 +82,18 @@ class Scene:
         for number in range(kills):
             first, last = (len(others) * n // kills for n in (number, number + 1))
             for fault in others[first:last]:
-                self._wait_until_it_flows()
+                self.settle()
                 fault()
-                self._wait_until_it_flows()
-            if self._random.random() >= _OVERLAP_SHARE:
-                self._wait_until_it_flows()
-            time.sleep(self._random.uniform(0, longest_pause_s))
-            self._tell(f"kill {number + 1} of {kills}: {self.kill()}")
-        self._wait_until_it_flows()
+                self.settle()
+            self.strike(f"kill {number + 1} of {kills}", longest_pause_s)
+        self.settle()
+
+    def strike(self, what: str, longest_pause_s: float) -> None:
+        """Kill once, after a pause, and mostly when the last blow is over; tell that it was `what`."""
+        if self._random.random() >= _OVERLAP_SHARE:
+            self.settle()
+        time.sleep(self._random.uniform(0, longest_pause_s))
+        self._tell(f"{what}: {self.kill()}")
 
     def kill(self) -> str:
         """Kill a worker (SIGKILL), start it again and return its name and its duty."""
@@ -125,12 +129,24 @@ class Scene:
         self._recoveries.blow("broker_restart")
         self._server.start()
 
+    def restart_everything(self) -> None:
+        """Kill every worker and restart Kafka, so that nobody is left who remembers anything."""
+        self._tell("kill all workers, restart the broker, start all workers")
+        for worker in self._workers.values():
+            worker.kill()
+        self._server.stop()
+        self._recoveries.blow("restart_of_everything")
+        self._server.start()
+        for name in list(self._workers):
+            self._start(name)
+
     def stop(self) -> None:
         """Ask all workers to end."""
         for worker in self._workers.values():
             _require_clean_end(worker)
 
-    def _wait_until_it_flows(self) -> None:
+    def settle(self) -> None:
+        """Wait until every blow is over and every part of the stream shows outputs."""
         until(self._recoveries.over, "every part of the stream to show outputs again", _PATIENCE_S)
 
     def _start(self, name: str) -> None:

@@ -7,6 +7,7 @@ from typing import Any, Final, NamedTuple
 
 from confluent_kafka import (
     OFFSET_BEGINNING,
+    OFFSET_END,
     Consumer,
     ConsumerGroupTopicPartitions,
     KafkaError,
@@ -120,9 +121,12 @@ class Kafka:
 
 
 class Follower:
-    """Follows a topic from its start. `at_end` tells whether the last poll had reached the end everywhere."""
+    """Follows a topic from its start, or from the end that it has at the first poll.
 
-    def __init__(self, bootstrap: str, topic: str, *, committed: bool = True) -> None:
+    `at_end` tells whether the last poll had reached the end everywhere.
+    """
+
+    def __init__(self, bootstrap: str, topic: str, *, committed: bool = True, from_end: bool = False) -> None:
         self._consumer: Any = Consumer(
             {
                 "bootstrap.servers": bootstrap,
@@ -135,7 +139,8 @@ class Follower:
         )
         numbers = self._consumer.list_topics(topic, timeout=_TIMEOUT_S).topics[topic].partitions
         self._open = set(numbers)
-        self._consumer.assign([TopicPartition(topic, number, OFFSET_BEGINNING) for number in numbers])
+        start = OFFSET_END if from_end else OFFSET_BEGINNING
+        self._consumer.assign([TopicPartition(topic, number, start) for number in numbers])
 
     @property
     def at_end(self) -> bool:

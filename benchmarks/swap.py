@@ -138,6 +138,8 @@ class _Bench:
         """Promote the models in turn; yield the lag from each command until `pause_s` after its answer."""
         turns = itertools.islice(itertools.cycle([*self._ids[1:], self._ids[0]]), swaps)
         for number, model_id in enumerate(turns, start=1):
+            # Its turn may come again after two others had theirs, and then it is archived.
+            self._penstock.run("models", "move", model_id, "staging", "--stream", synthetic.STREAM)
             before = worker.buckets(loop_lag.METRIC)
             self._penstock.run("models", "promote", model_id, "--stream", synthetic.STREAM)
             time.sleep(pause_s)

@@ -47,6 +47,7 @@ class Deployment(msgspec.Struct):
 class Answer(msgspec.Struct):
     """What is read of an audit event."""
 
+    action: str
     revision: int
     decided_time_ms: int
 
@@ -80,7 +81,7 @@ def check(cluster: Kafka, stream: str, models: Models) -> dict[str, Any]:
         "wrong_scores": wrong_scores(events, predictions, models),
         "wrong_switches": wrong_switches(predictions, deployments),
         "swaps": len(deployments) - 1,
-        "swap_s": swap_times_s(predictions, [answer for _, answer in read("audit", Answer)]),
+        "swap_s": swap_times_s(predictions, [a for _, a in read("audit", Answer) if a.action == "promote"]),
     }
 
 

@@ -31,6 +31,7 @@ class Penstock:
 
     def __init__(self, folder: Path, bootstrap: str, config: str, **settings: object) -> None:
         self.folder = folder
+        self.bootstrap = bootstrap
         (folder / "penstock.toml").write_text(config, encoding="utf-8")
         self._settings = {"kafka_bootstrap": bootstrap, "model_storage_dir": folder / "artifacts"} | settings
         self._processes: list[subprocess.Popen[bytes]] = []

@@ -27,3 +27,7 @@ class BaselineInvalid(ModelError):
 
 class CountsInvalid(ModelError):
     """Rows or counts that do not fit the baseline they are counted in."""
+
+
+class SharesInvalid(ModelError):
+    """Shares of an experiment's variants that are none, or a table that does not give every bucket to one of them."""

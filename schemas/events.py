@@ -217,8 +217,9 @@ class ModelVersion(Event, frozen=True, kw_only=True, gc=False):
     versioning: other features or another algorithm raise the first number, a new model the second, a learner's snapshot
     the third.
 
-    A later record of the same id replaces the earlier, except that `status` and what is said of it are those of the
-    record with the most `changes`: who changed it, when and why. The artifact of a `pruned` version is gone.
+    A later record of the same id replaces the earlier in one of two ways: with more `changes` it tells of a new
+    `status` (who changed it, when and why) and of nothing else, otherwise of everything but that. So writers that do
+    not see each other both have their way. The artifact of a `pruned` version is gone.
     `baseline` is the SHA-256 of what drift is measured against, an artifact of `baseline_bytes`; a version that has
     none is measured against its nearest ancestor's.
     """

@@ -1,60 +1,87 @@
-"""Views: what people and services like to look up, in Redis. The logs are the truth; a view may be gone at any time.
+"""Views: what people and services like to look up, in Redis, and nothing else reads (the keys: see `view_keys`).
 
-| key | type | value |
-|---|---|---|
-| `drift:stats:<stream>` | string | the newest drift report, JSON as in `<s>.drift` |
-| `drift:stats:<stream>:feature:<name>` | hash | one feature's figures in it (see FIGURES), except for nulls |
-| `drift:stats:<stream>:prediction:<name>` | hash | the same of the `score`, and of the `class` if there are some |
-| `drift:alert:<stream>:<id>` | string | an alert of drift, JSON as in `<s>.alerts`; it goes after 30 days |
-| `drift:views:<stream>` | string | the mark: how far in the logs these views are |
-
-All keys of a stream and its mark change in one transaction, so the mark tells whether the rest is there, and right.
+A few changes are one transaction together with the mark, so the mark tells whether the rest is there, and right. Many
+are several transactions, of at most 500 keys or about a megabyte each; meanwhile the mark says that it is not right.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+import re
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import urlsplit
 
+import msgspec
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
+from redis.exceptions import WatchError
 
-from schemas.drift import ColumnDrift, DriftReport
-from schemas.errors import InvalidEvent, RetryableError, SettingsError
-from schemas.events import Alert
-from schemas.wire import decode, encode
+from schemas.errors import RetryableError, SettingsError
+from schemas.wire import encode
+from stores.view_keys import assignment_key, assignments, mark_key, views_of
 
 TIMEOUT_S: Final = 2.0
-FIGURES: Final = (
-    "severity",
-    "psi",
-    "ks",
-    "p_value",
-    "wasserstein_scaled",
-    "n",
-    "missing_share",
-    "unseen_share",
-    "mean",
-)
+ASSIGNMENT_S: Final = 24 * 3_600
+_KEYS_AT_ONCE: Final = 500
+_BYTES_AT_ONCE: Final = 1_000_000
+_SCANNED_AT_ONCE: Final = 1_000
+
+Value = bytes | Mapping[str, str | int | float]
 
 
 class ViewsUnavailable(RetryableError):
     """Redis did not answer, or refused."""
 
 
-@dataclass(frozen=True, slots=True)
-class DriftView:
-    """What is to be written of one stream: the newest report, and alerts with the milliseconds they have left."""
+class ViewsChanged(ViewsUnavailable):
+    """Redis was flushed, or somebody else wrote, in the middle of a writing: it must begin again."""
 
-    report: DriftReport | None
-    alerts: Sequence[tuple[Alert, int]]
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """What stands at a key, a string or a hash, and when it goes, in milliseconds since the epoch; None: it stays."""
+
+    value: Value
+    until_ms: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """All that is to be shown of one stream, by key, after the records up to `mark`.
+
+    `assigning` names the bucket table in force: assignments that were made by another one are wrong.
+    """
+
+    mark: str
+    assigning: str
+    entries: Mapping[str, Entry]
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """How many keys were written and how many were removed."""
+
+    written: int
+    removed: int
+
+
+class Assignment(msgspec.Struct, frozen=True, kw_only=True):
+    """Which variant of an experiment an entity is assigned to, under the deployment that says so."""
+
+    stream: str
+    experiment_id: str
+    entity_id: str
+    variant: str
+    model_id: str
+    bucket: int
+    epoch: int
+    deployment_revision: int
 
 
 class RedisViews:
-    """The views in the Redis at `url`. Every call ends within the time-out, and raises ViewsUnavailable if it fails.
+    """The views in the Redis at `url`. Every step ends within the time-out, and raises ViewsUnavailable if it fails.
 
     Nothing is connected before the first call, and nothing that is said here has the password in it.
     """
@@ -76,25 +103,80 @@ class RedisViews:
         options = self._client.connection_pool.connection_kwargs
         self._secrets = [str(options[name]) for name in ("password", "ssl_password") if options.get(name)]
 
-    async def bring_up(self, stream: str, before: str, after: str, view: Callable[[bool], DriftView]) -> None:
-        """Write `view(whole)` and the mark `after`, in one transaction.
+    async def show(self, stream: str, written: View | None, view: View, now_ms: int) -> Changes:
+        """Bring Redis from `written`, which was shown last, to `view`; what has expired at `now_ms` is left out.
 
-        `before` is the mark that was written last. `whole` tells that Redis has another one: it was flushed, restarted
-        or restored, and everything is to be written. When nothing has changed on either side, nothing is written.
+        Where Redis has another mark than that of `written` (it was flushed, restarted or restored, or `written` is
+        None), everything is written, and keys of the stream that are not of the view are removed. When nothing has
+        changed on either side, nothing is written. Raises ViewsChanged when somebody else writes at the same time.
+        5,000 models take about 0.15 s; looking for keys that do not belong, 1 s per million keys in that Redis.
         """
-        key = f"drift:views:{stream}"
+        async with self._working():
+            mark: Any = await self._client.get(mark_key(stream))
+        if written is None or mark != written.mark.encode():
+            gone = await self._found(stream, views_of(stream)) - {key.encode() for key in view.entries}
+            return await self._change(stream, mark, view, view.entries.items(), gone, now_ms)
+        if written.mark == view.mark:
+            return Changes(0, 0)
+        known = written.entries
+        news = [(key, entry) for key, entry in view.entries.items() if known.get(key) != entry]
+        gone = {key.encode() for key in known.keys() - view.entries.keys()}
+        if written.assigning != view.assigning:
+            gone |= await self._found(stream, assignments(stream))
+        return await self._change(stream, mark, view, news, gone, now_ms)
+
+    async def assign(self, assignment: Assignment) -> str:
+        """Show an assignment for a day, or until the shares change; return its key."""
+        key = assignment_key(assignment.stream, assignment.experiment_id, assignment.entity_id)
+        async with self._working():
+            await self._client.set(key, encode(assignment), ex=ASSIGNMENT_S)
+        return key
+
+    async def _found(self, stream: str, pattern: re.Pattern[bytes]) -> set[bytes]:
+        """Return the keys in Redis that have the stream's name in them and match the pattern."""
+        found: set[bytes] = set()
+        cursor: Any = 0
+        while True:
+            async with self._working():
+                cursor, keys = await self._client.scan(cursor, match=f"*:{stream}*", count=_SCANNED_AT_ONCE)
+                found.update(filter(pattern.match, keys))  # type: ignore[arg-type]
+            if not cursor:
+                return found
+
+    async def _change(
+        self,
+        stream: str,
+        mark: bytes | None,
+        view: View,
+        entries: Iterable[tuple[str, Entry]],
+        gone: Iterable[bytes],
+        now_ms: int,
+    ) -> Changes:
+        """Write `entries` and remove `gone` in steps, each of which finds the mark that the one before it has left."""
+        living = [(key, entry) for key, entry in entries if entry.until_ms is None or entry.until_ms > now_ms]
+        pieces = [*_pieces(living), *_pieces((key, None) for key in gone)] or [[]]
+        for number, piece in enumerate(pieces, 1):
+            after = view.mark.encode() if number == len(pieces) else f"{number}/{len(pieces)} of {view.mark}".encode()
+            await self._step(stream, mark, after, piece, now_ms)
+            mark = after
+        return Changes(len(living), sum(map(len, pieces)) - len(living))
+
+    async def _step(self, stream: str, before: bytes | None, after: bytes, piece: "Piece", now_ms: int) -> None:
         async with self._working(), self._client.pipeline(transaction=True) as pipe:
-            await pipe.watch(key)  # a flush between the look and the writing fails the transaction
-            whole = await pipe.get(key) != before.encode()
-            if not whole and before == after:
-                return
-            found = view(whole)
-            before_it = await pipe.get(f"drift:stats:{stream}") if found.report is not None else None
+            await pipe.watch(mark_key(stream))  # a flush between the look and the writing fails the transaction
+            if await pipe.get(mark_key(stream)) != before:
+                raise self._changed(stream)
             pipe.multi()  # type: ignore[no-untyped-call]
-            _remove_columns(pipe, stream, before_it)
-            _write(pipe, stream, found)
-            pipe.set(key, after)
-            await pipe.execute()
+            for key, entry in piece:
+                _put(pipe, key, entry, now_ms)
+            pipe.set(mark_key(stream), after)
+            try:
+                await pipe.execute()
+            except WatchError:
+                raise self._changed(stream) from None
+
+    def _changed(self, stream: str) -> ViewsChanged:
+        return ViewsChanged(f"the views of {stream} in Redis at {self.address} were changed while they were written")
 
     async def probe(self) -> str:
         """Write, read and remove a key; return the server's version."""
@@ -133,36 +215,34 @@ class RedisViews:
         return words
 
 
-def _remove_columns(pipe: Any, stream: str, report: Any) -> None:
-    """Remove the hashes of the report that was shown until now: the next one may be of other features."""
-    try:
-        shown = decode(DriftReport, report)
-    except InvalidEvent:  # there was none, or somebody else wrote there
+Piece = Sequence[tuple[str | bytes, Entry | None]]
+"""Keys with what is to stand there, or None for those that are to go."""
+
+
+def _pieces(changes: Iterable[tuple[str | bytes, Entry | None]]) -> Iterator[Piece]:
+    """Yield the changes in pieces that Redis takes well within the time-out."""
+    piece: list[tuple[str | bytes, Entry | None]] = []
+    size_bytes = 0
+    for key, entry in changes:
+        piece.append((key, entry))
+        size_bytes += len(entry.value) if entry is not None else 0
+        if len(piece) == _KEYS_AT_ONCE or size_bytes >= _BYTES_AT_ONCE:
+            yield piece
+            piece, size_bytes = [], 0
+    if piece:
+        yield piece
+
+
+def _put(pipe: Any, key: str | bytes, entry: Entry | None, now_ms: int) -> None:
+    left_ms = entry.until_ms - now_ms if entry is not None and entry.until_ms is not None else None
+    if entry is not None and isinstance(entry.value, bytes):
+        pipe.set(key, entry.value, px=left_ms)
         return
-    pipe.delete(*_column_keys(stream, shown))
-
-
-def _column_keys(stream: str, report: DriftReport) -> list[str]:
-    """Return the key of each of the report's columns, features first."""
-    kinds = (("feature", report.features), ("prediction", report.predictions))
-    return [f"drift:stats:{stream}:{kind}:{column.name}" for kind, columns in kinds for column in columns]
-
-
-def _write(pipe: Any, stream: str, view: DriftView) -> None:
-    if view.report is not None:
-        pipe.set(f"drift:stats:{stream}", encode(view.report))
-        columns = [*view.report.features, *view.report.predictions]
-        for key, column in zip(_column_keys(stream, view.report), columns, strict=True):
-            pipe.delete(key)
-            pipe.hset(key, mapping=_figures(view.report, column))
-    for alert, left_ms in view.alerts:
-        pipe.set(f"drift:alert:{stream}:{alert.id}", encode(alert), px=left_ms)
-
-
-def _figures(report: DriftReport, column: ColumnDrift) -> dict[str, str | int | float]:
-    found = {name: getattr(column, name) for name in FIGURES}
-    known = {name: value for name, value in found.items() if value is not None}
-    return {"number": report.number, "to_time_ms": report.to_time_ms, "judged": int(column.judged)} | known
+    pipe.delete(key)  # a hash would keep the fields that it has no more
+    if entry is not None:
+        pipe.hset(key, mapping=entry.value)
+        if left_ms is not None:
+            pipe.pexpire(key, left_ms)
 
 
 def _address(url: str) -> str:

@@ -56,6 +56,13 @@ SHADOW_ERRORS = Metric(
     "Events that a shadow model gave no score for; their predictions go out without it.",
     ("stream", "variant"),
 )
+VARIANT_ERRORS = Metric(
+    "ml_variant_errors_total",
+    "counter",
+    "events",
+    "Events of an experiment's variant that its model gave no score for; they got the champion's.",
+    ("stream", "variant"),
+)
 DEAD_LETTERS = Metric(
     "ml_dead_letters_total",
     "counter",
@@ -77,11 +84,19 @@ MODEL_MEMORY = Metric(
     "Estimated memory of each loaded model.",
     ("stream", "model"),
 )
+MODEL_PROMOTIONS = Metric(
+    "ml_model_promotion_total",
+    "counter",
+    "changes",
+    "Times control gave a model version another status.",
+    ("stream", "from_status", "to_status"),
+)
 MODEL_LOAD_FAILURES = Metric(
     "ml_model_load_failures_total",
     "counter",
     "failures",
-    "Times a routed model could not be verified or loaded: the previous champion serves on, a shadow is left out.",
+    "Times a routed model could not be verified or loaded: the previous champion serves on, a variant's events get the "
+    "champion's scores, a shadow is left out.",
     ("stream",),
 )
 CONSUMER_LAG = Metric(
@@ -217,6 +232,55 @@ VIEW_FAILURES = Metric(
     "Times that the views in Redis could not be looked at or written; they are tried again, and the stream goes on.",
     ("stream",),
 )
+EXPERIMENT_ACTIVE = Metric(
+    "ml_experiment_active_total", "gauge", "experiments", "1 while an experiment or a rollout runs.", ("stream",)
+)
+EXPERIMENT_TRAFFIC = Metric(
+    "ml_experiment_traffic",
+    "gauge",
+    "1",
+    "The share of the entities that a variant of the running experiment has.",
+    ("stream", "experiment", "variant"),
+)
+EXPERIMENT_METRIC = Metric(
+    "ml_experiment_metric",
+    "gauge",
+    "see metric",
+    "A figure of each variant in the newest report: the mean of the target and of each guard metric, its difference "
+    "from the champion with low and high (positive is better), events, errors, samples, call_ms, score_psi, f1 and "
+    "roc_auc; NaN when it cannot be computed.",
+    ("stream", "experiment", "variant", "metric"),
+)
+EXPERIMENT_SAMPLES_MISSED = Metric(
+    "ml_experiment_samples_missed_total",
+    "counter",
+    "samples",
+    "Samples that an experiment does not count, by reason: late (its cohort is judged already), misplaced (its bucket "
+    "is another variant's), unknown_event (of a revision).",
+    ("stream", "reason"),
+)
+SHADOW_DISAGREEMENT = Metric(
+    "ml_shadow_disagreement_ratio",
+    "gauge",
+    "1",
+    "The share of the events to which a shadow gives another label than was served, since it has stood beside this "
+    "champion.",
+    ("stream", "variant"),
+)
+MODELS_REGISTERED = Metric(
+    "ml_models_total",
+    "gauge",
+    "models",
+    "Registered models by status, where the role learn runs.",
+    ("stream", "status"),
+)
+MODEL_FILE_SIZE = Metric(
+    "ml_model_file_size_bytes",
+    "gauge",
+    "bytes",
+    "Size of the file of each routed model and of the previous champion's, where the role learn runs.",
+    ("stream", "model"),
+)
 READY = Metric("ml_ready", "gauge", "1", "1 when every task of the worker has recovered and can work.")
 
 SAMPLES = Metric("ml_samples_total", "counter", "samples", "Predictions that met a label, and revisions.", ("stream",))
@@ -246,9 +310,11 @@ METRICS: tuple[Metric, ...] = (
     PREDICTION_LATENCY,
     PREDICTION_ERRORS,
     SHADOW_ERRORS,
+    VARIANT_ERRORS,
     DEAD_LETTERS,
     MODEL_INFO,
     MODEL_MEMORY,
+    MODEL_PROMOTIONS,
     MODEL_LOAD_FAILURES,
     CONSUMER_LAG,
     COMMIT_SECONDS,
@@ -271,6 +337,13 @@ METRICS: tuple[Metric, ...] = (
     DRIFTED_FEATURES,
     DRIFT_ALERTS,
     VIEW_FAILURES,
+    EXPERIMENT_ACTIVE,
+    EXPERIMENT_TRAFFIC,
+    EXPERIMENT_METRIC,
+    EXPERIMENT_SAMPLES_MISSED,
+    SHADOW_DISAGREEMENT,
+    MODELS_REGISTERED,
+    MODEL_FILE_SIZE,
     READY,
     SAMPLES,
     LABELS_DUPLICATE,

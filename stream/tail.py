@@ -35,7 +35,7 @@ async def read_back(
         reach = FIRST_RECORDS
         while end > oldest:
             start = max(oldest, end - reach)
-            if records := await _between(consumer, source, start, end):
+            if records := await read_between(consumer, source, start, end):
                 yield records
             end, reach = start, min(4 * reach, MOST_RECORDS)
     finally:
@@ -43,8 +43,11 @@ async def read_back(
         await consumer.stop()
 
 
-async def _between(consumer: AIOKafkaConsumer, source: TopicPartition, start: int, end: int) -> list[Record]:
-    """Return the records of [start, end). It is the position that tells the end: markers are no records."""
+async def read_between(consumer: AIOKafkaConsumer, source: TopicPartition, start: int, end: int) -> list[Record]:
+    """Return the records of [start, end), of a `source` that is assigned and goes on at least to `end`.
+
+    It is the position that tells the end: markers are no records. Raises RetryableError when nothing has come for 30 s.
+    """
     consumer.seek(source, start)
     found: list[Record] = []
     position = start

@@ -37,6 +37,10 @@ class Ended:
         """Whether the command was refused with this exit code, in one line of error and nothing else."""
         return (self.code, self.out, self.err.count("\n"), self.err[:10]) == (code, "", 1, "penstock: ")
 
+    def is_refusal(self, words: str) -> bool:
+        """Whether the command did nothing and says why in one sentence, which has these words in it."""
+        return self.is_one_sentence(1) and words in self.err
+
 
 Penstock = Callable[..., Ended]
 
@@ -89,7 +93,8 @@ class Deployment:
             topics = await consumer.topics()
             if places[0].topic not in topics:
                 return []
-            places = places[:1] if self.kind == "kafka" and kind in ("audit", "deployments", "updates") else places
+            single = kind in ("audit", "deployments", "experiments", "updates")
+            places = places[:1] if self.kind == "kafka" and single else places
             consumer.assign(places)
             ends = await consumer.end_offsets(places)
             found = []

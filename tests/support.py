@@ -8,17 +8,20 @@ import asyncio
 import itertools
 import secrets
 import selectors
+import string
 from collections import defaultdict, deque
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self, TypeVar
 
+import msgspec
 import numpy as np
 from aiokafka.errors import ProducerFenced
 
 from agents.blobs import Blobs
 from ml.models.protocol import Matrix, Scores
 from schemas.events import Checkpoint, Deployment, ModelVersion, Sample
+from schemas.experiments import BUCKETS, Experiment, ExperimentPlan, Variant
 from schemas.streams import StreamSpec
 from schemas.wire import decode, encode
 from stores.artifacts import ArtifactStore
@@ -306,6 +309,22 @@ def deployment_of(spec: StreamSpec, model_id: str, revision: int) -> Deployment:
         changed_by="somebody",
         correlation_id=f"command-{revision}",
     )
+
+
+def experiment_of(champion: str, *challengers: str, experiment_id: str = "x", **changes: Any) -> Experiment:
+    """Return an experiment of which each challenger, called b, c and so on, has a tenth of the buckets."""
+    names = ["champion", *string.ascii_lowercase[1 : len(challengers) + 1]]
+    counts = [BUCKETS - 1_000 * len(challengers), *(1_000 for _ in challengers)]
+    variants = zip(names, (champion, *challengers), counts, strict=True)
+    experiment = Experiment(
+        experiment_id=experiment_id,
+        kind="experiment",
+        plan=ExperimentPlan(metric="brier"),
+        salt=f"flights/{experiment_id}",
+        variants=tuple(Variant(name=name, model_id=model_id, buckets=count) for name, model_id, count in variants),
+        table=tuple(enumerate(counts)),
+    )
+    return msgspec.structs.replace(experiment, **changes)
 
 
 def sample_of(number: int, **changes: Any) -> Sample:

@@ -5,6 +5,7 @@ import gc
 import itertools
 import json
 import os
+import secrets
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
@@ -18,12 +19,13 @@ import xgboost
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from numpy.typing import NDArray
 
-from app.models import ask_control, describe_model, register
+from app.commands import ask_control
+from app.models import describe_model, register
 from app.registry import artifact_store, signer
 from app.settings import Settings, load_settings
 from app.stages import ROLES, RoleName, now_ms
 from app.worker import Worker
-from schemas.events import AuditEvent, DeadLetter, ModelVersion, Prediction
+from schemas.events import AuditEvent, Command, DeadLetter, ModelVersion, Prediction
 from schemas.wire import decode
 from stream import admin
 from stream.batches import TopicPartition
@@ -87,8 +89,15 @@ class Deployment:
         return await register(self.connection, spec, store, signer(self.settings), version, payload)
 
     async def promote(self, version: ModelVersion) -> AuditEvent:
-        spec = self.streams[version.stream]
-        return await ask_control(self.connection, spec, "promote", version.model_id, "tests", now_ms())
+        command = Command(
+            stream=version.stream,
+            action="promote",
+            model_id=version.model_id,
+            issued_by="tests",
+            issued_time_ms=now_ms(),
+            correlation_id=secrets.token_hex(16),
+        )
+        return await ask_control(self.connection, self.streams[version.stream], command)
 
     @asynccontextmanager
     async def worker(self, roles: Iterable[RoleName] = ROLES, **settings: Any) -> AsyncIterator["Running"]:

@@ -205,6 +205,8 @@ class Judge(Stage):
             log.warning("stream %s: %s is not judged: its cells are not the baseline's", self._spec.name, where)
             return "misfit"
         foreign = "" if window.models <= window.reference.owners else FOREIGN
+        # The predictions of other variants than the champion are left out of a partial. They are not missing.
+        window.counts.missing[len(window.reference.baseline.features) :] = 0
         judgement = await self._judge(window.reference.baseline, window.counts, foreign)
         report = report_of(self._spec.name, self._number, window, judgement)
         folded.reports.append((report, *self._alerts.of(report, window.head_ms)))

@@ -9,11 +9,11 @@ from typing import Literal
 import msgspec
 
 from agents.learn.lineage import Lineage, model_id_of
-from agents.serving import find_version
+from agents.registry import next_version
 from ml.learning.comparison import Standing
 from ml.learning.online import Snapshot
 from schemas.errors import RetryableError
-from schemas.events import Command, Deployment, ModelUpdate, ModelVersion
+from schemas.events import AuditEvent, Command, Deployment, ModelUpdate, ModelVersion
 from schemas.streams import LearnerSpec, StreamSpec
 from schemas.wire import encode
 from stores.artifacts import ArtifactStore, Signer
@@ -56,7 +56,6 @@ class Publisher:
         self._name = lineage
         self._learner = learner
         self._lineage = Lineage(lineage, learner.start_from, founders, models, deployments)
-        self._models = models
         self._store = store
         self._signer = signer
         self._clock_ms = clock_ms
@@ -73,7 +72,7 @@ class Publisher:
         """
         if self._learner.start_from is None:
             return None
-        version = find_version(self._models, self._learner.start_from)
+        version = self._lineage.find(self._learner.start_from)
         if version is None:
             raise RetryableError(
                 f"learner {self._name!r} of stream {self._spec.name!r} waits for model "
@@ -95,8 +94,11 @@ class Publisher:
         snapshot, standing = prepared.snapshot, prepared.standing
         metrics = {} if standing is None else {"brier": standing.own, "brier_in_use": standing.served}
         worse = standing is not None and standing.own > standing.served + self._learner.publish_margin
-        version = self._describe(snapshot, await prepared.storing, metrics, "archived" if worse else "draft")
+        version = self._describe(snapshot, await prepared.storing, metrics)
+        if standing is not None and worse:
+            version = self._archived(version, self._worse(standing))
         self._write(version, outbox)
+        self._audit(version, outbox)
         told = ModelUpdate(
             stream=self._spec.name,
             lineage=self._name,
@@ -109,13 +111,13 @@ class Publisher:
             model_id=version.model_id,
             metrics=metrics,
         )
-        if standing is not None and worse:
-            told = msgspec.structs.replace(told, action="kept_back", reason=self._worse(standing))
+        if worse:
+            told = msgspec.structs.replace(told, action="kept_back", reason=version.reason)
             log.warning("stream %s: snapshot %s is kept back: %s", self._spec.name, version.model_id, told.reason)
         else:
             self._ask_to_serve(version, outbox)
         why = f"it never served, and {self._learner.keep_snapshots} newer snapshots did not either"
-        pruned = await self._prune(outbox)
+        pruned = await self._prune(why, outbox)
         return [told, *(msgspec.structs.replace(told, action="pruned", reason=why, model_id=gone) for gone in pruned)]
 
     def _worse(self, standing: Standing) -> str:
@@ -124,13 +126,7 @@ class Publisher:
             f"{standing.served:.4f} of the version in use by more than {self._learner.publish_margin}"
         )
 
-    def _describe(
-        self,
-        snapshot: Snapshot,
-        sha256: str,
-        metrics: Mapping[str, float],
-        status: Literal["draft", "archived"],
-    ) -> ModelVersion:
+    def _describe(self, snapshot: Snapshot, sha256: str, metrics: Mapping[str, float]) -> ModelVersion:
         version = ModelVersion(
             model_id=model_id_of(self._name, snapshot.next_offset),
             stream=self._spec.name,
@@ -149,9 +145,37 @@ class Publisher:
             registered_by=f"learner {self._name}",
             lineage=self._name,
             samples_offset=snapshot.next_offset,
-            status=status,
+            training_from_offset=0,  # a learner begins with the first sample that there is
+            training_to_offset=snapshot.next_offset,
         )
-        return msgspec.structs.replace(version, signature=self._signer.sign(version))
+        number = next_version(self._lineage.versions, version)
+        return msgspec.structs.replace(version, version=number, signature=self._signer.sign(version))
+
+    def _archived(self, version: ModelVersion, reason: str, *, pruned: bool = False) -> ModelVersion:
+        """Return the version put away. It counts as no change, so that whatever control decides of it weighs more."""
+        return msgspec.structs.replace(
+            version,
+            status="archived",
+            changed_by=f"learner {self._name}",
+            changed_time_ms=self._clock_ms(),
+            reason=reason,
+            pruned=pruned,
+        )
+
+    def _audit(self, version: ModelVersion, outbox: Outbox) -> None:
+        """Say in the audit log that the version was registered."""
+        event = AuditEvent(
+            stream=self._spec.name,
+            correlation_id=version.model_id,
+            action="register",
+            issued_by=version.registered_by,
+            outcome="done",
+            reason=version.reason or f"version {version.version}: a snapshot of learner {self._name}",
+            model_id=version.model_id,
+            revision=self._lineage.revision,
+            decided_time_ms=self._clock_ms(),
+        )
+        outbox.add(self._topics.audit, 0, self._key, encode(event))
 
     def _ask_to_serve(self, version: ModelVersion, outbox: Outbox) -> None:
         """Ask control to put the version where its lineage is, or to make it the shadow that it is to begin as."""
@@ -173,13 +197,13 @@ class Publisher:
         )
         outbox.add(self._topics.commands, 0, self._key, encode(command))
 
-    async def _prune(self, outbox: Outbox) -> list[str]:
+    async def _prune(self, why: str, outbox: Outbox) -> list[str]:
         """Mark the snapshots that have no use any more; return their ids. The next time their files are deleted."""
         for version in self._lineage.to_remove():
             await asyncio.to_thread(self._store.remove, version.sha256)
         pruned = self._lineage.to_prune(self._learner.keep_snapshots)
         for version in pruned:
-            self._write(msgspec.structs.replace(version, pruned=True), outbox)
+            self._write(self._archived(version, why, pruned=True), outbox)
         return [version.model_id for version in pruned]
 
     def _write(self, version: ModelVersion, outbox: Outbox) -> None:

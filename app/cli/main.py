@@ -7,7 +7,22 @@ from pathlib import Path
 import click
 from aiokafka.errors import KafkaError
 
-from app.cli import dead_letters, demo, doctor, drift, learners, models, stream, topics, worker
+from app.cli import (
+    audit,
+    dead_letters,
+    demo,
+    doctor,
+    drift,
+    experiments,
+    explain,
+    learners,
+    models,
+    rollouts,
+    stream,
+    topics,
+    views,
+    worker,
+)
 from app.cli.context import Context
 from schemas.errors import FatalError, PenstockError, RetryableError
 
@@ -33,8 +48,13 @@ for command in (
     stream.stream,
     topics.topics,
     models.models,
+    experiments.experiments,
+    rollouts.rollouts,
+    audit.audit,
     learners.learners,
     drift.drift,
+    explain.explain,
+    views.views,
     dead_letters.dead_letters,
     doctor.doctor,
 ):

@@ -1,66 +1,102 @@
-"""`penstock models register|list|show|promote|shadow|unshadow`."""
+"""`penstock models register|list|show|compare|promote|rollback|shadow|unshadow|move|archive`."""
 
-from collections.abc import Callable
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Final, get_args
 
 import click
 import msgspec
 
 from app.baselines import baseline_of_rows, with_baseline
+from app.cli.asking import ask, asks_control, revision_option
 from app.cli.context import Context, json_option, pass_context, run, stream_option, whoami
+from app.cli.explain import TimeType
 from app.csv_columns import read_matrix
-from app.models import Action, RegistryView, ask_control, describe_model, read_registry, register
+from app.model_tables import comparison, comparison_lines, description, list_lines, routing_of
+from app.models import RegistryView, describe_model, read_registry, register
 from app.registry import artifact_store, signer
 from app.stages import now_ms
 from ml.models.registry import model_type
-from schemas.errors import PenstockError
-from schemas.events import ModelVersion
+from schemas.events import Status
+
+STATUSES: Final = get_args(Status)
+_FILE: Final = click.Path(exists=True, dir_okay=False, path_type=Path)
+model_argument = click.argument("model_id")
 
 
-def _routing_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command what each of them needs that asks control to change the routing."""
-    for option in (
-        pass_context,
-        json_option,
-        click.option(
-            "--timeout", "timeout_s", default=30.0, show_default=True, help="Seconds to wait for control's answer."
-        ),
-        click.option("--expected-revision", type=int, help="Refuse if the routing is at another revision by then."),
-        stream_option,
-        click.argument("model_id"),
-    ):
-        command = option(command)
-    return command
+class NamedValue(click.ParamType):
+    """`name=value`. With `numbers`, the value is one; else it is what JSON makes of it, or a text."""
+
+    name = "NAME=VALUE"
+
+    def __init__(self, *, numbers: bool = False) -> None:
+        self._numbers = numbers
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, Any]:
+        """Return (name, value)."""
+        name, equals, text = value.partition("=")
+        if not (name and equals):
+            self.fail(f"{value!r} is no name with a value, such as depth=6", param, ctx)
+        try:
+            return name, msgspec.json.decode(text, type=float if self._numbers else str | int | float | bool | None)
+        except msgspec.MsgspecError:
+            if self._numbers:
+                self.fail(f"{text!r} of {name} is not a number", param, ctx)
+            return name, text
 
 
 @click.group()
 def models() -> None:
-    """Register models and choose which one serves, and which ones score beside it."""
+    """Register models and choose which one serves, and which ones score beside it.
+
+    Every change is a command that control carries out or refuses; `penstock audit` shows both. Who asked is what the
+    sender says of itself: it is Kafka's access rules (ACLs) for `<stream>.commands` that say who may.
+    """
 
 
 @models.command("register")
 @stream_option
-@click.option("--file", "path", required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--file", "path", required=True, type=_FILE, help="The model file.")
 @click.option("--algorithm", default="xgboost", show_default=True, help="The name of the model's entry point.")
+@click.option("--version", "number", default="", help="Its semantic version, X.Y.Z; default: the next one.")
+@click.option("--metric", "metrics", multiple=True, type=NamedValue(numbers=True), help="A figure of it; repeatable.")
+@click.option("--parameter", "parameters", multiple=True, type=NamedValue(), help="A setting of it; repeatable.")
+@click.option("--training-from", type=TimeType(), help="The event time of the oldest row that it learnt from.")
+@click.option("--training-to", type=TimeType(), help="The event time at which what it learnt from ends.")
 @click.option(
     "--baseline-data",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    type=_FILE,
     help="The rows that it was trained on, to measure drift against: CSV, with the features' names in its header.",
 )
 @json_option
 @pass_context
 def register_command(
-    context: Context, stream_name: str | None, path: Path, algorithm: str, baseline_data: Path | None
+    context: Context,
+    stream_name: str | None,
+    path: Path,
+    algorithm: str,
+    number: str,
+    metrics: tuple[tuple[str, float], ...],
+    parameters: tuple[tuple[str, Any], ...],
+    training_from: int | None,
+    training_to: int | None,
+    baseline_data: Path | None,
 ) -> None:
-    """Store, sign and register a model file (XGBoost: UBJ). The file is opened: it must be one that you trust."""
+    """Store, sign and register a model file (XGBoost: UBJ). The file is opened: it must be one that you trust.
+
+    It is a draft at first. The first number of its version stands for the features and the algorithm, the second for
+    the model, the third for a learner's snapshot.
+    """
     settings = context.settings()
     spec = context.stream(settings, stream_name)
     connection = context.connection(settings)
     payload = path.read_bytes()
     store = artifact_store(settings)
-    version = describe_model(spec, payload, algorithm, whoami(), now_ms())
+    version = msgspec.structs.replace(
+        describe_model(spec, payload, algorithm, whoami(), now_ms(), dict(metrics), dict(parameters)),
+        version=number,
+        training_from_time_ms=training_from,
+        training_to_time_ms=training_to,
+    )
     if baseline_data is not None:
         model = model_type(algorithm).load(payload)
         made = baseline_of_rows(spec, model, read_matrix(baseline_data, spec.features))
@@ -68,80 +104,127 @@ def register_command(
     version = run(register(connection, spec, store, signer(settings), version, payload))
     context.write(
         msgspec.to_builtins(version),
-        lambda: f"{version.model_id}\nIt serves after: penstock models promote {version.model_id} --stream {spec.name}",
+        lambda: (
+            f"{version.model_id}\nIt is version {version.version}, and serves after: "
+            f"penstock models promote {version.model_id} --stream {spec.name}"
+        ),
     )
 
 
 @models.command("list")
 @stream_option
+@click.option("--status", "statuses", multiple=True, type=click.Choice(STATUSES), help="Only these; repeatable.")
 @click.option("--all", "with_pruned", is_flag=True, help="Also those that were pruned: their files are deleted.")
 @json_option
 @pass_context
-def list_command(context: Context, stream_name: str | None, with_pruned: bool) -> None:
-    """List the stream's models, oldest first; the champion is marked with *, shadows with +."""
+def list_command(context: Context, stream_name: str | None, statuses: tuple[Status, ...], with_pruned: bool) -> None:
+    """List the stream's models, oldest first.
+
+    The champion is marked with *, the other variants of an experiment with ~, shadows with +, and what a roll-back
+    would bring back with <.
+    """
     registry = _registry(context, stream_name)
-    shown = [version for version in registry.models if with_pruned or not version.pruned]
-    rows = [_routed(version, registry) | msgspec.to_builtins(version) for version in shown]
-    context.write(rows, lambda: "\n".join(_line(v, registry) for v in shown) or "No model is registered.")
+    shown = [v for v in registry.models if (with_pruned or not v.pruned) and v.status in (statuses or STATUSES)]
+    rows = [routing_of(version, registry) | msgspec.to_builtins(version) for version in shown]
+    context.write(rows, lambda: "\n".join(list_lines(shown, registry)) or "No model is registered.")
 
 
 @models.command()
-@click.argument("model_id")
+@model_argument
 @stream_option
 @json_option
 @pass_context
 def show(context: Context, model_id: str, stream_name: str | None) -> None:
-    """Show everything that is recorded of one model."""
+    """Show everything that is recorded of one model, and how it came to its status: when, by whom and why."""
     registry = _registry(context, stream_name)
-    version = registry.find(model_id)
-    document = _routed(version, registry) | msgspec.to_builtins(version)
-    context.write(document, lambda: "\n".join(f"{name:<16} {value}" for name, value in document.items()))
+    document = description(registry.find(model_id), registry)
+    changes = document["history"]
+
+    def text() -> str:
+        lines = [f"{name:<22} {value}" for name, value in document.items() if name != "history"]
+        return "\n".join([*lines, "", *(_change_line(change) for change in changes)])
+
+    context.write(document, text)
+
+
+@models.command()
+@click.argument("first")
+@click.argument("second")
+@stream_option
+@json_option
+@pass_context
+def compare(context: Context, first: str, second: str, stream_name: str | None) -> None:
+    """Show two models side by side: figures with their difference, and all else in which they differ."""
+    registry = _registry(context, stream_name)
+    one, other = registry.find(first), registry.find(second)
+    context.write(comparison(one, other), lambda: "\n".join(comparison_lines(one, other)))
 
 
 @models.command("promote")
-@_routing_options
-def promote_command(context: Context, **asked: Any) -> None:
+@model_argument
+@revision_option
+@asks_control
+def promote_command(context: Context, stream_name: str | None, timeout_s: float, **asked: Any) -> None:
     """Make a model the champion. It is no shadow then; the other shadows stay.
 
-    Asks control, waits for its answer and prints it; exit code 1 when refused.
+    The one that it replaces stays ready for a roll-back. A variant of the experiment that runs may be promoted, too,
+    which ends that. Asks control, waits for its answer and prints it; exit code 1 when refused.
     """
-    _ask(context, "promote", **asked)
+    ask(context, stream_name, timeout_s, "promote", **asked)
+
+
+@models.command("rollback")
+@revision_option
+@asks_control
+def rollback_command(context: Context, stream_name: str | None, timeout_s: float, **asked: Any) -> None:
+    """Bring the champion before this one back, at once. It ends any experiment.
+
+    Afterwards no learner's snapshot takes its place by itself, until a model is promoted. Asks control, as `promote`
+    does.
+    """
+    ask(context, stream_name, timeout_s, "rollback", **asked)
 
 
 @models.command("shadow")
-@_routing_options
-def shadow_command(context: Context, **asked: Any) -> None:
+@model_argument
+@revision_option
+@asks_control
+def shadow_command(context: Context, stream_name: str | None, timeout_s: float, **asked: Any) -> None:
     """Let a model score every event beside the champion, for comparison; at most 8 at a time.
 
     A shadow of the same lineage makes room for it. Asks control, as `promote` does.
     """
-    _ask(context, "shadow", **asked)
+    ask(context, stream_name, timeout_s, "shadow", **asked)
 
 
 @models.command("unshadow")
-@_routing_options
-def unshadow_command(context: Context, **asked: Any) -> None:
+@model_argument
+@revision_option
+@asks_control
+def unshadow_command(context: Context, stream_name: str | None, timeout_s: float, **asked: Any) -> None:
     """End what `shadow` began. Asks control, as `promote` does."""
-    _ask(context, "unshadow", **asked)
+    ask(context, stream_name, timeout_s, "unshadow", **asked)
 
 
-def _ask(
-    context: Context,
-    action: Action,
-    model_id: str,
-    stream_name: str | None,
-    expected_revision: int | None,
-    timeout_s: float,
-) -> None:
-    settings = context.settings()
-    spec = context.stream(settings, stream_name)
-    connection = context.connection(settings)
-    answer = run(ask_control(connection, spec, action, model_id, whoami(), now_ms(), expected_revision, timeout_s))
-    context.write(
-        msgspec.to_builtins(answer), lambda: f"{answer.outcome}: {answer.reason} (revision {answer.revision})"
-    )
-    if answer.outcome == "refused":
-        raise PenstockError("the command was refused; nothing was changed")
+@models.command("move")
+@model_argument
+@click.argument("status", type=click.Choice(STATUSES))
+@asks_control
+def move_command(context: Context, stream_name: str | None, timeout_s: float, **asked: Any) -> None:
+    """Give a model another status. `production` is for `promote` and `rollback` to give and to take.
+
+    What is archived can be restored to staging only; what serves or shadows cannot be archived. Asks control, as
+    `promote` does.
+    """
+    ask(context, stream_name, timeout_s, "move", **asked)
+
+
+@models.command("archive")
+@model_argument
+@asks_control
+def archive_command(context: Context, stream_name: str | None, timeout_s: float, **asked: Any) -> None:
+    """Put a model away: `move MODEL_ID archived`. Its record and its file stay."""
+    ask(context, stream_name, timeout_s, "move", status="archived", **asked)
 
 
 def _registry(context: Context, stream_name: str | None) -> RegistryView:
@@ -149,15 +232,6 @@ def _registry(context: Context, stream_name: str | None) -> RegistryView:
     return run(read_registry(context.connection(settings), context.stream(settings, stream_name)))
 
 
-def _routed(version: ModelVersion, registry: RegistryView) -> dict[str, Any]:
-    return {"champion": version.model_id == registry.champion, "shadow": version.model_id in registry.shadows}
-
-
-def _line(version: ModelVersion, registry: RegistryView) -> str:
-    created = datetime.fromtimestamp(version.created_time_ms / 1000, UTC)
-    routed = _routed(version, registry)
-    mark = "*" if routed["champion"] else "+" if routed["shadow"] else " "
-    return (
-        f"{mark} {version.model_id:<44} {version.algorithm:<16} {version.lineage or '-':<16} {version.status:<10} "
-        f"{created:%Y-%m-%d %H:%M} {version.size_bytes:>12,} B"
-    )
+def _change_line(change: dict[str, Any]) -> str:
+    why = f": {change['reason']}" if change["reason"] else ""
+    return f"{change['time']}  {change['status']:<10} by {change['by']}{why}"

@@ -8,7 +8,7 @@ at sending.
 
 from array import array
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
 import msgspec
@@ -165,7 +165,7 @@ class Follower:
 
     On a fresh broker that is their beginning. Start it before the producer, and before the worker. `options` are
     `KafkaConnection.client_options()`; `clock_ms` is the wall clock in milliseconds since the epoch; `run` ends the
-    producer's event ids.
+    producer's event ids. `starts` is where the topics ended when it started.
     """
 
     def __init__(
@@ -193,6 +193,7 @@ class Follower:
             isolation_level="read_committed" if read_committed else "read_uncommitted",
             fetch_max_wait_ms=_FETCH_MAX_WAIT_MS,
         )
+        self.starts: Mapping[TopicPartition, int] = {}
         self.tally = self._new_tally({})
 
     async def start(self) -> None:
@@ -202,6 +203,7 @@ class Follower:
         ends = await self._consumer.end_offsets(self._places)
         for place, end in ends.items():
             self._consumer.seek(place, end)
+        self.starts = ends
         self.tally = self._new_tally(ends)
 
     async def run(self) -> None:

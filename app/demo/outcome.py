@@ -5,12 +5,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from app.demo.drift_outcome import DriftOutcome
+from app.demo.explained import Explained
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
     """The counts of one demo. `events`, `bad_events`, `labels_sent` and `bad_labels` (labels of bad events) are the
-    producer's, the rest the follower's. `auc` is by variant; `drift` is what was said of drift.
+    producer's, the rest the follower's. `auc` is by variant; `drift` is what was said of drift, and
+    `explained` what became of predictions that were executed again.
 
     `failure` is a sentence when the replay did not come to its end.
     """
@@ -31,6 +33,7 @@ class Outcome:
     windows: int
     model_versions: int
     drift: DriftOutcome
+    explained: Explained
     throughput_eps: float
     latency_ms: Mapping[str, float]
     model_id: str
@@ -60,6 +63,7 @@ class Outcome:
             "label_delay_ms": self.label_delay_ms,
             "windows": self.windows,
             **self.drift.document(),
+            "explained": {"n": self.explained.n, "identical": self.explained.identical},
             "bad_events": self.bad_events,
             "dead_letter_reasons": dict(self.dead_letters),
             "model_id": self.model_id,
@@ -81,7 +85,8 @@ class Outcome:
             found.append(f"{self.bad_events} events were bad, but {dead} became dead letters")
         if self.labels != self.labels_sent:
             found.append(f"{self.labels_sent} labels were sent, but {self.labels} came out")
-        return found + self._label_problems() + self.drift.problems(self.predictions)
+        found += self._label_problems() + self.drift.problems(self.predictions)
+        return found + self.explained.problems(self.predictions)
 
     def _label_problems(self) -> list[str]:
         unmatched = sum(self.labels_unmatched.values())
@@ -108,6 +113,8 @@ class Outcome:
             f"became dead letters and {self.labels_waiting:,} still wait. {self.model_versions:,} model versions; "
             f"ROC AUC {', '.join(f'{variant} {shown(auc)}' for variant, auc in self.auc.items())}.\n"
             f"{self.drift.summary()}\n"
+            f"{self.explained.identical:,} of {self.explained.n:,} random predictions, executed again by their models, "
+            "have the very score that was logged.\n"
             f"{self.throughput_eps:,.0f} events/s at the demo's pace, "
             f"end to end p50 {latency.get('p50', 0):.1f} ms, p99 {latency.get('p99', 0):.1f} ms."
         )

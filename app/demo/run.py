@@ -19,6 +19,7 @@ from rich.console import Console
 
 from app.demo.champion import champion_auc, train_champion, write_training_rows
 from app.demo.drift_outcome import DriftOutcome
+from app.demo.explained import Explained, execute_again
 from app.demo.fault import fault_events
 from app.demo.feedback import VARIANTS
 from app.demo.flights import Flights, flights_stream, load_flights, replay_start
@@ -166,8 +167,12 @@ async def _perform(
     stack.push_async_callback(replay.child.stop, 0)
     meter = Meter(follower.tally, events, time.monotonic)
     failure = await _watch(replay, stage, worker, follower, meter, view)
+    explained = Explained()
+    if not failure:  # the worker is idle by now, and every latency was taken
+        explained = await execute_again(stage, _STREAM, follower.starts)
     fault_row = flights.first_at(replay_start()) + events - fault_events(events)
-    return _outcome(follower.tally, replay.report, auc, int(flights.event_time_ms[fault_row]), failure)
+    fault_time_ms = int(flights.event_time_ms[fault_row])
+    return _outcome(follower.tally, replay.report, auc, fault_time_ms, explained, failure)
 
 
 async def _champion(stage: Stage, flights: Flights, view: View) -> float:
@@ -232,7 +237,9 @@ async def _until_answered(
             raise FatalError(f"nothing has come out for {_STALL_TIMEOUT_S:g} s{judged}")
 
 
-def _outcome(tally: Tally, sent: dict[str, Any], auc: float, fault_time_ms: int, failure: str) -> Outcome:
+def _outcome(
+    tally: Tally, sent: dict[str, Any], auc: float, fault_time_ms: int, explained: Explained, failure: str
+) -> Outcome:
     feedback, drift = tally.feedback, tally.drift
     return Outcome(
         events=sent["features"],
@@ -257,6 +264,7 @@ def _outcome(tally: Tally, sent: dict[str, Any], auc: float, fault_time_ms: int,
             faulty=sent["faulty"],
             fault_time_ms=fault_time_ms,
         ),
+        explained=explained,
         throughput_eps=tally.throughput_eps,
         latency_ms=tally.latency_ms(),
         model_id=tally.model_id,

@@ -158,7 +158,7 @@ def _column(
         n=int(figures.n[row]),
         bins=tuple(names[place] for place in used.tolist()),
         reference=tuple(figures.reference_shares[row, used].tolist()),
-        current=tuple(figures.current_shares[row, used].tolist()) if n else (0.0,) * len(used),
+        current=tuple(np.nan_to_num(figures.current_shares[row, used]).tolist()),  # shares of nothing are none
         **numbers,
     )
 

@@ -32,6 +32,7 @@ class WindowState(msgspec.Struct, frozen=True, array_like=True):
     looked_at: bool
     tallies: dict[str, TallyState]
     events: bytes
+    n: int = -1  # as many as the champion scored, where a state is from before others served beside it
 
 
 class Window:
@@ -41,6 +42,7 @@ class Window:
         self.number = number
         self.from_ms, self.to_ms = span_ms or (0, 0)
         self.looked_at = False
+        self.n = 0  # its events, whoever served them
         self.known_events = 0  # how many of its events it can tell
         self._grows = span_ms is None
         self._scoring = scoring
@@ -48,11 +50,6 @@ class Window:
         self._events: list[Ints] = []
         self._dump: bytes | None = None
         self._weight_bytes: int | None = None
-
-    @property
-    def n(self) -> int:
-        """Events counted for the champion, which scores all of them."""
-        return self._tallies[CHAMPION].n if CHAMPION in self._tallies else 0
 
     @property
     def weight_bytes(self) -> int:
@@ -71,6 +68,7 @@ class Window:
             told = samples.events[: MAX_EVENTS - self.known_events]
             self._events.append(told)
             self.known_events += len(told)
+        self.n += len(samples)
         delays_ms = samples.label_times_ms - samples.event_times_ms
         for variant, scored in samples.variants.items():
             rows = scored.rows
@@ -123,6 +121,7 @@ class Window:
                 self.looked_at,
                 {name: tally.dump() for name, tally in self._tallies.items()},
                 events.astype("<i8").tobytes(),
+                self.n,
             )
             self._dump = msgspec.msgpack.encode(state)
         return self._dump
@@ -139,6 +138,8 @@ class Window:
         window = cls(state.number, scoring, None if grows else (state.from_ms, state.to_ms))
         window.from_ms, window.to_ms, window.looked_at = state.from_ms, state.to_ms, state.looked_at
         window._tallies = {name: Tally.restored(scoring, tally) for name, tally in state.tallies.items()}
+        champion = window._tallies.get(CHAMPION)
+        window.n = state.n if state.n >= 0 else champion.n if champion is not None else 0
         events = np.frombuffer(state.events, dtype="<i8").astype(np.int64)
         window._events, window.known_events = [events], len(events)
         return window

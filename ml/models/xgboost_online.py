@@ -20,7 +20,7 @@ from ml.models.canonical import fingerprint
 from ml.models.parameters import checked
 from ml.models.protocol import Labels, Matrix, Scores, check_learnable, check_matrix
 from ml.models.xgboost_file import inspect
-from ml.models.xgboost_model import MEMORY_PER_FILE_BYTE, booster_scores, open_booster
+from ml.models.xgboost_model import MEMORY_PER_FILE_BYTE, booster_contributions, booster_scores, open_booster
 
 _ATTRIBUTE = "penstock"  # of the model file: _Kept as JSON
 
@@ -74,6 +74,11 @@ class XGBoostOnlineModel:
     def predict(self, matrix: Matrix) -> Scores:
         check_matrix(matrix, self.n_features)
         return booster_scores(self._booster, matrix, self.classes)
+
+    def contributions(self, matrix: Matrix) -> Scores:
+        """Return exact SHAP values: see `Explains.contributions` and `booster_contributions`."""
+        check_matrix(matrix, self.n_features)
+        return booster_contributions(self._booster, matrix, self.classes)
 
     def learn(self, matrix: Matrix, labels: Labels, weights: NDArray[np.float64] | None = None) -> Scores:
         """Boost on the rows, all together. See `Learner.learn`: the scores are from before the call."""

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 
 from ml.errors import ModelInputInvalid, ModelParametersInvalid, ModelPayloadInvalid
-from ml.models.protocol import Learner, Matrix, Model, Scores
+from ml.explain import contributions_of
+from ml.models.protocol import Explains, Learner, Matrix, Model, Scores
 from ml.models.registry import algorithms
 from tests.contract.conftest import N_FEATURES, TRAINERS, Case
 
@@ -69,6 +70,30 @@ def test_it_has_learned_which_column_is_which_class(case: Case, model: Model) ->
     scores = model.predict(matrix)
     guesses = (scores > 0.5).astype(np.int64) if case.classes == 1 else scores.argmax(axis=1)
     assert (guesses == labels).mean() > 0.75
+
+
+def test_what_the_features_contribute_adds_up_to_the_scores(case: Case, model: Model, matrix: Matrix) -> None:
+    for row in (matrix[:1], np.full((1, N_FEATURES), np.nan, np.float32)):
+        found = [
+            contributions_of(model, row, matrix[1:21], np.random.default_rng(0), index) for index in range(case.classes)
+        ]
+        outputs = np.array([one.output for one in found])
+        if found[0].scale == "log-odds":
+            likely = np.exp(outputs)
+            outputs = likely / (1 + likely) if case.classes == 1 else likely / likely.sum()
+        assert outputs == pytest.approx(model.predict(row).ravel(), abs=1e-6)
+        assert any(one.values[0] for one in found), "the first column tells the class"
+
+
+def test_contributions_of_its_own_are_told_by_row_and_class(case: Case, model: Model, matrix: Matrix) -> None:
+    if not isinstance(model, Explains):
+        assert case.algorithm.startswith("river-")
+        return
+    for rows in (0, 1, 20):
+        shape = (rows, N_FEATURES + 1) if case.classes == 1 else (rows, case.classes, N_FEATURES + 1)
+        assert model.contributions(matrix[:rows]).shape == shape
+    with pytest.raises(ModelInputInvalid):
+        model.contributions(matrix[:, :-1])
 
 
 def test_a_dumped_and_loaded_model_scores_the_same_to_the_bit(case: Case, model: Model, matrix: Matrix) -> None:

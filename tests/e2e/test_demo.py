@@ -36,6 +36,8 @@ def test_the_demo_answers_every_event_once_on_the_embedded_broker(tmp_path: Path
     assert fault["largest_before"]["deviations"] < 0.1 < 0.3 < fault["largest_since"]["deviations"]
     assert "distance_miles" in fault["alert"]
     assert "distance_miles is named in" in done.stdout
+    assert said["explained"] == {"n": 1_000, "identical": 1_000}
+    assert "1,000 of 1,000 random predictions, executed again by their models" in done.stdout
     assert said["latency_ms"]["p50"] > 0
     assert said["throughput_eps"] > 0
     assert sorted(path.name for path in tmp_path.iterdir()) == ["demo.json"], "the demo leaves nothing behind"

@@ -24,11 +24,13 @@ def test_a_model_is_registered_listed_shown_and_promoted_and_then_serves(here: D
     model_id = version["model_id"]
     assert version["registered_by"]
     assert here.artifact(version).read_bytes() == Path("model.ubj").read_bytes()
-    assert f"  {model_id} " in penstock("models", "list").out
-    assert penstock("models", "show", model_id, "--json").document == {"champion": False, "shadow": False} | version
+    assert f"  {model_id} " in penstock("models", "list", "--status", "draft").out
+    shown = penstock("models", "show", model_id, "--json").document
+    assert [change["status"] for change in shown.pop("history")] == ["draft"]
+    assert shown == {"champion": False, "shadow": False, "variant": "", "previous": False} | version
     promoted = penstock("models", "promote", model_id)
     assert (promoted.code, promoted.out.startswith("done: ")) == (0, True), promoted
-    eventually(lambda: f"* {model_id} " in penstock("models", "list").out)
+    eventually(lambda: f"*  {model_id} " in penstock("models", "list").out)
     eventually(lambda: here.health()["ready"] and here.health()["streams"][here.stream]["champion"] == model_id)
 
 
@@ -56,8 +58,8 @@ def test_a_shadow_scores_beside_the_champion_until_it_is_told_to_end(
 
     rows = {row["model_id"]: row for row in penstock("models", "list", "--json").document}
     assert [i for i, row in rows.items() if row["shadow"]] == [model_id]
-    assert (rows[model_id]["status"], rows[model_id]["lineage"]) == ("registered", "")
-    assert f"+ {model_id} " in penstock("models", "list").out
+    assert (rows[model_id]["status"], rows[model_id]["lineage"]) == ("testing", "")
+    assert f"+  {model_id} " in penstock("models", "list").out
     again = penstock("models", "shadow", model_id)
     assert (again.code, "is a shadow already" in again.out) == (1, True), again
 
@@ -69,7 +71,7 @@ def test_a_shadow_scores_beside_the_champion_until_it_is_told_to_end(
 
 def test_a_pruned_model_is_listed_only_on_demand(here: Deployment, penstock: Penstock, champion: str) -> None:
     version = registered(penstock, seed=3)
-    pruned = msgspec.convert(version | {"status": "pruned"}, ModelVersion)
+    pruned = msgspec.convert(version | {"status": "archived", "pruned": True}, ModelVersion)
     asyncio.run(here.send("models", here.stream.encode(), encode(pruned), 0))
     for options in ([], ["--json"]):
         assert champion in penstock("models", "list", *options).out
@@ -121,13 +123,85 @@ def test_a_promotion_that_must_not_be_is_refused_with_the_reason_and_changes_not
     assert here.health()["streams"][here.stream]["champion"] == champion
 
 
-def test_a_model_that_nobody_registered_is_not_asked_for(here: Deployment, penstock: Penstock, champion: str) -> None:
-    audited = asyncio.run(here.events("audit"))
-    for arguments in (["show", "nobody"], ["promote", "nobody"], ["shadow", "nobody"], ["unshadow", "nobody"]):
+def test_a_model_that_nobody_registered_is_not_shown_and_what_is_asked_of_it_is_refused_and_audited(
+    here: Deployment, penstock: Penstock, champion: str
+) -> None:
+    for arguments in (["show", "nobody"], ["compare", champion, "nobody"]):
         ended = penstock("models", *arguments)
         assert ended.is_one_sentence(1), ended
         assert "has no model 'nobody'" in ended.err
-    assert asyncio.run(here.events("audit")) == audited
+    for action in ("promote", "shadow", "archive"):
+        ended = penstock("models", action, "nobody")
+        assert (ended.code, ended.out.startswith("refused: no model 'nobody' is registered")) == (1, True), ended
+        decision = penstock("audit", "--limit", "1", "--json").document[0]
+        assert (decision["outcome"], decision["model_id"]) == ("refused", "nobody")
+
+
+def test_models_are_numbered_and_compared_with_what_was_said_of_them(here: Deployment, penstock: Penstock) -> None:
+    first = registered(penstock, seed=10)
+    registered(penstock, seed=11)
+    file = ["--file", "model.ubj", "--version", "7.0.0"]
+    said = ["--metric", "auc=0.75", "--parameter", "depth=2", "--parameter", "note=new"]
+    span = ["--training-from", "2024-01-31", "--training-to", "2024-02-01T12:00+02:00"]
+    second = penstock("models", "register", *file, *said, *span, "--json").document
+    assert (second["metrics"], second["parameters"]) == ({"auc": 0.75}, {"depth": 2, "note": "new"})
+    assert (second["version"], second["status"]) == ("7.0.0", "draft")
+    times = (second["training_from_time_ms"], second["training_to_time_ms"])
+    assert times == (1_706_659_200_000, 1_706_781_600_000)
+    third = registered(penstock, seed=12)
+    assert third["version"] == "7.1.0"
+    taken = penstock("models", "register", *file)
+    assert taken.is_refusal(f"is model {second['model_id']} already"), taken
+    assert penstock("models", "register", "--file", "model.ubj", "--version", "7").is_one_sentence(1)
+    compared = penstock("models", "compare", first["model_id"], second["model_id"], "--json").document
+    assert not compared["same_bytes"]
+    assert compared["metrics"] == {"auc": {"values": [None, 0.75], "difference": None}}
+    assert compared["properties"]["version"] == [first["version"], "7.0.0"]
+    assert "parameter depth" in penstock("models", "compare", first["model_id"], second["model_id"]).out
+    audited = penstock("audit", "--json").document
+    assert [e["action"] for e in audited if e["model_id"] == third["model_id"]] == ["register"]
+    assert audited[-1]["issued_by"] == third["registered_by"]
+
+
+def test_a_status_moves_along_its_ways_and_its_history_says_who_when_and_why(
+    here: Deployment, penstock: Penstock, champion: str
+) -> None:
+    model_id = registered(penstock, seed=13)["model_id"]
+    assert penstock("models", "move", model_id, "staging", "--reason", "it looks good").code == 0
+    assert penstock("models", "archive", model_id, "--reason", "it was not").code == 0
+    for status in ("testing", "production"):
+        assert penstock("models", "move", model_id, status).code == 1
+    promoted = penstock("models", "promote", model_id)
+    assert (promoted.code, f"penstock models move {model_id} staging" in promoted.out) == (1, True), promoted
+    assert penstock("models", "archive", champion).code == 1
+    assert penstock("models", "move", model_id, "staging").code == 0
+    history = penstock("models", "show", model_id, "--json").document["history"]
+    assert [(change["status"], change["reason"]) for change in history] == [
+        ("draft", "registered"),
+        ("staging", "it looks good"),
+        ("archived", "it was not"),
+        ("staging", ""),
+    ]
+    assert all(change["by"] and change["time_ms"] for change in history)
+    assert model_id in penstock("models", "list", "--status", "staging").out
+    assert model_id not in penstock("models", "list", "--status", "archived", "--status", "draft").out
+
+
+def test_a_roll_back_brings_the_model_before_back_and_what_it_replaces_stays_in_staging(
+    here: Deployment, penstock: Penstock, champion: str
+) -> None:
+    model_id = registered(penstock, seed=14)["model_id"]
+    assert penstock("models", "promote", model_id).code == 0
+    assert f"<  {champion} " in penstock("models", "list").out
+    answer = penstock("models", "rollback", "--reason", "it was worse", "--json").document
+    assert (answer["outcome"], answer["model_id"]) == ("done", champion)
+    eventually(lambda: here.health()["streams"][here.stream]["champion"] == champion)
+    rows = {row["model_id"]: row for row in penstock("models", "list", "--json").document}
+    assert (rows[champion]["status"], rows[champion]["champion"]) == ("production", True)
+    assert (rows[model_id]["status"], "it was worse" in rows[model_id]["reason"]) == ("staging", True)
+    told = penstock("audit", "--limit", "1").out
+    assert " done     rollback  " in told
+    assert rows[model_id]["changed_by"] in told
 
 
 def test_a_file_that_is_no_model_of_the_stream_is_not_registered(here: Deployment, penstock: Penstock) -> None:

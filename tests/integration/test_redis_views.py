@@ -16,16 +16,16 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
-from agents.views import KEPT_MS, Views
-from app.embedded_redis import EmbeddedRedis, RedisMissing, open_views, redis_server
+from agents.views import KEPT_MS, Fold, Views
+from app.embedded_redis import EmbeddedRedis, RedisMissing, open_views
 from app.local_checks import check_redis
 from app.settings import Settings
-from schemas.drift import DriftReport
+from schemas.drift import ColumnDrift, DriftReport
 from schemas.errors import PenstockError, SettingsError
 from schemas.events import Alert
 from schemas.streams import StreamSpec
 from schemas.wire import decode, encode
-from stores.views import DriftView, RedisViews, ViewsUnavailable
+from stores.views import RedisViews, View, ViewsUnavailable
 from stream import metrics as m
 from stream.batches import Outbox, Record, TopicPartition
 from stream.metrics import Metrics
@@ -51,7 +51,7 @@ async def client(server: RedisServer) -> AsyncIterator[Redis]:
 async def running(url: str) -> AsyncIterator[tuple[Views, Metrics]]:
     """The stage at work, which looks after its views ten times a second."""
 
-    async def nothing(source: TopicPartition, stop: int) -> AsyncGenerator[Sequence[Record], None]:
+    async def nothing(source: TopicPartition, stop: int | None) -> AsyncGenerator[Sequence[Record], None]:
         for records in ():
             yield records
 
@@ -121,11 +121,20 @@ async def test_the_newest_report_and_the_alerts_are_there_to_look_up(server: Red
         assert failures(metrics) == 0
 
 
+def showing(number: int, *columns: ColumnDrift) -> View:
+    """What the stage shows after report `number`."""
+    fold = Fold("flights")
+    fold.take(DRIFT, [Entry(number, encode(report_of(number, *columns)))], number + 1)
+    return fold.view()
+
+
 async def test_a_figure_that_is_null_now_does_not_stay_from_before(server: RedisServer, client: Redis) -> None:
     async with asyncio_views(server.url) as views:
+        before = None
         for number, mean in enumerate((1.5, None)):
-            report = report_of(number, column_of("distance", mean=mean))
-            await views.bring_up("flights", str(number - 1), str(number), lambda _, r=report: DriftView(r, ()))
+            now = showing(number, column_of("distance", mean=mean))
+            await views.show("flights", before, now, 0)
+            before = now
     assert "mean" not in await client.hgetall("drift:stats:flights:feature:distance")
 
 
@@ -133,14 +142,14 @@ async def test_a_feature_that_is_no_longer_declared_goes_with_the_next_report(
     server: RedisServer, client: Redis
 ) -> None:
     async with asyncio_views(server.url) as views:
-        for number, name in enumerate(("distance", "kilometres")):
-            report = report_of(number, column_of(name))
-            await views.bring_up("flights", str(number - 1), str(number), lambda _, r=report: DriftView(r, ()))
+        before = showing(0, column_of("distance"))
+        await views.show("flights", None, before, 0)
+        after = showing(1, column_of("kilometres"))
         keys = {"drift:stats:flights:feature:kilometres", "drift:stats:flights:prediction:score"}
-        assert set(await client.keys("drift:stats:flights:*")) == keys
-        await client.set("drift:stats:flights", "what somebody else wrote")
-        await views.bring_up("flights", "1", "2", lambda _: DriftView(report, ()))
-        assert set(await client.keys("drift:stats:flights:*")) == keys
+        for written in (before, None):
+            await views.show("flights", written, after, 0)
+            assert set(await client.keys("drift:stats:flights:*")) == keys
+            await client.set("drift:stats:flights:feature:distance", "what somebody else wrote")
 
 
 @asynccontextmanager
@@ -161,21 +170,6 @@ async def test_views_come_back_after_a_flush(server: RedisServer, client: Redis)
         await client.flushall()
         await take(stage, 1)
         await shown(client, 1)
-
-
-async def test_a_flush_in_the_middle_of_a_writing_is_not_overlooked(server: RedisServer, client: Redis) -> None:
-    async with asyncio_views(server.url) as views:
-        await views.bring_up("flights", "", "1", lambda _: DriftView(report_of(1), ()))
-
-        def flush_first(whole: bool) -> DriftView:
-            cli = redis_server().with_name("redis-cli")
-            arguments = [cli, "-p", str(server.port), "-a", CANARY, "--no-auth-warning", "flushall"]
-            subprocess.run(arguments, check=True, stdout=subprocess.DEVNULL)
-            return DriftView(None, [(alert_of("a"), 1_000)])
-
-        with pytest.raises(ViewsUnavailable):
-            await views.bring_up("flights", "1", "2", flush_first)
-        assert await client.keys("*") == []
 
 
 async def test_views_come_back_after_a_kill_and_a_restart_and_the_stage_goes_on_meanwhile(

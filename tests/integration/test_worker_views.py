@@ -19,6 +19,8 @@ from tests.command_line import eventually as soon
 from tests.conftest import Broker
 from tests.drifting import alert_of, report_of
 from tests.redis_server import RedisServer
+from tests.support import version_of
+from tests.viewing import SPEC, experiment_of, routed
 
 
 def eventually(look: Callable[[], Any]) -> None:
@@ -88,7 +90,7 @@ def started(broker: Broker, tmp_path: Path, unique: str) -> Iterator[Any]:
 
 def shown(client: "redis.Redis[Any]", worker: Worker) -> set[str]:
     try:
-        return {key.decode() for key in client.keys(f"drift:*:{worker.stream}*")}
+        return {key.decode() for key in client.keys(f"*:{worker.stream}*")}
     except redis.ConnectionError:  # of the server that was killed
         return set()
 
@@ -99,12 +101,16 @@ def test_a_worker_keeps_views_and_restores_them_and_never_shows_the_password(ser
     with redis.Redis.from_url(server.url) as client:
         worker.write("drift", report_of(1, stream=stream))
         worker.write("alerts", alert_of("a1", stream=stream))
+        worker.write("models", version_of(SPEC, "m1"))
+        worker.write("deployments", routed(1, experiment_of("x", 50, 50)))
         wanted = {
             f"drift:stats:{stream}",
             f"drift:stats:{stream}:feature:distance",
             f"drift:stats:{stream}:prediction:score",
             f"drift:alert:{stream}:a1",
-            f"drift:views:{stream}",
+            f"ml:model:{stream}:m1",
+            f"ab:experiment:{stream}:x",
+            f"views:mark:{stream}",
         }
         eventually(lambda: shown(client, worker) == wanted)
         server.kill()

@@ -122,11 +122,14 @@ class Naive:
         )
 
     def _variants(self, events: list[list[Sample]]) -> list[VariantPerformance]:
-        champion = [(samples, samples[0].model_id, samples[0].score, samples[0].scores) for samples in events]
+        served = {
+            name: [(samples, s.model_id, s.score, s.scores) for samples in events if (s := samples[0]).variant == name]
+            for name in ("champion", "b")
+        }
         shadow = [(samples, s.model_id, s.score, s.scores) for samples in events for s in samples[0].shadows]
         return [
             VariantPerformance(variant=name, model_id=rows[-1][1], **_figures(self.spec, rows, name == "champion"))
-            for name, rows in (("champion", champion), ("online", shadow))
+            for name, rows in (*served.items(), ("online", shadow))
             if rows
         ]
 
@@ -209,7 +212,10 @@ def _quantile(times: list[int], share: float) -> float | None:
 
 
 def _log(task: Task, seed: int, n: int) -> list[Entry]:
-    """Return a samples log: labels of several delays, some corrected, shadows for a while, gaps in offsets."""
+    """Return a samples log: labels of several delays, some corrected, shadows for a while, gaps in offsets.
+
+    At first all are served by the champion, then some by another variant, then all by that one, and so on.
+    """
     rng = np.random.default_rng(seed)
     made: list[tuple[float, Sample]] = []
     for i in range(n):
@@ -224,6 +230,7 @@ def _log(task: Task, seed: int, n: int) -> list[Entry]:
             label=label,
             **_scores(rng, task),
             model_id=f"m{i // 50}",
+            variant="b" if i // 30 % 3 == 2 or (i // 30 % 3 == 1 and i % 3) else "champion",
             latency_ms=int(rng.integers(0, 500)),
             shadows=()
             if i % 90 > 60

@@ -100,7 +100,7 @@ async def test_what_a_model_becomes_while_its_baseline_is_stored_stays(monkeypat
 
     class Slow(ArtifactStore):
         def put(self, payload: bytes) -> str:
-            pruned = msgspec.structs.replace(models.events[-1], status="pruned")
+            pruned = msgspec.structs.replace(models.events[-1], status="archived", pruned=True)
             models.fold([encode(pruned)])  # somebody else does that meanwhile
             return super().put(payload)
 
@@ -114,7 +114,7 @@ async def test_what_a_model_becomes_while_its_baseline_is_stored_stays(monkeypat
     monkeypatch.setattr("app.baselines.record", record)
     kept = Slow(f"memory://{secrets.token_hex(4)}")
     version = await record_baseline(KafkaConnection(bootstrap="nowhere"), kept, SPEC, "m1", b"made")
-    assert (version.status, version.baseline_bytes, kept.get(version.baseline, 4)) == ("pruned", 4, b"made")
+    assert (version.pruned, version.baseline_bytes, kept.get(version.baseline, 4)) == (True, 4, b"made")
     assert models.events[-1] == version
 
 

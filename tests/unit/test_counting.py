@@ -263,3 +263,17 @@ def test_of_several_classes_the_best_score_and_the_best_class_are_counted() -> N
     for i, values in ((2, best), (3, which)):
         edges = baseline.columns[i].edges
         assert dense([partial], i, len(edges) + 1) == expected(values, edges)
+
+
+def test_of_events_that_another_variant_served_the_features_count_and_no_prediction() -> None:
+    matrix, scores = draw(300)
+    champions = np.random.default_rng(3).random(300) < 0.6
+    bench, baseline = Bench(window_events=1000), baseline_of()
+    intake = bench.intake(matrix, 0, range(300))
+    asyncio.run(bench.counting.take(intake, scores, served_by(baseline=baseline), champions))
+    [partial] = bench.save()
+    assert partial.n == 300
+    for i, values in enumerate([*matrix.T, scores[champions]]):
+        edges = baseline.columns[i].edges
+        assert dense([partial], i, len(edges) + 1) == expected(values, edges)
+    assert partial.columns[2].missing == 300 - champions.sum()

@@ -8,6 +8,7 @@ import pytest
 from aiokafka import AIOKafkaProducer
 
 from app.demo.drift_outcome import DriftOutcome
+from app.demo.explained import Explained
 from app.demo.feedback import Feedback
 from app.demo.follow import SCORE_BINS, Follower, Tally
 from app.demo.outcome import Outcome
@@ -233,6 +234,7 @@ KEPT = Outcome(
     windows=3,
     model_versions=4,
     drift=DriftOutcome(counted=9, reports=(), alerts=(), faulty=2, fault_time_ms=1),
+    explained=Explained(n=9, identical=9),
     throughput_eps=3_000.04,
     latency_ms={"p50": 9.0, "p99": 20.0},
     model_id="m1",
@@ -247,6 +249,7 @@ def test_a_kept_promise_is_no_problem_and_is_written_down() -> None:
     assert document.items() >= {"samples": 6, "labels_unmatched": 1, "labels_waiting": 1, "model_versions": 4}.items()
     assert document.items() >= {"drift_alerts": 0, "drifted_features": [], "drift_windows": 0}.items()
     assert document["auc"] == {"champion": 0.6667, "online": None}
+    assert document["explained"] == {"n": 9, "identical": 9}
     assert document["throughput_eps"] == 3_000.0
     assert document["latency_ms"] == {"p50": 9.0, "p99": 20.0}
 
@@ -260,7 +263,13 @@ def test_a_kept_promise_is_no_problem_and_is_written_down() -> None:
         ),
         (replace(KEPT, duplicates=1), "1 events were answered more than once"),
         (
-            replace(KEPT, predictions=10, dead_letters={}, drift=replace(KEPT.drift, counted=10)),
+            replace(
+                KEPT,
+                predictions=10,
+                dead_letters={},
+                drift=replace(KEPT.drift, counted=10),
+                explained=Explained(n=10, identical=10),
+            ),
             "1 events were bad, but 0 became dead letters",
         ),
         (
@@ -275,6 +284,18 @@ def test_a_kept_promise_is_no_problem_and_is_written_down() -> None:
             "2 labels were of bad events, but 3 became dead letters",
         ),
         (replace(KEPT, labels_unmatched={"outside_window": 1}), "labels became dead letters as outside_window"),
+        (
+            replace(KEPT, explained=Explained(n=9, identical=8, why="m1 at 0:7 of the predictions: the file is gone")),
+            "of 9 predictions executed again, only 8 are identical (m1 at 0:7 of the predictions: the file is gone)",
+        ),
+        (
+            replace(KEPT, explained=Explained(n=8, identical=8)),
+            "9 predictions were to be executed again, but only 8 were found",
+        ),
+        (
+            replace(KEPT, explained=Explained(why="nothing listens there")),
+            "9 predictions were to be executed again, but only 0 were found (nothing listens there)",
+        ),
         (replace(KEPT, failure="nothing has come out for 30 s", predictions=3), "nothing has come out for 30 s"),
     ],
 )

@@ -192,7 +192,13 @@ def test_every_group_of_a_role_is_known_with_all_that_it_reads() -> None:
         "evaluate": ("flights.samples",),
         "learn-online": ("flights.samples",),
         "judge": ("flights.histograms",),
-        "views": ("flights.drift", "flights.alerts"),
+        "views": (
+            "flights.drift",
+            "flights.alerts",
+            "flights.models",
+            "flights.deployments",
+            "flights.experiments",
+        ),
     }
 
 

@@ -1,92 +1,33 @@
 """The stage that keeps the views, before a Redis made of a dictionary: what is written, and that nothing waits."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
 from typing import Any
 
-import msgspec
 import pytest
 
-from agents.views import KEPT_MS, MOST_ALERTS, Views
-from schemas.drift import DriftReport
-from schemas.errors import RetryableError
+from agents.views import KEPT_MS, Views
+from agents.views.drift import MOST_ALERTS
 from schemas.events import Alert
-from schemas.streams import StreamSpec
-from schemas.wire import encode
-from stores.views import DriftView
-from stream import metrics as m
+from schemas.wire import decode, encode
 from stream.batches import Outbox, Record, TopicPartition
 from stream.metrics import Metrics
 from tests.drifting import alert_of, report_of
 from tests.support import Entry, batch, leap_through, now
+from tests.viewing import ALERTS, DRIFT, NOW_MS, SPEC, MemoryViews, entries, scene
 
-DRIFT = TopicPartition("flights.drift", 0)
-ALERTS = TopicPartition("flights.alerts", 0)
-NOW_MS = 2 * KEPT_MS
-
-
-@dataclass
-class MemoryViews:
-    """What Redis would hold. `down` makes it refuse, `hung` makes it never answer."""
-
-    mark: str = ""
-    report: DriftReport | None = None
-    alerts: dict[str, tuple[Alert, int]] = field(default_factory=dict)
-    calls: list[bool] = field(default_factory=list)
-    down: bool = False
-    hung: bool = False
-
-    async def bring_up(self, stream: str, before: str, after: str, view: Callable[[bool], DriftView]) -> None:
-        assert stream == "flights"
-        if self.hung:
-            await asyncio.Event().wait()
-        await asyncio.sleep(0.01)
-        if self.down:
-            raise RetryableError("Redis is away")
-        whole = self.mark != before or not self.mark
-        if whole or before != after:
-            found = view(whole)
-            self.calls.append(whole)
-            self.report = found.report or self.report
-            self.alerts |= {alert.id: (alert, left_ms) for alert, left_ms in found.alerts}
-            self.mark = after
-
-    def flush(self) -> None:
-        self.mark, self.report, self.alerts = "", None, {}
+REPORT = "drift:stats:flights"
 
 
-@dataclass
-class Scene:
-    """A stage before logs and views in memory."""
-
-    stage: Views
-    views: MemoryViews
-    metrics: Metrics
-
-    async def take(self, source: TopicPartition, entries: Iterable[Entry]) -> None:
-        outbox = Outbox()
-        await self.stage.process(batch(source, list(entries)), outbox)
-        assert not outbox.targets
-
-    def failures(self) -> float:
-        return self.metrics.registry.get_sample_value(m.VIEW_FAILURES.name, {"stream": "flights"}) or 0.0
+def report(views: MemoryViews) -> int:
+    """The number of the report that is shown."""
+    found: int = views.value(REPORT)["number"]
+    return found
 
 
-def scene(logs: Mapping[TopicPartition, Sequence[Entry]] | None = None) -> Scene:
-    async def read_back(source: TopicPartition, stop: int) -> AsyncGenerator[Sequence[Record], None]:
-        entries = [entry for entry in (logs or {}).get(source, []) if entry.offset < stop]
-        while entries:
-            yield entries[-3:]
-            entries = entries[:-3]
-
-    views, metrics = MemoryViews(), Metrics()
-    spec = StreamSpec(name="flights", features=("distance",))
-    return Scene(Views(spec, read_back, views, metrics, lambda: NOW_MS), views, metrics)
-
-
-def entries(*events: msgspec.Struct, first: int = 0, timestamp: int = NOW_MS) -> list[Entry]:
-    return [Entry(number, encode(event), timestamp=timestamp) for number, event in enumerate(events, first)]
+def alerts(views: MemoryViews) -> list[str]:
+    """The ids of the alerts that are shown."""
+    return views.ids("drift:alert:flights:")
 
 
 def through(main: Callable[[], Coroutine[Any, Any, None]]) -> None:
@@ -98,15 +39,19 @@ def test_what_the_logs_say_is_written_when_the_stage_opens_and_not_what_comes_af
     drift = [*entries(*map(report_of, range(3))), junk, *entries(report_of(4), first=4)]
     other = alert_of("other", kind="accuracy")
     old = entries(alert_of("old"), timestamp=NOW_MS - KEPT_MS - 1)
-    alerts = [*old, *entries(alert_of("a"), other, alert_of("b"), alert_of("later"), first=1)]
+    told = [*old, *entries(alert_of("a"), other, alert_of("b"), alert_of("later"), first=1)]
 
     async def main() -> None:
-        made = scene({DRIFT: drift, ALERTS: alerts})
+        made = scene({DRIFT: drift, ALERTS: told})
         await made.stage.open({DRIFT: 4, ALERTS: 4})
         await asyncio.sleep(1)
         await made.stage.close()
-        assert made.views.report == report_of(2)
-        assert made.views.alerts == {name: (alert_of(name), KEPT_MS) for name in ("a", "b")}
+        assert made.views.entries[REPORT].value == encode(report_of(2))
+        assert made.views.value(f"{REPORT}:feature:distance")["psi"] == 0.01
+        assert made.views.value(f"{REPORT}:prediction:score")["number"] == 2
+        assert alerts(made.views) == ["a", "b"]
+        shown = made.views.entries["drift:alert:flights:a"]
+        assert (decode(Alert, shown.value), shown.until_ms) == (alert_of("a"), NOW_MS + KEPT_MS)
 
     through(main)
 
@@ -120,8 +65,8 @@ def test_news_is_written_alone_and_what_comes_at_once_is_written_once() -> None:
             await made.take(DRIFT, entries(report_of(number), first=number))
             await made.take(ALERTS, entries(alert_of(f"a{number}"), first=number))
         await asyncio.sleep(1)
-        assert made.views.report == report_of(49)
-        assert len(made.views.alerts) == 50
+        assert report(made.views) == 49
+        assert len(alerts(made.views)) == 50
         assert made.views.calls == [True, False]
         await made.stage.close()
 
@@ -137,11 +82,11 @@ def test_a_flushed_redis_has_everything_again_within_seconds() -> None:
         await asyncio.sleep(1)
         made.views.flush()
         await asyncio.sleep(3)
-        assert (made.views.report, list(made.views.alerts)) == (report_of(1), ["a"])
+        assert (report(made.views), alerts(made.views)) == (1, ["a"])
         made.views.flush()
         await made.take(ALERTS, entries(alert_of("b"), first=1))  # news must not hide that the rest is gone
         await asyncio.sleep(3)
-        assert (made.views.report, list(made.views.alerts)) == (report_of(1), ["a", "b"])
+        assert (report(made.views), alerts(made.views)) == (1, ["a", "b"])
         await made.stage.close()
 
     through(main)
@@ -170,7 +115,7 @@ def test_a_redis_that_is_away_is_counted_said_once_and_caught_up_with(caplog: py
         assert made.failures() >= 5
         made.views.down = False
         await asyncio.sleep(5)
-        assert made.views.report == report_of(29)
+        assert report(made.views) == 29
         await made.stage.close()
 
     through(main)
@@ -203,7 +148,7 @@ def test_only_the_newest_alerts_are_kept() -> None:
         await asyncio.sleep(1)
         made.views.down = False
         await asyncio.sleep(5)
-        assert list(made.views.alerts) == [f"a{number}" for number in range(5, MOST_ALERTS + 5)]
+        assert alerts(made.views) == [f"a{number}" for number in range(5, MOST_ALERTS + 5)]
         await made.stage.close()
 
     through(main)
@@ -216,7 +161,7 @@ def test_alerts_of_other_kinds_do_not_crowd_out_those_of_drift_when_the_stage_op
         made = scene({ALERTS: entries(alert_of("a"), *others)})
         await made.stage.open({ALERTS: len(others) + 1})
         await asyncio.sleep(1)
-        assert list(made.views.alerts) == ["a"]
+        assert alerts(made.views) == ["a"]
         await made.stage.close()
 
     through(main)
@@ -229,7 +174,7 @@ def test_records_that_are_neither_reports_nor_alerts_are_passed_over() -> None:
         await made.take(DRIFT, [*entries(report_of(1)), Entry(1, b"junk"), Entry(2, None)])
         await made.take(ALERTS, [Entry(0, b"{}"), *entries(alert_of("a"), first=1)])
         await asyncio.sleep(1)
-        assert (made.views.report, list(made.views.alerts)) == (report_of(1), ["a"])
+        assert (report(made.views), alerts(made.views)) == (1, ["a"])
         await made.stage.close()
 
     through(main)
@@ -237,13 +182,11 @@ def test_records_that_are_neither_reports_nor_alerts_are_passed_over() -> None:
 
 def test_without_a_redis_the_stage_takes_records_and_does_nothing() -> None:
     async def main() -> None:
-        spec = StreamSpec(name="flights", features=("distance",))
-
-        async def read_back(source: TopicPartition, stop: int) -> AsyncGenerator[Sequence[Record], None]:
+        async def read_back(source: TopicPartition, stop: int | None) -> AsyncGenerator[Sequence[Record], None]:
             raise AssertionError("nobody needs the logs")
             yield []
 
-        stage = Views(spec, read_back, None, Metrics(), lambda: NOW_MS)
+        stage = Views(SPEC, read_back, None, Metrics(), lambda: NOW_MS)
         await stage.open({DRIFT: 5})
         await stage.process(batch(DRIFT, entries(report_of(1))), Outbox())
         await stage.close()

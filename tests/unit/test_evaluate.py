@@ -263,6 +263,24 @@ async def test_a_shadow_is_measured_but_not_judged() -> None:
     assert bench.alerts == []
 
 
+async def test_each_variant_is_measured_by_its_own_samples_and_only_the_champion_judged() -> None:
+    samples = [_sample(i, right=i % 2 == 0, variant="b" if i % 2 else "champion") for i in range(20)]
+    bench = await _bench([*samples, _sample(20, minute=300)], reference_accuracy=0.9)
+    champion, other = bench.performance[-1].variants
+    assert [(v.variant, v.n, v.accuracy) for v in (champion, other)] == [("champion", 5, 1.0), ("b", 5, 0.0)]
+    assert bench.looks[:2] == [(0, False), (1, False)]  # windows of ten samples, whoever served them
+    assert bench.alerts == []
+
+
+async def test_a_window_may_be_without_the_champion() -> None:
+    samples = [_sample(i, variant="b", model_id="m2") for i in range(10)]
+    bench = await _bench([*samples, _sample(10, minute=300)], reference_accuracy=0.9)
+    assert [[(v.variant, v.model_id, v.n) for v in found.variants] for found in bench.performance] == [
+        [("b", "m2", 10)],
+        [("b", "m2", 10)],
+    ]
+
+
 async def test_limits_on_false_positives_and_latency_are_gates_of_their_own() -> None:
     samples = [_sample(i, right=i % 10 != 0, latency_ms=80) for i in range(10)]
     bench = await _bench([*samples, _sample(10, minute=300)], max_false_positive_rate=0.15, max_latency_ms=75)

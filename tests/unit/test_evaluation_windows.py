@@ -13,6 +13,7 @@ from ml.evaluation.evaluator import Evaluator, EvaluatorState, Report
 from ml.evaluation.gates import GateRules
 from ml.evaluation.histogram import Ints
 from ml.evaluation.tally import Scoring
+from ml.evaluation.window import Window
 from ml.evaluation.windows import NO_ROOM, WindowRules
 
 SPAN, WINDOWS = 1_000, 40
@@ -149,3 +150,11 @@ def test_ranges_of_windows_that_gave_way_are_never_more_than_the_windows_that_st
         assert len(starts) <= len(state.windows)
     assert number > 300
     assert starts
+
+
+def test_a_window_of_a_state_from_before_there_were_variants_has_the_champion_s_events() -> None:
+    made = Window(0, BINARY)
+    made.add(_columns(BINARY, np.zeros(7, dtype=np.int64), 0, 0))
+    dumped = msgspec.msgpack.decode(made.dump())
+    for state in (dumped, dumped[:-1]):  # the count came last
+        assert Window.restored(BINARY, msgspec.msgpack.encode(state), grows=True).n == 7

@@ -8,7 +8,6 @@ import msgspec
 import numpy as np
 import pytest
 
-from agents import blobs
 from agents.blobs import INLINE_BYTES, BlobFields, Blobs
 from agents.learn import Learn
 from agents.learn.hosts import Apart, Here, Host
@@ -53,7 +52,14 @@ def sample(number: int, **changes: object) -> Sample:
 class Bench:
     """A Learn stage over a log in memory. `run` processes, saves and commits; `restart` opens another instance."""
 
-    def __init__(self, folder: Path, learner: LearnerSpec = LEARNER, host: Callable[[], Host] = Here) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        learner: LearnerSpec = LEARNER,
+        host: Callable[[], Host] = Here,
+        inline_bytes: int = INLINE_BYTES,
+    ) -> None:
+        self.inline_bytes = inline_bytes
         self.kafka = MemoryKafka()
         self.memory = LogMemory(self.kafka.logs)
         self.models = LogView(TOPICS.models, ModelVersion)
@@ -76,7 +82,7 @@ class Bench:
             self.learner,
             self._host(),
             self.memory,
-            Blobs(self.store, "online"),
+            Blobs(self.store, "online", self.inline_bytes),
             publisher,
             Metrics(),
             10.0,
@@ -264,6 +270,9 @@ async def test_a_snapshot_that_is_worse_than_the_one_in_use_is_kept_back_and_say
     await bench.run()
     assert [update.action for update in bench.updates()] == ["kept_back", "kept_back"]
     assert "Brier score" in bench.updates()[1].reason
+    kept = bench.models.events[0]
+    assert (kept.status, kept.changes, kept.changed_by) == ("archived", 0, "learner online")
+    assert kept.reason == bench.updates()[0].reason
     assert bench.commands() == []
     bench.append(scored(i, 0.01) for i in range(200, 300))  # and now nothing
     await bench.run()
@@ -280,12 +289,12 @@ async def test_snapshots_that_never_served_are_pruned_and_the_others_stay(tmp_pa
     bench.append(sample(i) for i in range(100, 600))
     await bench.run()
     newest = {version.model_id: version for version in bench.models.events}
-    alive = [version.model_id for version in newest.values() if version.status == "registered"]
+    alive = [version.model_id for version in newest.values() if not version.pruned]
     assert alive == ["online@100", "online@500", "online@600"]  # served; two kept
     bench.append(sample(i) for i in range(600, 700))
     await bench.run()  # which deletes the files of those that were pruned before
     for version in newest.values():
-        if version.status == "registered":
+        if not version.pruned:
             bench.load(version)
         else:
             with pytest.raises(ArtifactMissing):
@@ -375,16 +384,13 @@ async def test_the_settings_reach_the_learner(tmp_path: Path) -> None:
 
 
 async def test_a_state_in_the_store_is_found_again(tmp_path: Path) -> None:
-    bench = Bench(tmp_path, msgspec.structs.replace(LEARNER, algorithm="river-hoeffding-tree"))
+    learner = msgspec.structs.replace(LEARNER, algorithm="river-hoeffding-tree")
+    bench = Bench(tmp_path, learner, inline_bytes=100)
     await bench.open()
     samples = [sample(i) for i in range(300)]
     bench.append(samples)
     bench.now_s = 11.0
-    small, blobs.INLINE_BYTES = blobs.INLINE_BYTES, 100
-    try:
-        await bench.run()
-    finally:
-        blobs.INLINE_BYTES = small
+    await bench.run()
     before = await bench.canonical()
     assert bench.memory.committed is not None
     assert bench.memory.committed.blob_sha256

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -9,16 +10,16 @@ import pytest
 from agents.baselines import Ancestry
 from agents.learn.lineage import is_snapshot, model_id_of
 from agents.learn.publishing import Publisher
-from agents.serving import find_version
+from agents.registry import Registry
 from ml.learning.online import Snapshot
 from schemas.errors import RetryableError
-from schemas.events import Command, Deployment, ModelVersion
+from schemas.events import AuditEvent, Command, Deployment, ModelVersion
 from schemas.streams import LearnerSpec, StreamSpec
 from schemas.wire import decode, encode
 from stores.artifacts import ArtifactMissing, ArtifactStore, ArtifactUntrusted, Signer
-from stream.batches import Outbox
+from stream.batches import Outbox, TopicPartition
 from stream.views import LogView
-from tests.support import deployment_of, version_of
+from tests.support import deployment_of, experiment_of, version_of
 from topics import StreamTopics
 
 SPEC = StreamSpec(name="flights", features=("a", "b"))
@@ -34,6 +35,7 @@ class Bench:
         self.deployments = LogView(TOPICS.deployments, Deployment)
         self.store = ArtifactStore(str(folder))
         self.commands: list[Command] = []
+        self.audit: list[AuditEvent] = []
         self.publisher = Publisher(
             SPEC, "online", learner, self.models, self.deployments, self.store, Signer(b"key"), lambda: 7
         )
@@ -48,12 +50,14 @@ class Bench:
                 self.models.fold(value for _, value in records)
             if target.topic == TOPICS.commands:
                 self.commands += [decode(Command, value) for _, value in records]
+            if target.topic == TOPICS.audit:
+                self.audit += [decode(AuditEvent, value) for _, value in records]
         return [update.model_id or "" for update in told if update.action == "pruned"]
 
-    def route(self, champion: str, *shadows: str) -> None:
+    def route(self, champion: str, *shadows: str, **changes: Any) -> None:
         revision = len(self.deployments.events) + 1
         self.deployments.events.append(
-            msgspec.structs.replace(deployment_of(SPEC, champion, revision), shadows=shadows)
+            msgspec.structs.replace(deployment_of(SPEC, champion, revision), shadows=shadows, **changes)
         )
 
     def asked(self) -> Sequence[tuple[str, str]]:
@@ -79,7 +83,7 @@ async def test_a_shadow_that_was_replaced_has_never_served_and_is_pruned(tmp_pat
     # Two are kept beside the one that is a shadow when the newest is published, and that itself; the file of the
     # one that was pruned last goes the next time.
     assert bench.stored() == [300, 400, 500, 600, 700]
-    assert [v.model_id for v in bench.models.events if v.status == "pruned"] == [
+    assert [v.model_id for v in bench.models.events if v.pruned] == [
         "online@100",
         "online@200",
         "online@300",
@@ -96,12 +100,90 @@ async def test_what_was_champion_once_is_never_pruned(tmp_path: Path) -> None:
     assert bench.stored() == [100, 500, 600, 700]
 
 
+async def test_what_was_a_variant_once_is_never_pruned_for_its_predictions_are_to_be_explained(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    await bench.publish(100)
+    bench.route("m1", experiment=experiment_of("m1", "online@100"))
+    bench.route("m1")
+    for offset in range(200, 800, 100):
+        await bench.publish(offset)
+    assert bench.stored() == [100, 500, 600, 700]
+
+
+async def test_what_a_roll_back_would_bring_back_is_never_pruned(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    for offset in range(100, 700, 100):
+        await bench.publish(offset)
+        bench.route("m1", previous="online@100")
+    assert bench.stored() == [100, 400, 500, 600]
+
+
+async def test_what_a_person_has_put_into_staging_is_not_pruned(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    await bench.publish(100)
+    staged = msgspec.structs.replace(bench.models.events[0], status="staging", changes=1)
+    bench.models.fold([encode(staged)])
+    for offset in range(200, 700, 100):
+        await bench.publish(offset)
+    assert bench.stored() == [100, 400, 500, 600]
+
+
+async def test_a_new_status_from_an_old_copy_brings_no_pruned_version_back(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    for offset in range(100, 500, 100):
+        await bench.publish(offset)
+    assert [v.model_id for v in bench.models.events if v.pruned] == ["online@100", "online@200"]
+    old = msgspec.structs.replace(bench.models.events[0], status="testing", changes=1)
+    bench.models.fold([encode(old)])
+    assert await bench.publish(500) == ["online@300"]
+    assert bench.stored() == [300, 400, 500]
+
+
+async def test_a_variant_s_lineage_is_routed_and_what_only_was_before_is_not(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, msgspec.structs.replace(SHADOW, shadow=False))
+    bench.route("m1", experiment=experiment_of("m1", "online@50"))
+    await bench.publish(100)
+    bench.route("m1", previous="online@50")
+    await bench.publish(200)
+    assert bench.asked() == [("succeed", "online@100")]
+
+
+async def test_while_a_champion_is_held_newer_snapshots_do_not_pile_up(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    await bench.publish(100)
+    bench.route("online@100", held=True)
+    for offset in range(200, 800, 100):
+        await bench.publish(offset)
+    assert bench.stored() == [100, 500, 600, 700]
+
+
+async def test_a_snapshot_says_what_it_learnt_and_is_audited(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    bench.route("m1")
+    await bench.publish(100)
+    [version] = bench.models.events
+    assert (version.training_from_offset, version.training_to_offset, version.status) == (0, 100, "draft")
+    assert bench.audit == [
+        AuditEvent(
+            stream="flights",
+            correlation_id="online@100",
+            action="register",
+            issued_by="learner online",
+            outcome="done",
+            reason="version 1.0.0: a snapshot of learner online",
+            model_id="online@100",
+            revision=1,
+            decided_time_ms=7,
+        )
+    ]
+
+
 async def test_a_file_goes_only_when_the_log_says_that_its_version_is_pruned(tmp_path: Path) -> None:
     bench = Bench(tmp_path, msgspec.structs.replace(SHADOW, shadow=False))
     for offset in range(100, 400, 100):
         await bench.publish(offset)
     committed = len(bench.models.events)
-    assert [v.model_id for v in bench.models.events if v.status == "pruned"] == ["online@100"]
+    assert [v.model_id for v in bench.models.events if v.pruned] == ["online@100"]
     snapshot = Snapshot(payload=b"model 400", memory_bytes=1, learnt=400, next_offset=400)
     await bench.publisher.publish(bench.publisher.prepare(snapshot, None, 0), Outbox())  # its commit fails
     assert bench.stored() == [200, 300]
@@ -135,10 +217,12 @@ async def test_many_snapshots_in_one_commit_have_their_parents_and_are_pruned_on
     for offset in range(100, 1100, 100):
         snapshot = Snapshot(payload=b"model %d" % offset, memory_bytes=1, learnt=offset, next_offset=offset)
         await bench.publisher.publish(bench.publisher.prepare(snapshot, None, 0), outbox)
-    written = [decode(ModelVersion, value) for records in outbox.targets.values() for _, value in records]
-    registered = [version for version in written if version.status == "registered"]
+    models = outbox.targets[TopicPartition(TOPICS.models, 0)]
+    written = [decode(ModelVersion, value) for _, value in models]
+    registered = [version for version in written if not version.pruned]
     assert [v.parent for v in registered] == [None, *(v.model_id for v in registered[:-1])]
-    assert [v.samples_offset for v in written if v.status == "pruned"] == list(range(100, 900, 100))
+    assert [v.version for v in registered] == [f"1.0.{number}" for number in range(10)]
+    assert [v.samples_offset for v in written if v.pruned] == list(range(100, 900, 100))
     bench.publisher.reset()  # the commit failed: nothing of it was there
     assert await bench.publish(100) == []
 
@@ -159,7 +243,7 @@ async def test_bytes_that_another_version_shares_stay(tmp_path: Path) -> None:
     bench.models.events.append(twin)
     for offset in range(200, 600, 100):
         await bench.publish(offset)
-    assert "pruned" in {version.status for version in bench.models.events}
+    assert any(version.pruned for version in bench.models.events)
     bench.store.get(twin.sha256, twin.size_bytes)
 
 
@@ -209,13 +293,13 @@ async def test_a_snapshot_is_measured_against_its_nearest_ancestor_s_baseline_al
     for offset in (100, 200):
         await bench.publish(offset)
     assert ancestry.baseline_of("online@200") is bench.models.events[0]
-    second = find_version(bench.models, "online@200")
+    second = Registry(bench.models).find("online@200")
     assert second is not None
     bench.models.fold([encode(msgspec.structs.replace(second, baseline="2" * 64, baseline_bytes=9))])
     for offset in range(300, 700, 100):
         bench.route("champion", model_id_of("online", offset - 100))
         await bench.publish(offset)
-    pruned = {version.model_id for version in bench.models.events if version.status == "pruned"}
+    pruned = {version.model_id for version in bench.models.events if version.pruned}
     assert "online@200" in pruned
     found = ancestry.baseline_of("online@600")
     assert found is not None

@@ -1,99 +1,24 @@
 """One batch of feature records through the stage: every record becomes one prediction or one dead letter."""
 
-import json
 import logging
-from dataclasses import replace
 from typing import Any
 
 import msgspec
 import numpy as np
 import pytest
 
-from agents.baselines import Yardstick
-from agents.counting import Counting
-from agents.score import Score
-from agents.serving import Served
-from agents.shadows import Shadow
-from ml.drift.baseline import make_baseline
-from ml.drift.counting import Counter
-from ml.models.protocol import Matrix, Scores
-from schemas.drift import PartialHistogram
 from schemas.errors import FatalError
-from schemas.events import DeadLetter, Prediction, ShadowScore
-from schemas.features import FeatureReader
-from schemas.streams import DriftSpec, StreamSpec
-from schemas.wire import decode
+from schemas.events import Prediction, ShadowScore
+from schemas.streams import StreamSpec
 from stream.batches import Outbox, TopicPartition
 from stream.deadletters import DeadLetterGate
-from stream.intake import FeatureIntake
-from stream.metrics import Metrics
-from stream.partitioner import partitions_of
-from stream.placement import Placement
-from tests.support import Entry, Model, batch, deployment_of, version_of
-
-BINARY = StreamSpec(name="flights", features=("a", "b"), threshold=0.7)
-CLASSES = StreamSpec(name="birds", features=("a", "b"), task="multiclass", classes=("owl", "tit", "jay"))
-NOW_MS = 1_000_000
-HOME = int(partitions_of([b"N1"], 4)[0])
-
-
-class Answers(Model):
-    """Gives the scores it was made with."""
-
-    def __init__(self, scores: Any) -> None:
-        super().__init__()
-        self.scores = np.array(scores, dtype=np.float32)
-
-    def predict(self, matrix: Matrix) -> Scores:
-        assert len(matrix) == len(self.scores)
-        return self.scores
-
-
-class Bench:
-    """The stage for one partition, with a model."""
-
-    def __init__(self, spec: StreamSpec, model: Model, gate: DeadLetterGate | None = None, **shadows: Model) -> None:
-        self.spec = spec
-        self.metrics = Metrics()
-        beside = tuple(Shadow(shadow, version_of(spec, name)) for name, shadow in shadows.items())
-        self.served = Served(model, version_of(spec, "m1"), deployment_of(spec, "m1", 3), beside)
-        placement = Placement(f"{spec.name}.features", HOME, 4)
-        self.score = Score(
-            self,  # type: ignore[arg-type]  # as much of a Serving as is used
-            FeatureIntake(FeatureReader(spec), placement, 1000),
-            Counting(spec, DriftSpec(window_events=100), HOME, self.metrics),
-            gate or DeadLetterGate(1.0, 10),
-            self.metrics,
-            lambda: NOW_MS,
-        )
-
-    async def ready(self) -> Served:
-        return self.served
-
-    async def take(self, *records: Entry) -> tuple[list[Prediction], list[DeadLetter]]:
-        outbox = Outbox()
-        await self.score.process(batch(TopicPartition(f"{self.spec.name}.features", HOME), records), outbox)
-        found = {"predictions": [], "features.dead": []}  # type: dict[str, list[bytes]]
-        for target, written in outbox.targets.items():
-            assert target.partition == HOME
-            found[target.topic.removeprefix(f"{self.spec.name}.")] += [value for _, value in written]
-        return (
-            [decode(Prediction, value) for value in found["predictions"]],
-            [decode(DeadLetter, value) for value in found["features.dead"]],
-        )
-
-    def count(self, name: str, **labels: str) -> float:
-        return self.metrics.registry.get_sample_value(name, {"stream": self.spec.name, **labels}) or 0.0
-
-
-def _record(offset: int, a: float | None = 0.0, b: float | None = 0.0, timestamp: int = NOW_MS) -> Entry:
-    document = {"event_id": f"e{offset}", "entity_id": "N1", "event_time_ms": 5, "features": {"a": a, "b": b}}
-    return Entry(offset, json.dumps(document).encode(), b"N1", timestamp)
+from tests.scoring import BINARY, CLASSES, HOME, NOW_MS, Answers, Bench, Raises, measured, record_of, saved
+from tests.support import Entry, Model, batch
 
 
 async def test_a_prediction_says_everything_there_is_to_know_about_it() -> None:
     bench = Bench(BINARY, Model())
-    predictions, letters = await bench.take(_record(41, 0.25, None, timestamp=NOW_MS - 40))
+    predictions, letters = await bench.take(record_of(41, 0.25, None, timestamp=NOW_MS - 40))
     assert letters == []
     assert predictions == [
         Prediction(
@@ -117,20 +42,20 @@ async def test_a_prediction_says_everything_there_is_to_know_about_it() -> None:
 
 async def test_predictions_come_in_log_order_and_each_with_its_own_score() -> None:
     bench = Bench(BINARY, Model())
-    predictions, _ = await bench.take(*(_record(i, i / 64, i / 64) for i in range(32)))
+    predictions, _ = await bench.take(*(record_of(i, i / 64, i / 64) for i in range(32)))
     assert [(p.offset, p.score) for p in predictions] == [(i, i / 32) for i in range(32)]
 
 
 async def test_a_label_is_1_from_the_threshold_on() -> None:
     scores = [0.69, 0.7, 0.71, 0.0, 1.0]
-    predictions, _ = await Bench(BINARY, Answers(scores)).take(*map(_record, range(5)))
+    predictions, _ = await Bench(BINARY, Answers(scores)).take(*map(record_of, range(5)))
     assert [p.label for p in predictions] == [int(p.score >= BINARY.threshold) for p in predictions]
     assert [p.label for p in predictions][2:] == [1, 0, 1]
 
 
 async def test_a_multiclass_prediction_has_the_score_of_each_class_and_the_name_of_the_best() -> None:
     bench = Bench(CLASSES, Answers([[0.25, 0.5, 0.25], [0.75, 0.125, 0.125]]))
-    predictions, _ = await bench.take(_record(0), _record(1))
+    predictions, _ = await bench.take(record_of(0), record_of(1))
     assert [(p.label, p.score, p.scores) for p in predictions] == [
         ("tit", 0.5, [0.25, 0.5, 0.25]),
         ("owl", 0.75, [0.75, 0.125, 0.125]),
@@ -139,7 +64,7 @@ async def test_a_multiclass_prediction_has_the_score_of_each_class_and_the_name_
 
 async def test_bad_records_among_good_ones_become_dead_letters_and_change_nothing_else() -> None:
     bench = Bench(BINARY, Model())
-    good = [_record(i, i / 10, 0.0) for i in (0, 2, 4)]
+    good = [record_of(i, i / 10, 0.0) for i in (0, 2, 4)]
     bad = [Entry(1, b"{", b"N1"), Entry(3, good[0].value, b"N2")]
     predictions, letters = await bench.take(*sorted(good + bad, key=lambda record: record.offset))
     assert [(p.offset, round(p.score, 3)) for p in predictions] == [(0, 0.0), (2, 0.2), (4, 0.4)]
@@ -165,7 +90,7 @@ async def test_a_batch_with_nothing_good_in_it_asks_the_model_nothing() -> None:
     ],
 )
 async def test_an_event_without_a_finite_score_is_a_dead_letter(spec: StreamSpec, scores: Any) -> None:
-    predictions, letters = await Bench(spec, Answers(scores)).take(*map(_record, range(3)))
+    predictions, letters = await Bench(spec, Answers(scores)).take(*map(record_of, range(3)))
     assert [p.offset for p in predictions] == [0]
     assert [(letter.offset, letter.reason) for letter in letters] == [(1, "no_score"), (2, "no_score")]
 
@@ -173,7 +98,7 @@ async def test_an_event_without_a_finite_score_is_a_dead_letter(spec: StreamSpec
 async def test_a_model_that_fails_is_counted_and_nothing_is_written() -> None:
     bench = Bench(BINARY, Answers([0.5]))
     with pytest.raises(AssertionError):
-        await bench.take(_record(0), _record(1))
+        await bench.take(record_of(0), record_of(1))
     assert bench.count("ml_prediction_errors_total") == 1
     assert bench.count("ml_predictions_total", model="m1", variant="champion", label="0") == 0
 
@@ -181,12 +106,12 @@ async def test_a_model_that_fails_is_counted_and_nothing_is_written() -> None:
 async def test_too_many_dead_letters_stop_the_worker_with_the_last_reason() -> None:
     bench = Bench(BINARY, Model(), DeadLetterGate(0.05, 100))
     with pytest.raises(FatalError, match=r"6 of the last 10 records could not be used.*the record has no value"):
-        await bench.take(*(_record(i) if i < 4 else Entry(i, b"", b"N1") for i in range(10)))
+        await bench.take(*(record_of(i) if i < 4 else Entry(i, b"", b"N1") for i in range(10)))
 
 
 async def test_latency_runs_from_the_record_s_time_in_kafka_and_is_never_negative() -> None:
     bench = Bench(BINARY, Model())
-    predictions, _ = await bench.take(_record(0, timestamp=NOW_MS - 40), _record(1, timestamp=NOW_MS + 5000))
+    predictions, _ = await bench.take(record_of(0, timestamp=NOW_MS - 40), record_of(1, timestamp=NOW_MS + 5000))
     assert [p.latency_ms for p in predictions] == [40, 0]
     assert bench.count("ml_prediction_latency_seconds_sum") == pytest.approx(0.04)
     assert bench.count("ml_prediction_latency_seconds_count") == 2
@@ -196,7 +121,7 @@ async def test_shadows_score_the_same_event_in_the_same_prediction_under_their_l
     bench = Bench(BINARY, Model(), alone=Answers([0.125, 0.25]), v7=Answers([0.5, 0.75]))
     lineage = bench.served.shadows[1]
     lineage.version = msgspec.structs.replace(lineage.version, lineage="online")
-    predictions, letters = await bench.take(_record(0, 1.0), _record(1, 0.0))
+    predictions, letters = await bench.take(record_of(0, 1.0), record_of(1, 0.0))
     assert letters == []
     assert [(p.model_id, p.score, p.label) for p in predictions] == [("m1", 1.0, 1), ("m1", 0.0, 0)]
     assert [p.shadows for p in predictions] == [
@@ -211,7 +136,7 @@ async def test_shadows_score_the_same_event_in_the_same_prediction_under_their_l
 async def test_a_multiclass_shadow_gives_the_score_of_each_class() -> None:
     shadow = Answers([[0.25, 0.5, 0.25]])
     shadow.classes = 3
-    [prediction] = (await Bench(CLASSES, Answers([[0.75, 0.125, 0.125]]), s=shadow).take(_record(0)))[0]
+    [prediction] = (await Bench(CLASSES, Answers([[0.75, 0.125, 0.125]]), s=shadow).take(record_of(0)))[0]
     assert prediction.label == "owl"
     assert prediction.shadows == (ShadowScore(variant="s", model_id="s", score=0.5, scores=[0.25, 0.5, 0.25]),)
 
@@ -219,17 +144,10 @@ async def test_a_multiclass_shadow_gives_the_score_of_each_class() -> None:
 async def test_a_shadow_sees_exactly_what_the_champion_scored() -> None:
     shadow = Model()
     bench = Bench(BINARY, Answers([0.5, np.nan, 0.5]), s=shadow)
-    predictions, letters = await bench.take(*(_record(i, i / 8) for i in range(3)), Entry(3, b"{", b"N1"))
+    predictions, letters = await bench.take(*(record_of(i, i / 8) for i in range(3)), Entry(3, b"{", b"N1"))
     assert ([p.offset for p in predictions], len(letters)) == ([0, 2], 2)
     assert [p.shadows[0].score for p in predictions] == [0.0, 0.25]
     assert [len(matrix) for matrix in shadow.seen] == [2]
-
-
-class Raises(Model):
-    """Is no good."""
-
-    def predict(self, matrix: Matrix) -> Scores:
-        raise ZeroDivisionError("oops")
 
 
 @pytest.mark.parametrize(
@@ -246,7 +164,7 @@ async def test_a_shadow_that_fails_is_left_out_counted_and_told_once(
     bad: Model, words: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     bench = Bench(BINARY, Model(), bad=bad, good=Model())
-    records = [_record(i, i / 8) for i in range(3)]
+    records = [record_of(i, i / 8) for i in range(3)]
     with caplog.at_level(logging.WARNING, "penstock.shadows"):
         for _ in range(2):
             predictions, letters = await bench.take(*records)
@@ -263,44 +181,28 @@ async def test_a_shadow_that_fails_is_left_out_counted_and_told_once(
 
 async def test_only_the_events_without_a_finite_shadow_score_do_without_it() -> None:
     bench = Bench(BINARY, Model(), s=Answers([0.5, np.nan, 0.75]))
-    predictions, _ = await bench.take(*map(_record, range(3)))
+    predictions, _ = await bench.take(*map(record_of, range(3)))
     assert [[s.score for s in p.shadows] for p in predictions] == [[0.5], [], [0.75]]
     assert bench.count("ml_shadow_errors_total", variant="s") == 1
 
 
 async def test_when_the_champion_scored_nothing_the_shadows_are_asked_nothing() -> None:
     shadow = Model()
-    predictions, letters = await Bench(BINARY, Answers([np.nan]), s=shadow).take(_record(0))
+    predictions, letters = await Bench(BINARY, Answers([np.nan]), s=shadow).take(record_of(0))
     assert (len(predictions), len(letters), shadow.seen) == (0, 1, [])
 
 
 async def test_without_shadows_a_prediction_takes_no_byte_for_them() -> None:
     outbox = Outbox()
     bench = Bench(BINARY, Model())
-    await bench.score.process(batch(TopicPartition("flights.features", HOME), [_record(0)]), outbox)
+    await bench.score.process(batch(TopicPartition("flights.features", HOME), [record_of(0)]), outbox)
     [(_, value)] = outbox.targets[TopicPartition("flights.predictions", HOME)]
     assert b"shadows" not in value
 
 
-def measured(bench: Bench) -> Bench:
-    """Give the champion a baseline."""
-    values = np.linspace(0, 1, 200, dtype=np.float32)
-    baseline = make_baseline(np.stack([values, values], axis=1), ("a", "b"), {"score": values})
-    bench.served = replace(bench.served, yardstick=Yardstick("0" * 64, baseline, Counter(baseline)))
-    return bench
-
-
-async def saved(bench: Bench) -> list[PartialHistogram]:
-    outbox = Outbox()
-    await bench.score.save(outbox)
-    records = outbox.targets.get(TopicPartition("flights.histograms", 0), [])
-    assert {key for key, _ in records} <= {b"flights"}
-    return [decode(PartialHistogram, value) for _, value in records]
-
-
 async def test_what_was_scored_since_the_last_commit_is_counted_and_nothing_else() -> None:
     bench = measured(Bench(BINARY, Answers([0.5, np.nan, 0.25])))
-    await bench.take(_record(3, 0.5), _record(4, 0.5), Entry(5, b"{", b"N1"), _record(6, None))
+    await bench.take(record_of(3, 0.5), record_of(4, 0.5), Entry(5, b"{", b"N1"), record_of(6, None))
     [partial] = await saved(bench)
     assert (partial.n, partial.from_offset, partial.to_offset, partial.partition) == (2, 3, 7, HOME)
     assert (partial.model_id, partial.from_time_ms, partial.to_time_ms) == ("m1", 5, 5)
@@ -310,13 +212,13 @@ async def test_what_was_scored_since_the_last_commit_is_counted_and_nothing_else
 
 async def test_what_was_counted_and_not_committed_is_forgotten_when_the_task_opens_again() -> None:
     bench = measured(Bench(BINARY, Model()))
-    await bench.take(_record(0), _record(1))
+    await bench.take(record_of(0), record_of(1))
     await bench.score.open({})
-    await bench.take(_record(0))
+    await bench.take(record_of(0))
     assert [partial.n for partial in await saved(bench)] == [1]
 
 
 async def test_without_a_baseline_events_are_scored_and_nothing_is_counted() -> None:
     bench = Bench(BINARY, Model())
-    predictions, _ = await bench.take(_record(0))
+    predictions, _ = await bench.take(record_of(0))
     assert (len(predictions), await saved(bench)) == (1, [])

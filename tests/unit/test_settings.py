@@ -8,7 +8,7 @@ import pytest
 
 from app.settings import Settings, load_settings, settings_reference
 from schemas.errors import SettingsError
-from schemas.streams import StreamSpec
+from schemas.streams import ExperimentSpec, StreamSpec
 
 CANARY = "canary-7c1f"
 SECRETS = ["kafka_sasl_password", "kafka_ssl_key_password", "model_signing_key", "redis_url"]
@@ -128,6 +128,26 @@ def test_an_unknown_name_is_answered_with_the_nearest_known_one() -> None:
 
 def test_a_name_like_no_other_is_answered_without_a_guess() -> None:
     assert refusal({"ML_ZZZ": "1"}) == ["ML_ZZZ in the environment is not a setting"]
+
+
+def test_a_stream_says_how_its_experiments_are_decided() -> None:
+    written(
+        '[streams.flights]\nfeatures = ["a"]\n[streams.flights.experiments]\n'
+        'metric = "accuracy"\nguard_metrics = ["brier"]\nsteps = [0.05, 1]\nalpha = 0.01\n'
+    )
+    [stream] = load_settings({}).streams
+    assert stream.experiments == ExperimentSpec(
+        metric="accuracy", guard_metrics=("brier",), steps=(0.05, 1.0), alpha=0.01
+    )
+    where = "of [streams.flights.experiments] in penstock.toml"
+    assert refusal(
+        toml='[streams.flights]\nfeatures = ["a"]\n[streams.flights.experiments]\n'
+        'guard_metrics = ["auc"]\nsteps = [10, 50]\nalpha = 1\n'
+    ) == [
+        f"alpha {where} is 1, but must be a number above 0 and below 1",
+        f'guard_metrics {where} is ["auc"], but must be a list, each one of accuracy, brier, cost, log_loss',
+        f"steps {where} is [10, 50], but must be a list, each a number above 0, at most 1",
+    ]
 
 
 def test_everything_wrong_with_the_streams_is_told_at_once() -> None:

@@ -73,7 +73,7 @@ async def test_how_large_a_model_is_is_taken_from_its_registration(opener: Opene
     ("change", "sentence"),
     [
         ({"stream": "fraud"}, "belongs to stream 'fraud', not to 'flights'"),
-        ({"status": "pruned"}, "was pruned: its file was deleted"),
+        ({"pruned": True}, "was pruned: its file was deleted"),
         ({"features": ("b", "a")}, "b, a instead of a, b"),
         ({"task": "multiclass", "classes": ("x", "y")}, "is multiclass with classes"),
     ],

@@ -88,5 +88,8 @@ def test_a_partition_that_never_got_to_the_newest_deployment_is_a_wrong_switch(p
 def test_a_swap_lasts_from_the_answer_to_the_first_prediction_of_the_new_deployment(
     predictions: list[Prediction],
 ) -> None:
-    answers = [Answer(revision=1, decided_time_ms=0), Answer(revision=2, decided_time_ms=970)]
+    answers = [
+        Answer(action="promote", revision=1, decided_time_ms=0),
+        Answer(action="promote", revision=2, decided_time_ms=970),
+    ]
     assert swap_times_s(predictions, answers) == {"median": 0.05, "max": 0.05}

@@ -1,0 +1,62 @@
+"""What the commands share that ask control: their options, and how its answer is told."""
+
+import secrets
+from collections.abc import Callable
+from typing import Any
+
+import click
+import msgspec
+
+from app.cli.context import Context, json_option, pass_context, run, stream_option, whoami
+from app.commands import ask_control
+from app.settings import Settings
+from app.stages import now_ms
+from schemas.errors import PenstockError
+from schemas.events import Action, Command
+from schemas.streams import StreamSpec
+
+reason_option = click.option("--reason", default="", help="Why, for the audit log.")
+timeout_option = click.option(
+    "--timeout", "timeout_s", default=30.0, show_default=True, help="Seconds to wait for control's answer."
+)
+revision_option = click.option(
+    "--expected-revision",
+    type=click.IntRange(min=0),
+    help="Refuse if the routing is at another revision by then; default: the newest now.",
+)
+
+
+def asks_control(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command what each of them needs that asks control for something."""
+    for option in (pass_context, json_option, timeout_option, reason_option, stream_option):
+        command = option(command)
+    return command
+
+
+def ask(context: Context, stream_name: str | None, timeout_s: float, action: Action, **asked: Any) -> None:
+    """Send a command, wait for control's answer and print it. `asked` are further fields of the Command.
+
+    Raises PenstockError when control refuses.
+    """
+    settings = context.settings()
+    ask_for(context, settings, context.stream(settings, stream_name), timeout_s, action, **asked)
+
+
+def ask_for(
+    context: Context, settings: Settings, spec: StreamSpec, timeout_s: float, action: Action, **asked: Any
+) -> None:
+    """Do as `ask` does, where the settings have been read already."""
+    command = Command(
+        stream=spec.name,
+        action=action,
+        issued_by=whoami(),
+        issued_time_ms=now_ms(),
+        correlation_id=secrets.token_hex(16),
+        **asked,
+    )
+    answer = run(ask_control(context.connection(settings), spec, command, timeout_s))
+    context.write(
+        msgspec.to_builtins(answer), lambda: f"{answer.outcome}: {answer.reason} (revision {answer.revision})"
+    )
+    if answer.outcome == "refused":
+        raise PenstockError("the command was refused; nothing was changed")

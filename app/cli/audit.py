@@ -1,0 +1,38 @@
+"""`penstock audit`."""
+
+from collections.abc import Iterator, Sequence
+
+import click
+import msgspec
+
+from app.cli.context import Context, json_option, pass_context, run, stream_option
+from app.commands import newest_audit
+from app.text import minute, printable
+from schemas.events import AuditEvent
+
+
+@click.command()
+@stream_option
+@click.option("--limit", default=20, show_default=True, type=click.IntRange(min=1), help="How many to show.")
+@json_option
+@pass_context
+def audit(context: Context, stream_name: str | None, limit: int) -> None:
+    """Show the newest commands and registrations, oldest first: who asked for what, what became of it, and why.
+
+    Who is what the sender says of itself. Kafka's access rules (ACLs) say who may send commands (a write to
+    `<stream>.commands`), register models (to `<stream>.models`) and write here (`<stream>.audit`).
+    """
+    settings = context.settings()
+    spec = context.stream(settings, stream_name)
+    found = run(newest_audit(context.connection(settings), spec, limit))
+    context.write(msgspec.to_builtins(found), lambda: "\n".join(audit_lines(found)) or "Nothing was audited yet.")
+
+
+def audit_lines(events: Sequence[AuditEvent]) -> Iterator[str]:
+    """Yield one line for each event: when, the revision then, outcome, action, what it was about, why, and who."""
+    for event in events:
+        about = " ".join(filter(None, (event.experiment_id, event.model_id)))
+        yield printable(
+            f"{minute(event.decided_time_ms)}  r{event.revision:<5} {event.outcome:<8} {event.action:<9} {about or '-'}"
+            f"  by {event.issued_by}: {event.reason}"
+        )
