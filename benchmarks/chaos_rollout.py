@@ -116,7 +116,7 @@ class _Story:
         if self._effects:
             columns = {name: [getattr(effect, name) for effect in self._effects] for name in Effect._fields}
             middle = {name: round(statistics.median(seconds), 3) for name, seconds in columns.items()}
-            told |= {"rollback_s": round(max(columns["since_command_s"]), 3), "rollback_p50_s": middle}
+            told |= {"rollback_s": round(max(columns["since_command_s"]), 3), "rollback_p50": middle}
         return told
 
 

@@ -213,7 +213,7 @@ class EpochShare(NamedTuple):
     In standard deviations, as they would be if the challenger's buckets were drawn at random.
     """
 
-    experiment_id: str
+    model_id: str
     epoch: int
     asked: float
     observed: float
@@ -258,4 +258,5 @@ def _share(experiment: Experiment, events: Sequence[Seen], buckets: Mapping[str,
         z = off / deviation if deviation else (0.0 if off == 0 else math.inf)
     observed = taken / len(events) if events else math.nan
     entities = len({one.entity_id for one in events})
-    return EpochShare(experiment.experiment_id, experiment.epoch, asked, observed, z, len(events), entities)
+    (challenger,) = (variant for variant in experiment.variants if variant.name != CHAMPION)
+    return EpochShare(challenger.model_id, experiment.epoch, asked, observed, z, len(events), entities)

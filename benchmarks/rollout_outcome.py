@@ -67,7 +67,7 @@ class Outcome:
             *table_flaws(self._deployments),
             *report_flaws(self._reports),
             *(
-                f"the share of {_where(share)} is {share.z:.1f} deviations off"
+                f"the share of {self._where(share)} is {share.z:.1f} deviations off"
                 for share in self._shares
                 if not share.right
             ),
@@ -94,11 +94,14 @@ class Outcome:
             "why": reasons(self._reports, self._names),
             **self._events.as_dict(),
             **self._assigned.as_dict(),
-            "shares": {_where(share): _rounded(share) for share in self._shares},
+            "shares": {self._where(share): _rounded(share) for share in self._shares},
             "reports": len(self._reports),
             "repeated_answers": repeated_answers(self._deployments, self._audit),
             **({"differences": self._flaws} if self._flaws else {}),
         }
+
+    def _where(self, share: EpochShare) -> str:
+        return f"{self._name(share.model_id)}, epoch {share.epoch}"
 
     def _name(self, model_id: str) -> str:
         return self._names.get(model_id, model_id)
@@ -130,10 +133,6 @@ def _asked(deployments: list[Deployment]) -> dict[int, float]:
     """Return the share that each epoch of a rollout should have, by revision, from the declared steps alone."""
     running = {d.revision: d.experiment.epoch for d in deployments if d.experiment is not None}
     return {revision: STEPS[epoch] for revision, epoch in running.items() if epoch < len(STEPS)}
-
-
-def _where(share: EpochShare) -> str:
-    return f"{share.experiment_id}, epoch {share.epoch}"
 
 
 def _rounded(share: EpochShare) -> dict[str, float]:

@@ -28,7 +28,7 @@ def bounds(rules: Rules) -> Floats:
 def values_of(rules: Rules, labels: Ints, scores: Floats) -> Floats:
     """Return each event's value of each metric as a share of the largest one (see `bounds`), shape (J, n)."""
     values = [_values(rules, metric, labels, scores) for metric in rules.metrics]
-    shares: Floats = np.array(values) / bounds(rules)[:, np.newaxis]
+    shares: Floats = np.array(values, dtype=np.float64) / bounds(rules)[:, np.newaxis]
     return shares
 
 

@@ -103,6 +103,15 @@ def test_an_entity_is_served_by_the_variant_that_its_assignment_names(
         in penstock("experiments", "assignment", by_variant["B"]["entity_id"]).out
     )
 
+    shown = eventually(lambda: reported(penstock("experiments", "show", name)))
+    assert "verdict: too_early" in shown
+    report = penstock("experiments", "show", name, "--json").document["report"]
+    assert {figures["variant"] for figures in report["variants"]} == {"champion", "B"}
+
+
+def reported(ended: Ended) -> str:
+    return ended.out if "why: " in ended.out else ""
+
 
 def served(prediction: dict[str, Any]) -> tuple[Any, Any]:
     return prediction.get("variant"), prediction.get("model_id")

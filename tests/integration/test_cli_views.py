@@ -12,6 +12,7 @@ from aiokafka import AIOKafkaProducer
 
 from schemas.event import Event
 from schemas.wire import encode
+from stores.views import Changes, RedisViews, ViewsChanged
 from tests.command_line import CANARY, Penstock, free_port
 from tests.conftest import Broker
 from tests.drifting import alert_of, report_of
@@ -94,3 +95,24 @@ def test_a_redis_that_cannot_be_used_is_one_sentence(
     ended = penstock("views", "rebuild", "--stream", "nobody", ML_REDIS_URL=url)
     assert ended.is_one_sentence(2), ended
     assert "no stream is called 'nobody'" in ended.err
+
+
+def test_a_rebuild_that_meets_a_worker_begins_again_a_few_times(
+    written: str, penstock: Penstock, server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.views._PAUSE_S", 0.0)
+    in_the_way = [1, 1, 1, 1]
+    show = RedisViews.show
+
+    async def disturbed(*arguments: Any) -> Changes:
+        if in_the_way:
+            in_the_way.pop()
+            raise ViewsChanged("a worker was faster")
+        return await show(*arguments)
+
+    monkeypatch.setattr(RedisViews, "show", disturbed)
+    ended = penstock("views", "rebuild", "--stream", written, "--json", ML_REDIS_URL=server.url)
+    assert [row["written"] for row in ended.document] == [7]
+    in_the_way += [1, 1, 1, 1, 1]
+    ended = penstock("views", "rebuild", "--stream", written, ML_REDIS_URL=server.url)
+    assert (ended.is_one_sentence(2), "a worker was faster" in ended.err) == (True, True), ended

@@ -96,6 +96,15 @@ def test_a_flush_in_the_middle_of_an_experiment_changes_no_assignment_and_no_rep
         reports = [r for r in asyncio.run(here.events("experiments")) if r["experiment_id"] == "halves"]
         return bool(reports) and {v["variant"]: v["events"] for v in reports[-1]["variants"]} == counts
 
+    assert penstock("experiments", "stop", "halves").code == 0  # with its end comes a report of all that was counted
     eventually(counted)
-    assert penstock("experiments", "stop", "halves").code == 0
-    eventually(lambda: shown(client, here.stream).get(key, {}).get("running") is False)
+
+    def ended() -> bool:
+        value = json.loads(client.get(key) or "{}")
+        return (
+            value
+            and not value["running"]
+            and {v["variant"]: v["events"] for v in value["report"]["variants"]} == counts
+        )
+
+    eventually(ended)

@@ -1,10 +1,10 @@
 """Contributions of features: what must hold for whatever model, row and background."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -14,7 +14,16 @@ from ml.models.protocol import Matrix
 WIDE = MOST_ENUMERATED + 3
 widths = st.sampled_from([1, 2, 5, MOST_ENUMERATED, MOST_ENUMERATED + 1, WIDE])
 seeds = st.integers(0, 2**32 - 1)
+SETTINGS = settings(deadline=None, max_examples=50)
 Score = Callable[[Matrix], NDArray[np.float64]]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few_orders() -> Iterator[None]:
+    """What holds for many sampled orders holds for few."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("ml.explain._LEAST_ROWS", 500)
+        yield
 
 
 def data(random: np.random.Generator, width: int, rows: int) -> tuple[Matrix, Matrix]:
@@ -35,6 +44,7 @@ def crooked(random: np.random.Generator, width: int) -> Score:
     return score
 
 
+@SETTINGS
 @given(widths, st.integers(1, 30), seeds)
 def test_base_and_contributions_add_up_to_the_score(width: int, rows: int, seed: int) -> None:
     random = np.random.default_rng(seed)
@@ -45,6 +55,7 @@ def test_base_and_contributions_add_up_to_the_score(width: int, rows: int, seed:
     assert found.output == pytest.approx(score(row[None])[0], abs=1e-9)
 
 
+@SETTINGS
 @given(widths, seeds)
 def test_a_linear_model_gives_each_feature_its_weight_times_its_distance_from_the_mean(width: int, seed: int) -> None:
     random = np.random.default_rng(seed)
@@ -54,6 +65,7 @@ def test_a_linear_model_gives_each_feature_its_weight_times_its_distance_from_th
     assert found.values == pytest.approx(weights * (row - background.astype(np.float64).mean(axis=0)), abs=1e-9)
 
 
+@SETTINGS
 @given(widths, seeds)
 def test_a_feature_that_the_model_does_not_look_at_contributes_nothing(width: int, seed: int) -> None:
     random = np.random.default_rng(seed)
@@ -63,6 +75,7 @@ def test_a_feature_that_the_model_does_not_look_at_contributes_nothing(width: in
     assert found.values[-1] == 0
 
 
+@SETTINGS
 @given(widths, seeds)
 def test_a_feature_that_is_the_same_everywhere_contributes_nothing(width: int, seed: int) -> None:
     random = np.random.default_rng(seed)
@@ -71,6 +84,7 @@ def test_a_feature_that_is_the_same_everywhere_contributes_nothing(width: int, s
     assert shapley_values(crooked(random, width), row, background, random).values[0] == 0
 
 
+@SETTINGS
 @given(st.integers(2, MOST_ENUMERATED), seeds)
 def test_features_that_are_alike_in_everything_contribute_alike(width: int, seed: int) -> None:
     random = np.random.default_rng(seed)
@@ -84,6 +98,7 @@ def test_features_that_are_alike_in_everything_contribute_alike(width: int, seed
     assert values[0] == pytest.approx(values[1], abs=1e-6)
 
 
+@SETTINGS
 @given(seeds)
 def test_the_same_seed_draws_the_same_orders(seed: int) -> None:
     random = np.random.default_rng(seed)

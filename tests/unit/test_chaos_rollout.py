@@ -34,8 +34,8 @@ def test_a_run_without_a_flaw_is_right(kafka: FakeKafka) -> None:
         ("rollback", "january", None, "a person"),
         ("promote", "better", None, "a person"),
     ]
-    assert list(told["shares"]) == ["r1, epoch 0", "r1, epoch 1", "r1, epoch 2", "r2, epoch 0"]
-    assert told["shares"]["r1, epoch 2"]["observed"] == 1.0
+    assert list(told["shares"]) == ["better, epoch 0", "better, epoch 1", "better, epoch 2", "worse, epoch 0"]
+    assert told["shares"]["better, epoch 2"]["observed"] == 1.0
 
 
 def test_why_a_rollout_took_a_step_is_told_once_for_each_epoch(kafka: FakeKafka) -> None:
@@ -145,13 +145,13 @@ def test_a_share_that_is_not_what_was_asked_for_is_found(kafka: FakeKafka) -> No
     lost = {id(each) for each in kafka.only(2, CHAMPION)[: 3 * EVENTS // 4]}
     kafka.topics["predictions"] = [each for each in served if id(each) not in lost]
     outcome = kafka.outcome()
-    assert any("the share of r1, epoch 0 is " in each for each in outcome.as_dict()["differences"])
+    assert any("the share of better, epoch 0 is " in each for each in outcome.as_dict()["differences"])
 
 
 def test_a_single_event_of_the_champion_at_a_share_of_all_is_found(kafka: FakeKafka) -> None:
     kafka.only(4, "challenger")[0]["variant"] = CHAMPION
     told = kafka.outcome().as_dict()
-    assert "the share of r1, epoch 2 is inf deviations off" in told["differences"]
+    assert "the share of better, epoch 2 is inf deviations off" in told["differences"]
     assert told["misassigned"] == 1
 
 

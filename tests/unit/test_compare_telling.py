@@ -49,13 +49,14 @@ async def test_a_rollout_that_is_good_enough_asks_for_its_next_step_once() -> No
 
 
 async def test_a_step_that_nobody_takes_is_asked_for_again_under_the_same_id_after_many_events() -> None:
-    first = deployment_of(1, _rollout(min_samples=60))
-    bench = await _good(first)
-    bench.save_records = 1
-    for events in (30, 29):
-        await bench.take(counts_of(1, champion=events))
+    first = deployment_of(1, _rollout(min_samples=80))
+    bench = await bench_of(first)
+    await bench.take(*[sample_in(i, first) for i in range(1_000)], counts_of(1, champion=30))
+    for events in (70, 9):
         await bench.open()
+        await bench.take(counts_of(1, champion=events))
     assert len(bench.commands) == 1
+    await bench.open()
     await bench.take(counts_of(1, b=100))
     assert [command.correlation_id for command in bench.commands] == ["r-0-advance"] * 2
     assert len(bench.alerts) == 1

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 import msgspec
 import pytest
-from aiokafka import AIOKafkaProducer
+from aiokafka import AIOKafkaProducer, TopicPartition
 
 from app.demo.drift_outcome import DriftOutcome
 from app.demo.explained import Explained
@@ -191,6 +191,10 @@ async def test_the_follower_reads_what_comes_after_it_has_started(embedded: Embe
         await send(TOPICS.predictions, prediction(2, 0))
         follower = Follower(options, TOPICS, 4, read_committed=False, clock_ms=lambda: 1_007.0)
         await follower.start()
+        assert {place for place, end in follower.starts.items() if end} == {
+            TopicPartition(TOPICS.features, 2),
+            TopicPartition(TOPICS.predictions, 2),
+        }
         running = asyncio.create_task(follower.run())
         try:
             await send(TOPICS.predictions, prediction(2, 0))  # answers what was there before

@@ -1,8 +1,10 @@
 """The stages of a stream: what they take from the settings."""
 
+from collections import Counter
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from agents.learn import Learn
 from agents.shelf import ModelShelf
@@ -10,6 +12,7 @@ from app.settings import Settings, load_settings
 from app.stages import ROLES, StreamStages, drift_of, inputs_of
 from schemas.streams import DriftSpec, LearnerSpec, StreamSpec
 from stream.metrics import Metrics
+from tests.support import deployment_of, version_of
 
 ENVIRON = {
     "ML_ONLINE_STRATEGY": "periodic",
@@ -68,3 +71,17 @@ def test_the_stages_read_what_the_doctor_looks_at() -> None:
     for role in ROLES:
         made = {stage.group: stage.topics for stage in stages.stages(role)}
         assert made == inputs_of(stages.spec, role)
+
+
+def test_statuses_and_routed_models_come_from_the_views() -> None:
+    stages = stages_of(Settings())
+    old, new = version_of(stages.spec, "old"), version_of(stages.spec, "new")
+    other = version_of(stages.spec, "other")
+    assert (stages.statuses, stages.routed) == (Counter(), [])
+    stages.models.events += [old, new, other, replace(new, status="production", changes=1)]
+    assert stages.statuses == {"draft": 2, "production": 1}
+    stages.deployments.events.append(replace(deployment_of(stages.spec, "new", 1), previous="old", shadows=("gone",)))
+    assert [(version.model_id, version.status) for version in stages.routed] == [
+        ("new", "production"),
+        ("old", "draft"),
+    ]

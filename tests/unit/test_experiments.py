@@ -1,0 +1,337 @@
+"""What a monitor says of an experiment or rollout: verdicts, guardrails, steps."""
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from ml.errors import CountsInvalid, ModelPayloadInvalid
+from ml.evaluation.tally import Scoring
+from ml.experiments import fixed, sequence
+from ml.experiments.assignment import BUCKETS, bucket_counts, expanded, initial_table, reshared
+from ml.experiments.monitor import LATE, MAX_EPOCHS, MISPLACED, UNKNOWN_EVENT, Counted, Monitor, Outcomes, Rules
+
+HALVES = initial_table(bucket_counts([0.5, 0.5]))
+TENTH = initial_table(bucket_counts([0.9, 0.1]))
+RULES = Rules(
+    "experiment", ("champion", "b"), scoring=Scoring("binary", 2, 0.5), metric="accuracy", min_samples=500, margin=0.02
+)
+ROLLOUT = replace(RULES, kind="rollout", steps=(0.1, 0.5, 1.0), margin=0.05)
+
+
+def monitor_of(rules: Rules, *tables: Any) -> Monitor:
+    return Monitor(rules, [expanded(table) for table in tables or (HALVES,)])
+
+
+def outcomes_of(
+    table: Any,
+    shares: tuple[float, ...],
+    n: int,
+    epoch: int = 0,
+    seed: int = 1,
+    from_ms: int = 0,
+    entities: int = BUCKETS,
+) -> Outcomes:
+    """Return n samples, 1 ms apart and labelled at once, of which this share is predicted rightly by variant."""
+    random = np.random.default_rng(seed)
+    buckets = random.integers(0, entities, n) * (BUCKETS // entities)
+    variants = expanded(table)[buckets].astype(np.int64)
+    right = random.random(n) < np.array(shares)[variants]
+    labels = random.integers(0, 2, n)
+    times_ms = from_ms + np.arange(n)
+    return Outcomes(
+        epochs=np.full(n, epoch),
+        variants=variants,
+        buckets=buckets,
+        revisions=np.zeros(n, dtype=np.int64),
+        labels=labels,
+        replaced=np.full(n, -1),
+        event_times_ms=times_ms,
+        label_times_ms=times_ms,
+        scores=np.where(right == (labels == 1), 0.9, 0.1),
+        assumed=np.zeros(n, dtype=np.bool_),
+    )
+
+
+def look_at(rules: Rules, shares: tuple[float, ...], n: int, **others: Any) -> Any:
+    monitor = monitor_of(rules)
+    monitor.take(outcomes_of(HALVES, shares, n, **others))
+    monitor.take(outcomes_of(HALVES, shares, 1, from_ms=n + 2000))
+    return monitor.look()
+
+
+def test_a_challenger_that_is_better_wins() -> None:
+    look = look_at(RULES, (0.5, 0.65), 6000)
+    assert (look.verdict, look.winner, look.step) == ("better", "b", "none")
+    target = look.contrasts[0]
+    assert target.low > 0
+    assert target.p_value < RULES.alpha
+    assert target.fixed["two_proportion_z"] < target.p_value  # one look is worth more than all of them
+    assert look.variants[1].means["accuracy"] == pytest.approx(0.65, abs=0.03)
+    assert look.variants[1].f1 == pytest.approx(0.65, abs=0.03)
+    assert look.variants[1].roc_auc == pytest.approx(0.65, abs=0.03)
+
+
+def test_a_challenger_that_is_worse_loses() -> None:
+    look = look_at(RULES, (0.65, 0.5), 6000)
+    assert (look.verdict, look.winner) == ("worse", "")
+
+
+def test_there_is_no_winner_when_none_can_be_better_by_more_than_the_margin() -> None:
+    assert look_at(replace(RULES, margin=0.2), (0.5, 0.5), 6000).verdict == "no_winner"
+    assert look_at(RULES, (0.5, 0.5), 3000).verdict == "undecided"
+
+
+def test_it_is_too_early_without_samples_of_each_variant_or_with_few_buckets() -> None:
+    look = look_at(RULES, (0.2, 0.9), 800)
+    assert look.verdict == "too_early"
+    assert look.contrasts[0].low is None
+    few = look_at(RULES, (0.2, 0.9), 6000, entities=40)
+    assert few.verdict == "too_early"
+    assert "buckets" in few.why
+    assert look_at(RULES, (0.2, 0.9), 6000, entities=100).verdict == "better"
+
+
+def test_a_lower_loss_is_better() -> None:
+    for metric in ("brier", "log_loss", "cost"):
+        rules = replace(RULES, metric=metric, false_positive_cost=7.0, false_negative_cost=2.0)
+        look = look_at(rules, (0.5, 0.7), 6000)
+        assert look.verdict == "better", metric
+        means = [each.means[metric] for each in look.variants]
+        assert look.contrasts[0].difference == pytest.approx(means[0] - means[1])
+    assert means == pytest.approx([4.5 * 0.5, 4.5 * 0.3], abs=0.3)
+
+
+def test_models_that_are_never_wrong_are_found_to_be_alike() -> None:
+    look = look_at(RULES, (1.0, 1.0), 6000)
+    assert look.verdict == "no_winner"
+    assert look.contrasts[0].low > -RULES.margin
+
+
+def test_several_challengers_share_alpha() -> None:
+    three = replace(RULES, variants=("champion", "b", "c"))
+    table = initial_table(bucket_counts([0.4, 0.4, 0.2]))
+    widths = []
+    for rules in (three, replace(three, alpha=three.alpha / 2)):
+        monitor = Monitor(rules, [expanded(table)])
+        monitor.take(outcomes_of(table, (0.5, 0.5, 0.8), 9000))
+        look = monitor.look()
+        assert (look.verdict, look.winner) == ("better", "c")
+        widths.append(look.contrasts[1].high - look.contrasts[1].low)
+    assert widths[0] < widths[1]
+
+
+def test_a_bucket_that_gets_more_samples_than_others_of_the_other_variant_is_told() -> None:
+    monitor = monitor_of(RULES)
+    samples = outcomes_of(HALVES, (0.5, 0.5), 9000)
+    kept = np.flatnonzero((samples.variants == 0) | (np.random.default_rng(2).random(9000) < 0.8))
+    monitor.take(samples.take(kept))
+    look = monitor.look()
+    assert look.verdict == "unequal_shares"
+    assert look.sample_ratio_p < 0.001
+    assert look_at(RULES, (0.5, 0.5), 9000).sample_ratio_p > 0.001
+
+
+def test_a_variant_without_any_sample_is_an_unequal_share() -> None:
+    monitor = monitor_of(RULES)
+    samples = outcomes_of(HALVES, (0.5, 0.5), 4000)
+    monitor.take(samples.take(np.flatnonzero(samples.variants == 0)))
+    look = monitor.look()
+    assert look.verdict == "too_early"
+    assert look.sample_ratio_p < 0.001
+
+
+def test_samples_wait_until_their_cohort_is_mature_and_are_late_after_that() -> None:
+    rules = replace(RULES, ripens_ms=80_000)
+    monitor = monitor_of(rules)
+    monitor.take(outcomes_of(HALVES, (0.5, 0.5), 1000))
+    monitor.take(outcomes_of(HALVES, (0.5, 0.5), 1, from_ms=89_999))
+    assert (monitor.look().samples, monitor.look().ripening) == (0, 1001)
+    monitor.take(outcomes_of(HALVES, (0.5, 0.5), 1, from_ms=90_000))
+    assert (monitor.look().samples, monitor.look().ripening) == (1000, 2)
+    monitor.take(outcomes_of(HALVES, (0.5, 0.5), 7))
+    assert monitor.missed[LATE] == 7
+    assert monitor.look().samples == 1000
+
+
+def test_what_cannot_be_placed_is_not_counted_and_is_told() -> None:
+    monitor = monitor_of(RULES)
+    samples = outcomes_of(HALVES, (0.5, 0.5), 10)
+    monitor.take(replace(samples, variants=1 - samples.variants))
+    monitor.take(replace(samples, revisions=np.ones(10, dtype=np.int64)))
+    assert (monitor.missed[MISPLACED], monitor.missed[UNKNOWN_EVENT]) == (10, 10)
+    assert monitor.look().ripening == 0
+    with pytest.raises(CountsInvalid, match="not begun"):
+        monitor.take(replace(samples, epochs=samples.epochs + 1))
+    with pytest.raises(CountsInvalid, match="epoch 1"):
+        monitor.count([Counted(epoch=0, variant=0, n=1), Counted(epoch=1, variant=0, n=1)])
+    assert monitor.look().variants[0].events == 0
+
+
+def test_epochs_are_bounded_and_so_are_cohorts() -> None:
+    monitor = monitor_of(replace(RULES, ripens_ms=80_000), *[HALVES] * MAX_EPOCHS)
+    with pytest.raises(CountsInvalid, match="32 epochs"):
+        monitor.add_epoch(expanded(HALVES))
+    samples = outcomes_of(HALVES, (0.5, 0.5), 5000)
+    monitor.take(replace(samples, event_times_ms=samples.event_times_ms * 10**6, label_times_ms=np.arange(5000) * 100))
+    assert len(monitor._cohorts) <= 11
+
+
+def test_a_dump_of_few_samples_is_small_and_one_of_another_experiment_is_refused() -> None:
+    monitor = monitor_of(RULES, TENTH, HALVES)
+    monitor.take(outcomes_of(TENTH, (0.5, 0.5), 20))
+    dumped = monitor.dump()
+    assert len(dumped) < 1500
+    for other in (monitor_of(RULES), monitor_of(replace(RULES, guard_metrics=("brier",)), TENTH, HALVES)):
+        with pytest.raises(ModelPayloadInvalid):
+            other.load(dumped)
+    with pytest.raises(ModelPayloadInvalid):
+        monitor.load(b"nothing")
+    later = monitor_of(RULES, TENTH, HALVES, TENTH)
+    later.load(dumped)
+    assert later.look().ripening == 20
+
+
+def test_a_mean_that_moves_while_shares_do_is_no_difference() -> None:
+    grown = reshared(TENTH, bucket_counts([0.5, 0.5]))
+    monitor = monitor_of(RULES, TENTH, grown)
+    monitor.take(outcomes_of(TENTH, (0.3, 0.3), 8000))
+    monitor.take(outcomes_of(grown, (0.7, 0.7), 8000, epoch=1, from_ms=8000))
+    look = monitor.look()
+    assert look.variants[1].means["accuracy"] - look.variants[0].means["accuracy"] > 0.1
+    assert abs(look.contrasts[0].difference) < 0.03
+    assert look.verdict != "better"
+
+
+def rollout_at(step: int, shares: tuple[float, float] = (0.5, 0.5), n: int = 20_000, rules: Rules = ROLLOUT) -> Monitor:
+    """Return a rollout at this step, with n samples in each epoch."""
+    tables = [TENTH, reshared(TENTH, bucket_counts([0.5, 0.5])), initial_table((0, BUCKETS))][: step + 1]
+    monitor = monitor_of(rules, *tables)
+    for epoch, table in enumerate(tables):
+        monitor.take(outcomes_of(table, shares, n, epoch, from_ms=epoch * n, seed=epoch))
+    return monitor
+
+
+def test_a_rollout_advances_when_the_challenger_is_not_worse_and_is_promoted_at_the_end() -> None:
+    assert rollout_at(0, n=2000).look().step == "hold"
+    assert rollout_at(0).look().step == "advance"
+    assert "50.00%" in rollout_at(0).look().why
+    assert rollout_at(1).look().step == "advance"
+    last = rollout_at(2)
+    assert last.look().step == "hold"  # no event is known to have been scored at this share
+    last.count([Counted(epoch=2, variant=1, n=500)])
+    assert last.look().step == "promote"
+
+
+def test_each_step_needs_samples_of_its_own() -> None:
+    monitor = rollout_at(0)
+    monitor.add_epoch(expanded(reshared(TENTH, bucket_counts([0.5, 0.5]))))
+    look = monitor.look()
+    assert look.step == "hold"
+    assert "0 of 500" in look.why
+
+
+def test_a_rollout_to_a_part_of_traffic_promotes_at_its_last_step() -> None:
+    assert rollout_at(1, rules=replace(ROLLOUT, steps=(0.1, 0.5))).look().step == "promote"
+
+
+def test_a_rollout_goes_back_when_the_challenger_is_worse() -> None:
+    look = rollout_at(0, (0.6, 0.4)).look()
+    assert (look.verdict, look.step) == ("worse", "roll_back")
+
+
+def test_a_rollout_that_is_not_automatic_says_that_a_person_must_act() -> None:
+    look = rollout_at(0, rules=replace(ROLLOUT, automatic=False)).look()
+    assert look.step == "advance"
+    assert "a person must" in look.why
+
+
+@pytest.mark.parametrize(
+    ("name", "counted"),
+    [
+        ("errors", {"n": 100, "errors": 10}),
+        ("latency", {"n": 100, "calls": 20, "call_us": 20 * 51_000}),
+        ("scores", {"n": 500, "scores": [0] * 19 + [500]}),
+    ],
+)
+def test_a_broken_guardrail_takes_a_rollout_back_before_any_label(name: str, counted: dict[str, Any]) -> None:
+    monitor = monitor_of(ROLLOUT, TENTH)
+    monitor.count([Counted(epoch=0, variant=0, n=500, scores=[500] + [0] * 19)])
+    assert monitor.look().step == "hold"
+    monitor.count([Counted(epoch=0, variant=1, **counted)])
+    look = monitor.look()
+    assert (look.verdict, look.step) == ("broken_guardrail", "roll_back")
+    assert [each.name for each in look.guardrails if not each.holds] == [name]
+    assert f"b broke {name}" in look.why
+
+
+def test_errors_and_latency_are_judged_in_the_current_epoch_and_from_a_few_on() -> None:
+    monitor = monitor_of(ROLLOUT, TENTH)
+    monitor.count([Counted(epoch=0, variant=1, n=9, errors=9, calls=19, call_us=10**9)])
+    assert all(each.holds for each in monitor.look().guardrails)
+    monitor.count([Counted(epoch=0, variant=1, n=1, errors=1, calls=1)])
+    assert [each.holds for each in monitor.look().guardrails] == [False, False, True]
+    monitor.add_epoch(expanded(HALVES))
+    assert all(each.holds for each in monitor.look().guardrails)
+    assert monitor.look().variants[1].errors == 10
+
+
+def test_scores_that_move_with_time_while_shares_do_are_no_drift() -> None:
+    monitor = monitor_of(ROLLOUT, TENTH, HALVES)
+    early, late = [1] + [0] * 19, [0] * 19 + [1]
+    for epoch, cells, n in ((0, early, (9000, 1000)), (1, late, (5000, 5000))):
+        for variant in (0, 1):
+            scores = [cell * n[variant] for cell in cells]
+            monitor.count([Counted(epoch=epoch, variant=variant, n=n[variant], scores=scores)])
+    assert monitor.look().variants[1].score_psi == pytest.approx(0.0, abs=1e-9)
+
+
+def test_a_guard_metric_that_becomes_worse_takes_a_rollout_back() -> None:
+    rules = replace(ROLLOUT, guard_metrics=("cost",), false_positive_cost=10.0, metric="brier")
+    look = rollout_at(0, (0.6, 0.55), rules=rules).look()
+    assert [each.name for each in look.guardrails if not each.holds] == ["cost"]
+    assert look.step == "roll_back"
+
+
+def test_the_sequence_is_one_with_its_p_value() -> None:
+    r = sequence.mixing(1000, 0.2)
+    for variance in (1e-6, 1e-4, 1e-2):
+        half = sequence.half_width(variance, r, 0.05)
+        assert sequence.p_value(half, variance, r) == pytest.approx(0.05)
+        assert half > 1.96 * variance**0.5
+    assert sequence.p_value(0.0, 1e-4, r) == 1.0
+
+
+def test_the_sequence_is_tightest_at_three_times_the_fewest_samples() -> None:
+    r = sequence.mixing(1000, 0.2)
+    ratios = {}
+    for n in (500, 3000, 50_000):
+        variance = 0.2 * 2 / n
+        ratios[n] = sequence.half_width(variance, r, 0.05) / variance**0.5
+    assert ratios[3000] < min(ratios[500], ratios[50_000])
+
+
+def test_a_brownian_motion_leaves_the_sequence_in_at_most_alpha_of_all_cases() -> None:
+    random = np.random.default_rng(3)
+    information = np.arange(1, 2001) / 100
+    paths = np.cumsum(random.normal(size=(2000, 2000)) * 0.1, axis=1)
+    half = np.array([sequence.half_width(1 / i, 1.0, 0.05) * i for i in information])
+    ever = (np.abs(paths) > half).any(axis=1).mean()
+    assert 0.01 < ever <= 0.05
+    assert (np.abs(paths) > 1.96 * np.sqrt(information)).any(axis=1).mean() > 0.4
+
+
+def test_tests_with_a_fixed_horizon_are_those_of_scipy() -> None:
+    table = np.array([[30, 70, 45, 55], [20, 80, 60, 45]])
+    assert fixed.chi_square(table.reshape(2, 2, 2)) == pytest.approx(stats.chi2_contingency(table)[1])
+    hits, n = np.array([30.0, 45.0]), np.array([100.0, 105.0])
+    pooled = stats.chi2_contingency(np.column_stack([hits, n - hits]), correction=False)[1]
+    assert fixed.two_proportion_z(hits, n) == pytest.approx(pooled)
+    a, b = np.arange(9.0), np.array([4.0, 7.0, 9.5])
+    sums = [np.array([f(a), f(b)]) for f in (len, np.sum, lambda x: (x * x).sum())]
+    assert fixed.welch(*sums) == pytest.approx(stats.ttest_ind(a, b, equal_var=False).pvalue)
+    assert fixed.two_proportion_z(np.zeros(2), n) is None
+    assert fixed.welch(np.array([9.0, 1.0]), hits, hits) is None
+    assert fixed.chi_square(np.zeros((2, 2, 2), dtype=np.int64)) is None
