@@ -64,15 +64,22 @@ def shown(client: "redis.Redis[str]", stream: str) -> dict[str, Any]:
     return {key: value | {"report": None} for key, value in found.items()}
 
 
+def events_of(report: dict[str, Any]) -> dict[str, int]:
+    return {figures["variant"]: figures["events"] for figures in report["variants"]}
+
+
 def test_a_flush_in_the_middle_of_an_experiment_changes_no_assignment_and_no_report(
     here: Deployment, penstock: Penstock, experiment: Routing, client: "redis.Redis[str]"
 ) -> None:
     key = f"ab:experiment:{here.stream}:halves"
     send(here, 0)
-    eventually(lambda: client.exists(key))
+    assert experiment.experiment is not None
+    challenger = f"ml:model:{here.stream}:{experiment.experiment.variants[1].model_id}"
+    eventually(lambda: key in (seen := shown(client, here.stream)) and seen[challenger]["status"] == "testing")
     before = shown(client, here.stream)
     assert before[key]["shares"] == {"champion": 0.5, "B": 0.5}
-    assert [value["routed"] for name, value in before.items() if name.endswith(experiment.champion)] == [["champion"]]
+    assert before[challenger]["routed"] == ["variant B"]
+    assert before[f"ml:model:{here.stream}:{experiment.champion}"]["routed"] == ["champion"]
     client.flushall()
     flushed = time.monotonic()
     send(here, 1)
@@ -94,17 +101,13 @@ def test_a_flush_in_the_middle_of_an_experiment_changes_no_assignment_and_no_rep
 
     def counted() -> bool:
         reports = [r for r in asyncio.run(here.events("experiments")) if r["experiment_id"] == "halves"]
-        return bool(reports) and {v["variant"]: v["events"] for v in reports[-1]["variants"]} == counts
+        return bool(reports) and events_of(reports[-1]) == counts
 
     assert penstock("experiments", "stop", "halves").code == 0  # with its end comes a report of all that was counted
     eventually(counted)
 
-    def ended() -> bool:
+    def ended() -> Any:
         value = json.loads(client.get(key) or "{}")
-        return (
-            value
-            and not value["running"]
-            and {v["variant"]: v["events"] for v in value["report"]["variants"]} == counts
-        )
+        return value and not value["running"] and events_of(value["report"]) == counts
 
     eventually(ended)

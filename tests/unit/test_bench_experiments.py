@@ -54,7 +54,7 @@ def test_figures_beyond_their_limits_are_named() -> None:
 
 def test_figures_come_from_what_was_told() -> None:
     none, found = Told("", None, True, True, False), Told("better", 3000, False, False, True)
-    told = dict.fromkeys(("clustered", "same_early", "late_positives", "late_positives_at_once"), [none])
+    told = {name: [none] for name in ("clustered", "same_early", "late_positives", "late_positives_at_once")}
     figures = experiments._figures(told | {"same": [none, found], "lift": [found, found, Told("worse", 1, 0, 0, 0)]})
     assert (figures["aa_false"], figures["z_false"]) == (0.5, 0.5)
     assert figures["found"] == pytest.approx(2 / 3)

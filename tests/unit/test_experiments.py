@@ -290,7 +290,7 @@ def test_scores_that_move_with_time_while_shares_do_are_no_drift() -> None:
 
 def test_a_guard_metric_that_becomes_worse_takes_a_rollout_back() -> None:
     rules = replace(ROLLOUT, guard_metrics=("cost",), false_positive_cost=10.0, metric="brier")
-    look = rollout_at(0, (0.6, 0.55), rules=rules).look()
+    look = rollout_at(0, (0.6, 0.5), rules=rules).look()
     assert [each.name for each in look.guardrails if not each.holds] == ["cost"]
     assert look.step == "roll_back"
 
