@@ -8,6 +8,7 @@ import msgspec
 
 from agents.routes import Find, Routes, registered, relative_of, require_not_archived, require_running
 from ml.experiments import assignment
+from ml.experiments.monitor import MAX_EPOCHS
 from schemas.errors import PenstockError
 from schemas.events import Command, Deployment, ModelVersion
 from schemas.experiments import CHAMPION, Experiment, ExperimentPlan, Variant
@@ -66,6 +67,11 @@ def reshared(command: Command, routes: Routes) -> Routes:
     _require_traffic(counts, [name for name in names if shares[name] > 0])
     if list(counts.values()) == [variant.buckets for variant in running.variants]:
         raise PenstockError(f"{running.kind} {running.experiment_id!r} has these shares already")
+    if running.epoch + 1 >= MAX_EPOCHS:
+        raise PenstockError(
+            f"the shares of {running.kind} {running.experiment_id!r} were changed {running.epoch} times, and cannot be "
+            "changed again: stop it, and start another"
+        )
     experiment = msgspec.structs.replace(
         running,
         epoch=running.epoch + 1,

@@ -51,8 +51,8 @@ def inputs_of(spec: StreamSpec, role: RoleName) -> Mapping[str, tuple[str, ...]]
         return {"join": (topics.predictions, topics.labels)}
     of_samples = ("evaluate", *map(learner_group, spec.learners))
     shown = (topics.drift, topics.alerts, topics.models, topics.deployments, topics.experiments)
-    of_drift = {"judge": (topics.histograms,), "views": shown}
-    return {"learn": (topics.commands,)} | dict.fromkeys(of_samples, (topics.samples,)) | of_drift
+    others = {"compare": (topics.samples, topics.variants), "judge": (topics.histograms,), "views": shown}
+    return {"learn": (topics.commands,)} | dict.fromkeys(of_samples, (topics.samples,)) | others
 
 
 def learner_group(lineage: str) -> str:

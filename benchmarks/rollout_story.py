@@ -19,7 +19,7 @@ from topics.specs import StreamTopics
 _TOPICS: Final = StreamTopics(STREAM)
 LONGEST_PAUSE_S: Final = 3.0
 _KILLS_BEFORE_ONCE: Final = 2
-_ROLLOUT_TIMEOUT_S: Final = 180.0
+_ROLLOUT_TIMEOUT_S: Final = 240.0
 _EFFECT_TIMEOUT_S: Final = 30.0
 _POLL_S: Final = 0.02
 
@@ -52,18 +52,22 @@ class Routes:
         self._decode = msgspec.json.Decoder(Deployment).decode
         self._newest: Deployment | None = None
 
-    def newest(self) -> Deployment | None:
-        """Return the newest deployment there is now."""
-        while rows := self._follower.poll(0.2):
-            self._newest = self._decode(rows[-1].value or b"")
-        return self._newest
+    def reached(self, revision: int) -> bool:
+        """Whether the log shows this revision, or a later one."""
+        newest = self._poll()
+        return newest is not None and newest.revision >= revision
 
     def tried_share(self) -> float | None:
         """Return the challenger's share while there is a rollout."""
-        newest = self.newest()
+        newest = self._poll()
         if newest is None or newest.experiment is None:
             return None
         return newest.experiment.variants[-1].buckets / BUCKETS
+
+    def _poll(self) -> Deployment | None:
+        while rows := self._follower.poll(0.2):
+            self._newest = self._decode(rows[-1].value or b"")
+        return self._newest
 
     def close(self) -> None:
         """Close the connections."""
@@ -73,9 +77,10 @@ class Routes:
 def rollout(penstock: Penstock, routes: Routes, scene: Scene, model_id: str, once: Callable[[], None] | None) -> int:
     """Start a rollout and kill workers until it is over; return how often.
 
-    `once` happens in between, after the second kill. Raises TimeoutError when the rollout takes over 180 s.
+    `once` happens in between, after the second kill. Raises TimeoutError when the rollout takes over 4 minutes.
     """
-    penstock.run("rollouts", "start", model_id, "--stream", STREAM)
+    answer = penstock.run("rollouts", "start", model_id, "--stream", STREAM)
+    until(lambda: routes.reached(answer["revision"]), "the rollout to be in the deployments", _EFFECT_TIMEOUT_S)
     deadline_s, kills = time.monotonic() + _ROLLOUT_TIMEOUT_S, 0
     while (share := routes.tried_share()) is not None:
         if time.monotonic() > deadline_s:

@@ -27,8 +27,8 @@ class PartialHistogram(Event, frozen=True, kw_only=True, gc=False):
 
     The events stand in partition `partition` of `<s>.features`, from `from_offset` up to before `to_offset`; `n` of
     what is there was scored and counted. The times bound the events' own, both inclusive. `baseline` is the SHA-256
-    of the baseline whose cells these are. `columns` are the stream's features in their order, then its predictions, which
-    are missing where another variant than the champion served.
+    of the baseline whose cells these are. `columns` are the stream's features in their order, then its predictions;
+    these are missing where another variant than the champion served.
     """
 
     stream: str

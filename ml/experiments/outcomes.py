@@ -28,7 +28,7 @@ def bounds(rules: Rules) -> Floats:
 def values_of(rules: Rules, labels: Ints, scores: Floats) -> Floats:
     """Return each event's value of each metric as a share of the largest one (see `bounds`), shape (J, n)."""
     values = [_values(rules, metric, labels, scores) for metric in rules.metrics]
-    shares: Floats = np.array(values, dtype=np.float64) / bounds(rules)[:, np.newaxis]
+    shares: Floats = np.array(values) / bounds(rules)[:, np.newaxis]
     return shares
 
 
@@ -42,7 +42,8 @@ def _values(rules: Rules, metric: Metric, labels: Ints, scores: Floats) -> Float
     if metric in ("accuracy", "cost"):
         predicted = rules.scoring.predicted(scores)
         if metric == "accuracy":
-            return (predicted == labels).astype(np.float64)
+            right: Floats = (predicted == labels).astype(np.float64)
+            return right
         costs = np.where(predicted == 0, rules.false_negative_cost, rules.false_positive_cost)
         return np.where(predicted == labels, 0.0, costs)
     p = np.clip(scores, 0.0, 1.0)

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.request import urlopen
 
 import msgspec
 import pytest
@@ -64,6 +65,14 @@ def shown(client: "redis.Redis[str]", stream: str) -> dict[str, Any]:
     return {key: value | {"report": None} for key, value in found.items()}
 
 
+def compared(here: Deployment) -> bool:
+    """Whether the compare stage has taken in all that there is."""
+    with urlopen(f"http://127.0.0.1:{here.environ['ML_METRICS_PORT']}/metrics", timeout=5) as answer:
+        lines = answer.read().decode().splitlines()
+    lags = [line for line in lines if line.startswith("ml_consumer_lag_events{") and "-compare" in line]
+    return bool(lags) and all(line.endswith(" 0.0") for line in lags)
+
+
 def events_of(report: dict[str, Any]) -> dict[str, int]:
     return {figures["variant"]: figures["events"] for figures in report["variants"]}
 
@@ -103,6 +112,7 @@ def test_a_flush_in_the_middle_of_an_experiment_changes_no_assignment_and_no_rep
         reports = [r for r in asyncio.run(here.events("experiments")) if r["experiment_id"] == "halves"]
         return bool(reports) and events_of(reports[-1]) == counts
 
+    eventually(lambda: compared(here))
     assert penstock("experiments", "stop", "halves").code == 0  # with its end comes a report of all that was counted
     eventually(counted)
 

@@ -51,6 +51,10 @@ def _routing(worker: Worker) -> Routing:
     return worker._streams[0].deployments.events[-1]
 
 
+def _info(stream: str, model_id: str) -> dict[str, str]:
+    return {"stream": stream, "model": model_id, "algorithm": "xgboost", "revision": "3"}
+
+
 async def test_a_rollout_takes_its_steps_over_a_restart_and_ends_with_the_promotion(
     deployment: Deployment, unique: str
 ) -> None:
@@ -82,11 +86,24 @@ async def test_a_rollout_takes_its_steps_over_a_restart_and_ends_with_the_promot
         assert experiment is not None
         assert (experiment.epoch, experiment.variants[1].buckets) == (1, 10_000)
         assert _routing(running.worker).changed_by == "rollout r"
+        shown = running.worker.metrics.registry.get_sample_value
+        assert shown("ml_experiment_active_total", {"stream": unique}) == 1
+        running.worker._refresh_gauges()
+        sizes = {version.model_id: version.size_bytes for version in (versions[unique], better)}
+        for model_id in sizes:
+            assert shown("ml_model_file_size_bytes", {"stream": unique, "model": model_id}) == sizes[model_id]
+            assert shown("ml_model_info", _info(unique, model_id)) == 1
     async with deployment.worker() as running:
         await running.ready()
         await _send(deployment, unique, 2_100, 2_300)
         await eventually(lambda: _routing(running.worker).revision == 4)
         assert (_routing(running.worker).champion, _routing(running.worker).experiment) == (better.model_id, None)
+        running.worker._refresh_gauges()
+        shown = running.worker.metrics.registry.get_sample_value
+        statuses = [
+            shown("ml_models_total", {"stream": unique, "status": s}) for s in ("production", "staging", "draft")
+        ]
+        assert statuses == [1, 1, 0]
 
     async with deployment.reader(topics.experiments, topics.commands, topics.alerts) as reader:
         found: dict[str, list[bytes]] = {}

@@ -124,8 +124,9 @@ class FakePenstock:
     def __init__(self) -> None:
         self.told: list[tuple[str, ...]] = []
 
-    def run(self, *words: str) -> None:
+    def run(self, *words: str) -> dict[str, int]:
         self.told.append(words)
+        return {"revision": 7}
 
 
 def test_the_effect_of_a_command_is_timed_from_its_record_until_every_partition_shows_it(
@@ -146,8 +147,13 @@ class FakeRoutes:
 
     def __init__(self, *shares: float) -> None:
         self.shares = [*shares]
+        self.revisions = [6, 6, 7]
+
+    def reached(self, revision: int) -> bool:
+        return self.revisions.pop(0) >= revision
 
     def tried_share(self) -> float | None:
+        assert not self.revisions, "the start is not in the log yet"
         return self.shares.pop(0) if self.shares else None
 
 

@@ -191,6 +191,7 @@ def test_every_group_of_a_role_is_known_with_all_that_it_reads() -> None:
         "learn": ("flights.commands",),
         "evaluate": ("flights.samples",),
         "learn-online": ("flights.samples",),
+        "compare": ("flights.samples", "flights.variants"),
         "judge": ("flights.histograms",),
         "views": (
             "flights.drift",

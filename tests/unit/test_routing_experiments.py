@@ -9,6 +9,7 @@ import pytest
 from agents.routes import Routes, routes_of
 from agents.routing import effect_of, rerouted
 from ml.experiments.assignment import expanded
+from ml.experiments.monitor import MAX_EPOCHS
 from schemas.errors import PenstockError
 from schemas.events import Command, Deployment, ModelVersion
 from schemas.experiments import Experiment, ExperimentPlan, Variant
@@ -241,6 +242,14 @@ def test_a_rollout_takes_its_steps_by_the_epoch_whatever_the_revision_is() -> No
     assert rerouted(promote, _at(experiment=last), _find, 0) == Routes("m2", previous="m1")
     with pytest.raises(PenstockError, match="is at epoch 2, not at 1"):
         rerouted(msgspec.structs.replace(promote, expected_epoch=1), _at(experiment=last), _find, 0)
+
+
+def test_an_experiment_has_no_more_epochs_than_can_be_judged() -> None:
+    running = msgspec.structs.replace(_run(_start(), _at()), epoch=MAX_EPOCHS - 2)
+    last = _run(_reshare({"b": 0.3}), _at(experiment=running))
+    assert last.epoch == MAX_EPOCHS - 1
+    with pytest.raises(PenstockError, match="were changed 31 times, and cannot be changed again"):
+        _run(_reshare({"b": 0.4}), _at(experiment=last))
 
 
 def test_an_end_leaves_the_champion_and_the_shadows() -> None:
