@@ -7,11 +7,11 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-from urllib.request import urlopen
 
 import msgspec
 import pytest
 import redis
+from aiokafka import AIOKafkaProducer
 
 from app.experiments import assignment_of
 from schemas.events import Deployment as Routing
@@ -20,6 +20,7 @@ from tests.command_line import Deployment, Penstock, eventually, registered
 
 pytestmark = pytest.mark.usefixtures("no_settings")
 ENTITIES = [f"N{number}" for number in range(40)]
+ROUNDS = 32
 BACK_S = 5.0
 
 
@@ -35,25 +36,24 @@ def client(here: Deployment, champion: str) -> Iterator["redis.Redis[str]"]:
 def experiment(here: Deployment, penstock: Penstock, champion: str) -> Routing:
     """The deployment of an experiment of two variants with half of the entities each, which the worker serves."""
     challenger = registered(penstock, seed=31)["model_id"]
-    started = penstock("experiments", "start", "halves", "--variant", f"B={challenger}:50%", "--min-samples", "5")
+    started = penstock("experiments", "start", "halves", "--variant", f"B={challenger}:50%", "--max-score-psi", "off")
     assert started.code == 0, started
     routing = msgspec.convert(asyncio.run(here.events("deployments"))[-1], Routing)
     eventually(lambda: here.health()["streams"][here.stream]["revision"] == routing.revision)
     return routing
 
 
-def send(here: Deployment, round_number: int) -> None:
-    """Send one event of each entity."""
+def send(here: Deployment, rounds: range) -> None:
+    """Send so many events of each entity."""
 
     async def sending() -> None:
-        for entity, home in zip(ENTITIES, partitions_of([e.encode() for e in ENTITIES], 4), strict=True):
-            event = {
-                "event_id": f"{entity}-{round_number}",
-                "entity_id": entity,
-                "event_time_ms": 1_000 * round_number,
-                "features": {"a": 0.5, "b": 1.0},
-            }
-            await here.send("features", entity.encode(), json.dumps(event).encode(), int(home))
+        homes = partitions_of([entity.encode() for entity in ENTITIES], 4)
+        async with AIOKafkaProducer(bootstrap_servers=here.environ["ML_KAFKA_BOOTSTRAP"]) as producer:
+            for number in rounds:
+                for entity, home in zip(ENTITIES, homes, strict=True):
+                    event = {"event_id": f"{entity}-{number}", "entity_id": entity, "event_time_ms": 1_000 * number}
+                    value = json.dumps(event | {"features": {"a": 0.5, "b": 1.0}}).encode()
+                    await producer.send(f"{here.stream}.features", value, entity.encode(), int(home))
 
     asyncio.run(sending())
 
@@ -65,14 +65,6 @@ def shown(client: "redis.Redis[str]", stream: str) -> dict[str, Any]:
     return {key: value | {"report": None} for key, value in found.items()}
 
 
-def compared(here: Deployment) -> bool:
-    """Whether the compare stage has taken in all that there is."""
-    with urlopen(f"http://127.0.0.1:{here.environ['ML_METRICS_PORT']}/metrics", timeout=5) as answer:
-        lines = answer.read().decode().splitlines()
-    lags = [line for line in lines if line.startswith("ml_consumer_lag_events{") and "-compare" in line]
-    return bool(lags) and all(line.endswith(" 0.0") for line in lags)
-
-
 def events_of(report: dict[str, Any]) -> dict[str, int]:
     return {figures["variant"]: figures["events"] for figures in report["variants"]}
 
@@ -81,7 +73,7 @@ def test_a_flush_in_the_middle_of_an_experiment_changes_no_assignment_and_no_rep
     here: Deployment, penstock: Penstock, experiment: Routing, client: "redis.Redis[str]"
 ) -> None:
     key = f"ab:experiment:{here.stream}:halves"
-    send(here, 0)
+    send(here, range(1))
     assert experiment.experiment is not None
     challenger = f"ml:model:{here.stream}:{experiment.experiment.variants[1].model_id}"
     eventually(lambda: key in (seen := shown(client, here.stream)) and seen[challenger]["status"] == "testing")
@@ -91,15 +83,15 @@ def test_a_flush_in_the_middle_of_an_experiment_changes_no_assignment_and_no_rep
     assert before[f"ml:model:{here.stream}:{experiment.champion}"]["routed"] == ["champion"]
     client.flushall()
     flushed = time.monotonic()
-    send(here, 1)
+    send(here, range(1, 2))
     eventually(lambda: shown(client, here.stream) == before)
     assert time.monotonic() - flushed < BACK_S
     client.flushall()
-    send(here, 2)
+    send(here, range(2, ROUNDS))
 
     def all_scored() -> Any:
         found = [p for p in asyncio.run(here.events("predictions")) if p["deployment_revision"] == experiment.revision]
-        return found if len(found) == 3 * len(ENTITIES) else None
+        return found if len(found) == ROUNDS * len(ENTITIES) else None
 
     predictions = eventually(all_scored)
     for prediction in predictions:
@@ -108,16 +100,16 @@ def test_a_flush_in_the_middle_of_an_experiment_changes_no_assignment_and_no_rep
     counts = Counter(prediction["variant"] for prediction in predictions)
     assert counts.keys() == {"champion", "B"}
 
-    def counted() -> bool:
+    def counted_since() -> Any:
         reports = [r for r in asyncio.run(here.events("experiments")) if r["experiment_id"] == "halves"]
-        return bool(reports) and events_of(reports[-1]) == counts
+        return reports if reports and sum(events_of(reports[-1]).values()) >= 1_000 else None
 
-    eventually(lambda: compared(here))
-    assert penstock("experiments", "stop", "halves").code == 0  # with its end comes a report of all that was counted
-    eventually(counted)
-
-    def ended() -> Any:
-        value = json.loads(client.get(key) or "{}")
-        return value and not value["running"] and events_of(value["report"]) == counts
-
-    eventually(ended)
+    reports = eventually(counted_since)
+    sums = [Counter[str]()]
+    for record in asyncio.run(here.events("variants")):
+        sums.append(sums[-1] + Counter({variant["variant"]: variant["n"] for variant in record["variants"]}))
+    assert sums[-1] == counts
+    assert all(events_of(report) in sums for report in reports)  # each is of all that was counted until then
+    eventually(lambda: json.loads(client.get(key) or "{}").get("report") == reports[-1])
+    assert penstock("experiments", "stop", "halves").code == 0
+    eventually(lambda: json.loads(client.get(key) or "{}").get("running") is False)
