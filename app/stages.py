@@ -1,6 +1,5 @@
 """A stream on this worker: its logs' views, its serving models, and the stages of each role."""
 
-import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -19,6 +18,7 @@ from agents.registry import Registry
 from agents.routes import routes_of
 from agents.serving import Serving
 from agents.shelf import ModelShelf
+from app.clock import now_ms
 from app.registry import artifact_store, signer
 from app.settings import Settings
 from ml.models.registry import learner_type
@@ -79,11 +79,6 @@ def drift_of(settings: Settings, spec: StreamSpec) -> DriftSpec:
         check_seconds=declared.check_seconds or settings.drift_check_interval,
         threshold=settings.drift_threshold if declared.threshold is None else declared.threshold,
     )
-
-
-def now_ms() -> int:
-    """Return the wall clock, in milliseconds since the epoch."""
-    return time.time_ns() // 1_000_000
 
 
 class StreamStages:

@@ -19,11 +19,12 @@ import xgboost
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from numpy.typing import NDArray
 
+from app.clock import now_ms
 from app.commands import ask_control
 from app.models import describe_model, register
 from app.registry import artifact_store, signer
 from app.settings import Settings, load_settings
-from app.stages import ROLES, RoleName, now_ms
+from app.stages import ROLES, RoleName
 from app.worker import Worker
 from schemas.events import AuditEvent, Command, DeadLetter, ModelVersion, Prediction
 from schemas.wire import decode

@@ -8,9 +8,9 @@ import click
 import msgspec
 
 from app.cli.context import Context, json_option, pass_context, run, stream_option, whoami
+from app.clock import now_ms
 from app.commands import ask_control
 from app.settings import Settings
-from app.stages import now_ms
 from schemas.errors import PenstockError
 from schemas.events import Action, Command
 from schemas.streams import StreamSpec

@@ -8,9 +8,9 @@ import click
 import msgspec
 
 from app.cli.context import Context, json_option, pass_context, run, stream_option, whoami
+from app.clock import now_ms
 from app.dead_letters import TOPIC_NAMES, Lane, Letter, Overview, Place, TopicName, look
 from app.replay import Outcome, Replay
-from app.stages import now_ms
 
 _HEAD_BYTES: Final = 100
 _PLACE: Final = re.compile(r"(\d{1,9}):(\d{1,18})")

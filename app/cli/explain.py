@@ -4,41 +4,25 @@ import random
 import re
 import secrets
 from collections.abc import Sequence
-from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Final
 
 import click
 
 from app.cli.context import Context, json_option, pass_context, run, stream_option
+from app.cli.times import TimeType
+from app.clock import now_ms
 from app.explain import Examined, Explainer, Explanation, examine_sample
 from app.explain_report import document_of, lines_of, place_text, sample_document, sample_lines, second
 from app.models import read_registry
 from app.prediction_log import Logged, Place, PredictionLog, prediction_log
 from app.registry import model_opener
 from app.settings import Settings
-from app.stages import now_ms
 from schemas.errors import PenstockError
 from schemas.streams import StreamSpec
 from stream.connection import KafkaConnection
 
 _PLACE: Final = re.compile(r"(\d{1,9}):(\d{1,18})")
 _SHOWN: Final = 10
-
-
-class TimeType(click.ParamType):
-    """A moment, as milliseconds since the epoch."""
-
-    name = "TIME"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        """Return an ISO 8601 time; one that does not tell its offset is UTC."""
-        if isinstance(value, int):
-            return value
-        try:
-            moment = datetime.fromisoformat(value)
-        except ValueError:
-            self.fail(f"{value!r} is no ISO 8601 time, such as 2026-07-01T12:30:00Z", param, ctx)
-        return round((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1000)
 
 
 @click.command()

@@ -6,8 +6,8 @@ import click
 import msgspec
 
 from app.cli.context import Context, json_option, pass_context, run, stream_option, whoami
+from app.clock import now_ms
 from app.learners import LearnerStanding, read_learners, trigger_update
-from app.stages import now_ms
 
 _HEADER: Final = f"{'lineage':<16} {'algorithm':<22} {'strategy':<12} {'newest':<28} {'routed':<9}{'behind':>10}"
 

@@ -2,32 +2,54 @@
 
 import logging
 import sys
+from collections.abc import Mapping
+from importlib import import_module
 from pathlib import Path
+from typing import Final
 
 import click
 from aiokafka.errors import KafkaError
 
-from app.cli import (
-    audit,
-    dead_letters,
-    demo,
-    doctor,
-    drift,
-    experiments,
-    explain,
-    learners,
-    models,
-    rollouts,
-    stream,
-    topics,
-    views,
-    worker,
-)
 from app.cli.context import Context
 from schemas.errors import FatalError, PenstockError, RetryableError
 
+_COMMANDS: Final[Mapping[str, str]] = {
+    "dev": "worker",
+    "demo": "demo",
+    "worker": "worker",
+    "stream": "stream",
+    "topics": "topics",
+    "models": "models",
+    "experiments": "experiments",
+    "rollouts": "rollouts",
+    "audit": "audit",
+    "learners": "learners",
+    "drift": "drift",
+    "explain": "explain",
+    "views": "views",
+    "dead-letters": "dead_letters",
+    "doctor": "doctor",
+}
+"""The commands, in the order of the help, and the module of each: where it is called as the command."""
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+
+class Commands(click.Group):
+    """Imports a command's module when it is called: a roll-back need not wait for what a worker imports."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names of all commands."""
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Return the command of this name, if there is one."""
+        if cmd_name not in _COMMANDS:
+            return None
+        command = getattr(import_module(f"app.cli.{_COMMANDS[cmd_name]}"), cmd_name.replace("-", "_"))
+        assert isinstance(command, click.Command)
+        return command
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.option(
     "--config",
     type=click.Path(path_type=Path, dir_okay=False),
@@ -39,26 +61,6 @@ def cli(context: click.Context, config: Path | None) -> None:
     """Keep machine-learning models alive inside Kafka."""
     context.obj = Context(config)
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # a command says itself what went wrong
-
-
-for command in (
-    worker.dev,
-    demo.demo,
-    worker.worker,
-    stream.stream,
-    topics.topics,
-    models.models,
-    experiments.experiments,
-    rollouts.rollouts,
-    audit.audit,
-    learners.learners,
-    drift.drift,
-    explain.explain,
-    views.views,
-    dead_letters.dead_letters,
-    doctor.doctor,
-):
-    cli.add_command(command)
 
 
 def main() -> None:

@@ -9,12 +9,12 @@ import msgspec
 from app.baselines import baseline_of_rows, with_baseline
 from app.cli.asking import ask, asks_control, revision_option
 from app.cli.context import Context, json_option, pass_context, run, stream_option, whoami
-from app.cli.explain import TimeType
+from app.cli.times import TimeType
+from app.clock import now_ms
 from app.csv_columns import read_matrix
 from app.model_tables import comparison, comparison_lines, description, list_lines, routing_of
 from app.models import RegistryView, describe_model, read_registry, register
 from app.registry import artifact_store, signer
-from app.stages import now_ms
 from ml.models.registry import model_type
 from schemas.events import Status
 

@@ -6,8 +6,8 @@ from dataclasses import asdict
 import click
 
 from app.cli.context import Context, json_option, pass_context, run
+from app.clock import now_ms
 from app.settings import Settings
-from app.stages import now_ms
 from app.views import rebuild
 from schemas.errors import SettingsError
 from schemas.streams import StreamSpec

@@ -132,9 +132,9 @@ class Monitor:
         self._served.add(counted)
 
     def look(self) -> Look:
-        """Return what is known now; 0.1 ms, and when a cohort has become mature, 0.4 ms more.
+        """Return what is known now; 0.1 ms, and when a cohort has become mature, 0.6 ms more.
 
-        That is with one epoch and challenger: each further one costs 0.1 ms and 0.05 for each metric.
+        That is with one epoch and challenger: each further epoch costs 0.1 ms, and 0.05 for each guard metric.
         """
         if self._evidence is None:
             self._evidence = evidence_of(self._rules, self._mature, self._tables)

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from agents.serving import Serving
+from app.clock import now_ms
 from app.registry import artifact_store, signer
-from app.stages import now_ms
 from app.worker import Worker
 from ml.models.river_logistic import RiverLogisticModel
 from schemas.events import AuditEvent, DeadLetter, ModelVersion, Performance, Prediction, Sample

@@ -10,9 +10,9 @@ import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
 from app.cli.context import leave_out_kafka
+from app.clock import now_ms
 from app.dead_letters import Lane, look
 from app.replay import Outcome, Replay
-from app.stages import now_ms
 from schemas.errors import InvalidEvent, PenstockError, SettingsError
 from schemas.events import DeadLetter, Sample
 from schemas.streams import MINUTE_MS, StreamSpec

@@ -6,8 +6,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from app.clock import now_ms
 from app.commands import ask_control
-from app.stages import now_ms
 from app.worker import Worker
 from schemas.events import Alert, Command
 from schemas.events import Deployment as Routing
