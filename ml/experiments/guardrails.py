@@ -1,7 +1,11 @@
-"""Guardrails: what ends a rollout however good its target is. Those without a metric are judged before any label."""
+"""Guardrails: what ends a rollout however good its target is. Those without a metric wait for no mature sample."""
 
-from typing import Final
+from collections.abc import Sequence
+from typing import Final, NamedTuple
 
+from scipy import stats
+
+from ml.evaluation.histogram import Ints
 from ml.experiments.look import Contrast, Guardrail
 from ml.experiments.rules import Rules
 from ml.experiments.served import CALLS, ERRORS, EVENTS, SCORE_CELLS, Served
@@ -10,8 +14,31 @@ LEAST_ERRORS: Final = 10
 LEAST_CALLS: Final = 20
 
 
-def guardrails(rules: Rules, served: Served, contrasts: list[Contrast]) -> list[Guardrail]:
-    """Return every guardrail of every challenger that the rules name."""
+# What chance alone puts between the scores of two variants in one look out of a thousand, in the unit of (1/n + 1/m):
+# the PSI is about χ² then, with a degree of freedom less than cells (Yurdakul 2018, see `ml.drift.statistics.psi`).
+_BY_CHANCE: Final = float(stats.chi2.ppf(0.999, SCORE_CELLS - 1))
+
+
+class Labelled(NamedTuple):
+    """A variant's samples, mature or not, and how many independent ones they are worth."""
+
+    samples: int
+    independent: float
+
+
+def labelled_of(by_bucket: Ints) -> list[Labelled]:
+    """Return both for each variant, of its samples by bucket: shape (variants, BUCKETS). About 20 µs each.
+
+    n samples are worth n² / Σ n_b² if those of a bucket are all alike (Kish, Survey Sampling, 1965, section 11.7).
+    """
+    samples, squares = by_bucket.sum(axis=1).tolist(), (by_bucket * by_bucket).sum(axis=1).tolist()
+    return [Labelled(n, n * n / square if square else 0.0) for n, square in zip(samples, squares, strict=True)]
+
+
+def guardrails(
+    rules: Rules, served: Served, contrasts: list[Contrast], labelled: Sequence[Labelled]
+) -> list[Guardrail]:
+    """Return every guardrail of every challenger that the rules name; `labelled` is of each variant."""
     found = []
     for challenger in rules.challengers:
         name = rules.variants[challenger]
@@ -20,7 +47,7 @@ def guardrails(rules: Rules, served: Served, contrasts: list[Contrast]) -> list[
         if rules.max_call_ms is not None:
             found.append(_latency(name, challenger, served, rules.max_call_ms))
         if rules.max_score_psi is not None:
-            found.append(_scores(name, challenger, served, rules.max_score_psi, rules.min_samples))
+            found.append(_scores(rules, challenger, served, (labelled[0], labelled[challenger])))
         guarded = set(rules.guard_metrics)
         found += [_metric(c, rules.margin) for c in contrasts if c.variant == name and c.metric in guarded]
     return found
@@ -45,15 +72,27 @@ def _latency(name: str, challenger: int, served: Served, limit_ms: float) -> Gua
     return Guardrail(name, "latency", call_ms <= limit_ms, call_ms, limit_ms, reason)
 
 
-def _scores(name: str, challenger: int, served: Served, limit: float, least: int) -> Guardrail:
-    """Judge the scores of all epochs, when both variants have as many as samples are asked for."""
-    scored = served.scores[:, [0, challenger]].sum(axis=(0, 2)).min()
-    value = served.score_psi(challenger)
-    if value is None or scored < least:
-        reason = f"one of the two has only {scored:,} scores; they are compared from {least:,} on"
+def _scores(rules: Rules, challenger: int, served: Served, pair: tuple[Labelled, Labelled]) -> Guardrail:
+    """Judge the scores of all epochs, when both variants have enough, and enough samples.
+
+    One entity's scores are alike: only samples, which are known by bucket, tell how much chance there is in them.
+    """
+    assert rules.max_score_psi is not None
+    name, limit = rules.variants[challenger], rules.max_score_psi
+    value = served.score_psi(challenger, (pair[0].independent, pair[1].independent))
+    scored = int(served.scores[:, [0, challenger]].sum(axis=(0, 2)).min())
+    least = min(scored, pair[0].samples, pair[1].samples)
+    if value is None or least < rules.min_samples:
+        reason = (
+            f"one of the two has only {least:,} scores with a label; they are compared from {rules.min_samples:,} on"
+        )
         return Guardrail(name, "scores", True, value, limit, reason)
-    reason = f"its scores are {value:.3g} from the champion's, by PSI in {SCORE_CELLS} cells; {limit:g} is allowed"
-    return Guardrail(name, "scores", value <= limit, value, limit, reason)
+    chance = _BY_CHANCE * (1 / pair[0].independent + 1 / pair[1].independent)
+    reason = (
+        f"its scores are {value:.3g} from the champion's, by PSI in {SCORE_CELLS} cells; {limit:g} is allowed, and "
+        f"{chance:.2g} more may be chance"
+    )
+    return Guardrail(name, "scores", value <= limit + chance, value, limit, reason)
 
 
 def _metric(contrast: Contrast, margin: float) -> Guardrail:

@@ -21,8 +21,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ml.errors import CountsInvalid, ModelPayloadInvalid
+from ml.evaluation.histogram import Ints
+from ml.experiments.assignment import BUCKETS
 from ml.experiments.evidence import Evidence, evidence_of
-from ml.experiments.guardrails import guardrails
+from ml.experiments.guardrails import Labelled, guardrails, labelled_of
 from ml.experiments.look import Contrast, Figures, Guardrail, Look, Step
 from ml.experiments.outcomes import Counts, CountsState
 from ml.experiments.rollout import Now, next_step
@@ -80,6 +82,7 @@ class Monitor:
         self._head_ms = 0
         self._mature = Counts(rules)
         self._cohorts: dict[int, Counts] = {}
+        self._by_bucket: Ints = np.zeros((len(rules.variants), BUCKETS), dtype=np.int64)  # samples, mature or not
         self._evidence: Evidence | None = None
         for table in tables:
             self.add_epoch(table)
@@ -119,6 +122,8 @@ class Monitor:
         ):
             self.missed[reason] += int(np.count_nonzero(wrong & kept))
             kept &= ~wrong
+        fresh = np.flatnonzero(kept & (outcomes.revisions == 0))
+        np.add.at(self._by_bucket, (outcomes.variants[fresh], outcomes.buckets[fresh]), 1)
         for number in np.unique(numbers[kept]).tolist():
             cohort = self._cohorts.setdefault(number, Counts(self._rules))
             cohort.add(outcomes.take(np.flatnonzero(kept & (numbers == number))))
@@ -139,8 +144,9 @@ class Monitor:
         if self._evidence is None:
             self._evidence = evidence_of(self._rules, self._mature, self._tables)
         rules, known = self._rules, self._evidence
-        variants = self._figures(known)
-        judged_guardrails = guardrails(rules, self._served, known.contrasts)
+        labelled = labelled_of(self._by_bucket)
+        variants = self._figures(known, labelled)
+        judged_guardrails = guardrails(rules, self._served, known.contrasts, labelled)
         judged = verdict_of(rules, variants, known.contrasts, judged_guardrails, known.sample_ratio_p)
         step: Step = "none"
         why = judged.why
@@ -161,12 +167,13 @@ class Monitor:
             why=why,
         )
 
-    def _figures(self, known: Evidence) -> list[Figures]:
+    def _figures(self, known: Evidence, labelled: list[Labelled]) -> list[Figures]:
         rules, served = self._rules, self._served
         shares = np.bincount(self._tables[-1], minlength=len(rules.variants)) / self._tables.shape[1]
         counts = served.counts.sum(axis=0)
         found = []
         for place, name in enumerate(rules.variants):
+            worth = (labelled[0].independent, labelled[place].independent)
             samples = int(known.samples[place])
             means = known.means[:, place].tolist() if samples else [None] * len(known.means)
             found.append(
@@ -176,7 +183,7 @@ class Monitor:
                     events=int(counts[place, EVENTS]),
                     errors=int(counts[place, ERRORS]),
                     call_ms=served.call_ms(place),
-                    score_psi=served.score_psi(place) if place else None,
+                    score_psi=served.score_psi(place, worth) if place else None,
                     samples=samples,
                     buckets=int(known.buckets[place]),
                     means=dict(zip(rules.metrics, means, strict=True)),
@@ -206,3 +213,7 @@ class Monitor:
             raise ModelPayloadInvalid(f"these bytes are no state of this experiment: {error}") from error
         self._head_ms, self.missed = state.head_ms, Counter(state.missed)
         self._mature, self._cohorts, self._evidence = mature, cohorts, None
+        self._by_bucket[:] = 0
+        for counts in (mature, *cohorts.values()):
+            for epoch, stratum in counts.strata().items():
+                self._by_bucket[self._tables[epoch], np.arange(BUCKETS)] += stratum.cells[0]

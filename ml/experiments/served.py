@@ -6,7 +6,7 @@ from typing import Final
 import msgspec
 import numpy as np
 
-from ml.drift.statistics import FLOOR, psi
+from ml.drift.statistics import psi
 from ml.errors import CountsInvalid
 from ml.evaluation.histogram import Ints
 from ml.experiments.rules import Counted
@@ -54,21 +54,24 @@ class Served:
         calls, call_us = self.counts[epochs, variant, CALLS:].sum(axis=0).tolist()
         return call_us / calls / 1000 if calls else None
 
-    def score_psi(self, challenger: int) -> float | None:
+    def score_psi(self, challenger: int, independent: tuple[float, float]) -> float | None:
         """Return how far the challenger's scores are from the champion's: the PSI of their shares of the cells.
 
         Shares are compared within epochs, as metrics are (`contrast.estimate`), by the same weights: scores that move
-        with time, while the shares of traffic do, are no difference. None where no epoch has scores of both.
+        with time, while the shares of traffic do, are no difference. `independent` is what the scores of the champion
+        and of the challenger are worth, in independent ones: to each cell half a one is added (`bin_shares`). None
+        where no epoch has scores of both, or they are worth nothing.
         """
         cells = self.scores[:, [0, challenger]].astype(np.float64)
         n = cells.sum(axis=2)
         used = n.all(axis=1)
-        if not used.any():
+        if not used.any() or not all(independent):
             return None
         cells, n = cells[used], n[used]
         weights = n.prod(axis=1) / n.sum(axis=1)
         shares = (weights[:, np.newaxis, np.newaxis] * cells / n[:, :, np.newaxis]).sum(axis=0) / weights.sum()
-        shares = np.maximum(shares, FLOOR)
+        worth = np.array(independent)[:, np.newaxis]
+        shares = (shares * worth + 0.5) / (worth + 0.5 * SCORE_CELLS)
         return float(psi(shares[1], shares[0]))
 
     def dump(self) -> ServedState:

@@ -253,7 +253,6 @@ def test_a_rollout_that_is_not_automatic_says_that_a_person_must_act() -> None:
     [
         ("errors", {"n": 100, "errors": 10}),
         ("latency", {"n": 100, "calls": 20, "call_us": 20 * 51_000}),
-        ("scores", {"n": 500, "scores": [0] * 19 + [500]}),
     ],
 )
 def test_a_broken_guardrail_takes_a_rollout_back_before_any_label(name: str, counted: dict[str, Any]) -> None:
@@ -285,7 +284,24 @@ def test_scores_that_move_with_time_while_shares_do_are_no_drift() -> None:
         for variant in (0, 1):
             scores = [cell * n[variant] for cell in cells]
             monitor.count([Counted(epoch=epoch, variant=variant, n=n[variant], scores=scores)])
-    assert monitor.look().variants[1].score_psi == pytest.approx(0.0, abs=1e-9)
+    assert monitor.look().variants[1].score_psi is None  # nobody knows how many of them are of one entity
+    monitor.take(outcomes_of(HALVES, (0.5, 0.5), 10_000, epoch=1))
+    assert monitor.look().variants[1].score_psi == pytest.approx(0.0, abs=1e-4)
+
+
+@pytest.mark.parametrize(("entities", "holds"), [(BUCKETS, False), (20, True)])
+def test_scores_of_few_entities_must_be_farther_apart_than_chance_puts_them(entities: int, holds: bool) -> None:
+    monitor = monitor_of(RULES)
+    monitor.take(outcomes_of(HALVES, (0.5, 0.5), 2000, entities=entities))
+    for variant, scores in enumerate(([30] * 10 + [70] * 10, [70] * 10 + [30] * 10)):
+        monitor.count([Counted(epoch=0, variant=variant, n=1000, scores=tuple(scores))])
+    assert monitor.look().guardrails[2].holds  # a PSI of 0.33
+    for variant, scores in enumerate(([10_000] * 10 + [0] * 10, [0] * 10 + [10_000] * 10)):
+        monitor.count([Counted(epoch=0, variant=variant, n=100_000, scores=tuple(scores))])
+    scored = monitor.look().guardrails[2]
+    assert (scored.name, scored.holds) == ("scores", holds)
+    assert scored.value is not None
+    assert scored.value > 1.0
 
 
 def test_a_guard_metric_that_becomes_worse_takes_a_rollout_back() -> None:
