@@ -28,13 +28,17 @@ Timer = Callable[[], int]
 
 @dataclass(slots=True, eq=False)
 class Arm:
-    """A variant and its model. Without a model, it could not be loaded. `complained`: a failure stands in the log."""
+    """A variant and its model. Without a model, it could not be loaded. `complained`: a failure stands in the log.
+
+    `away`: the model could not be fetched as yet, which says nothing about it.
+    """
 
     name: str
     model_id: str
     model: Model | None = None
     version: ModelVersion | None = None
     complained: bool = False
+    away: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -42,20 +46,22 @@ class Answer:
     """What the models that serve made of n events. `scores` have the shape (n,), or (n, classes).
 
     With an experiment, `arms` (n,) says which arm each event is assigned to, by position (the champion's is 0), and
-    `own` (n,) whether that arm's model gave the score, and not the champion's in its place. `call_ns` is how long the
-    call of each arm's model took, of those that were called.
+    `own` (n,) whether that arm's model gave the score, and not the champion's in its place. `failed` (n,) says where
+    that is the model's fault: not where its store was away. `call_ns` is how long the call of each arm's model took, of
+    those that were called.
     """
 
     scores: Scores
     arms: NDArray[np.int16] | None = None
     own: NDArray[np.bool_] | None = None
     call_ns: Mapping[int, int] = field(default_factory=dict)
+    failed: NDArray[np.bool_] | None = None
 
     def take(self, rows: NDArray[np.bool_]) -> "Answer":
         """Return what was made of some of the events; `rows` has shape (n,)."""
-        if self.arms is None or self.own is None:
+        if self.arms is None or self.own is None or self.failed is None:
             return Answer(self.scores[rows])
-        return Answer(self.scores[rows], self.arms[rows], self.own[rows], self.call_ns)
+        return Answer(self.scores[rows], self.arms[rows], self.own[rows], self.call_ns, self.failed[rows])
 
     @property
     def champions(self) -> NDArray[np.bool_] | None:
@@ -87,7 +93,7 @@ def ask_arms(
     """
     champion = arms[0].model
     assert champion is not None
-    own = np.ones(len(matrix), dtype=np.bool_)
+    own, failed = np.ones(len(matrix), dtype=np.bool_), np.zeros(len(matrix), dtype=np.bool_)
     call_ns: dict[int, int] = {}
     parts: list[tuple[NDArray[np.int64], Scores]] = []
     for place, arm in enumerate(arms[1:], start=1):
@@ -102,6 +108,7 @@ def ask_arms(
         if not finite.all():
             _complain(arm, stream, "not every score is finite")
             own[rows[~finite]] = False
+            failed[rows[~finite]] = not arm.away
             metrics.count(m.VARIANT_ERRORS, int((~finite).sum()), stream, arm.name)
         if scores is not None:
             parts.append((rows[finite], scores[finite]))
@@ -110,7 +117,7 @@ def ask_arms(
         began = timer()
         parts.append((rows, np.asarray(champion.predict(matrix[rows]))))
         call_ns[0] = timer() - began
-    return Answer(_together(parts, len(matrix)), places, own, call_ns)
+    return Answer(_together(parts, len(matrix)), places, own, call_ns, failed)
 
 
 def labels_of(spec: StreamSpec, scores: Scores) -> NDArray[np.int64]:

@@ -25,6 +25,8 @@ from topics.specs import StreamTopics
 
 STAGE = "control"
 LOAD_TIMEOUT_S = 45.0  # before the watchdog would take a slow store for a stuck worker
+STORE_PATIENCE_S = 10.0  # a store that is away for longer must not keep the next command waiting
+STORE_PAUSE_S = 1.0
 
 
 class Control(Stage):
@@ -83,8 +85,8 @@ class Control(Stage):
                 self._move(command, outbox)
             elif effect is None:
                 effect = await self._reroute(command, outbox)
-        except RetryableError:
-            raise  # the model store is away: the command comes again
+            elif effect is self._history[-1]:
+                self._finish(effect, command, outbox)
         except PenstockError as error:
             self._answer(command, "refused", str(error), None, outbox)
         else:
@@ -94,6 +96,19 @@ class Control(Stage):
         change = moved(command, routes_of(self._history), self._find)
         if change is not None:
             self._change([change], command, outbox)
+
+    def _finish(self, effect: Deployment, command: Command, outbox: Outbox) -> None:
+        """Write the statuses that go with a deployment, if they are not there.
+
+        Without transactions, whoever wrote it may have stopped before. What was changed since stays as it is.
+        """
+        before, after = routes_of(self._history[:-1]), routes_of(self._history)
+        due = changes_with(command, before, after, self._find)
+        self._change([change for change in due if self._is_older(change.model_id, effect)], command, outbox)
+
+    def _is_older(self, model_id: str, effect: Deployment) -> bool:
+        version = self._find(model_id)
+        return version is not None and version.changed_time_ms <= effect.changed_time_ms
 
     async def _reroute(self, command: Command, outbox: Outbox) -> Deployment:
         """Write and return the new deployment. Raises PenstockError with the reason when there is none."""
@@ -128,18 +143,34 @@ class Control(Stage):
             self._metrics.count(m.MODEL_PROMOTIONS, 1, self._spec.name, old.status, new.status)
 
     async def _prove(self, model_ids: Sequence[str], after: Routes) -> None:
-        """Load the models, which proves signature, hash, form and room for all, before anything is routed to them."""
+        """Load the models, which proves signature, hash, form and room for all, before anything is routed to them.
+
+        Raises PenstockError when one is unfit, cannot be loaded in time, or its store does not answer.
+        """
         for model_id in model_ids:
             version = self._find(model_id)
             assert version is not None  # nothing is routed anew that was not found
             beside = [v for other in after.routed if other != model_id and (v := self._find(other)) is not None]
             try:
                 async with asyncio.timeout(LOAD_TIMEOUT_S / len(model_ids)):
-                    await self._shelf.get(self._spec, version, beside)
+                    await self._load(version, beside)
             except TimeoutError as error:
                 raise PenstockError(
                     f"model {model_id} could not be loaded within {LOAD_TIMEOUT_S / len(model_ids):.0f} s"
                 ) from error
+
+    async def _load(self, version: ModelVersion, beside: Sequence[ModelVersion]) -> None:
+        """Load a model. Who sent the command may send it again, so a store that is away is waited for only so long."""
+        loop = asyncio.get_running_loop()
+        give_up_s = loop.time() + STORE_PATIENCE_S
+        while True:
+            try:
+                await self._shelf.get(self._spec, version, beside)
+                return
+            except RetryableError as error:
+                if loop.time() >= give_up_s:
+                    raise PenstockError(f"the model store does not answer: {error}; try again") from error
+            await asyncio.sleep(STORE_PAUSE_S)
 
     def _find(self, model_id: str) -> ModelVersion | None:
         """Return the version with all that was decided of it, also what nobody can read yet."""
@@ -174,6 +205,7 @@ class Control(Stage):
             revision=self._revision,
             decided_time_ms=self._clock_ms(),
             experiment_id=command.experiment_id or self._ended_by(effect),
+            asked_reason=command.reason,
         )
         outbox.add(self._topics.audit, 0, self._key, encode(answer))
 

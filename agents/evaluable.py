@@ -98,16 +98,19 @@ class EvaluableReader:
         variants = {name: self._scored(rows, shadows) for name, (rows, shadows) in found.items() if rows}
         served = {sample.variant for sample in samples}
         if len(served) == 1:  # most often
-            return variants | {served.pop(): self._scored(list(range(len(samples))), samples)}
+            return variants | {served.pop(): self._scored(list(range(len(samples))), samples, serves=True)}
         for name in sorted(served):
             rows = [row for row, sample in enumerate(samples) if sample.variant == name]
-            variants[name] = self._scored(rows, [samples[row] for row in rows])
+            variants[name] = self._scored(rows, [samples[row] for row in rows], serves=True)
         return variants
 
-    def _scored(self, rows: list[int], given: Sequence[EvaluatedSample | ShadowScore]) -> Scored:
+    def _scored(
+        self, rows: list[int], given: Sequence[EvaluatedSample | ShadowScore], *, serves: bool = False
+    ) -> Scored:
         scores = [one.scores for one in given] if self._width else [one.score for one in given]
         return Scored(
             rows=np.array(rows, dtype=np.int64),
             scores=np.array(scores, dtype=np.float64),
             models=np.array([one.model_id for one in given], dtype=object),
+            serves=serves,
         )

@@ -66,12 +66,19 @@ def require_running(command: Command, routes: Routes) -> Experiment:
         raise PenstockError(f"a command to {command.action} must name the experiment")
     running = routes.experiment
     if running is None:
-        raise PenstockError(f"experiment {command.experiment_id!r} does not run; no experiment does")
+        raise PenstockError(f"experiment {command.experiment_id!r} does not run; no experiment or rollout does")
     if running.experiment_id != command.experiment_id:
         raise PenstockError(
-            f"experiment {command.experiment_id!r} does not run; the one that does is {running.experiment_id!r}"
+            f"experiment {command.experiment_id!r} does not run; what does is {running.kind} {running.experiment_id!r}"
         )
     return running
+
+
+def how_to_stop(running: Experiment) -> str:
+    """Return the command that ends an experiment or rollout."""
+    if running.kind == "rollout":
+        return "penstock rollouts stop"
+    return f"penstock experiments stop {running.experiment_id}"
 
 
 def registered(command: Command, model_id: str, find: Find) -> ModelVersion:

@@ -10,6 +10,7 @@ from agents.routes import (
     Find,
     Routes,
     founder_of,
+    how_to_stop,
     registered,
     relative_of,
     require_expected,
@@ -111,7 +112,8 @@ def _promoted(version: ModelVersion, routes: Routes, find: Find) -> Routes:
     if routes.experiment is not None and model_id not in routes.challengers:
         running = routes.experiment
         raise PenstockError(
-            f"{running.kind} {running.experiment_id!r} runs, and model {model_id} is no variant of it: stop it first"
+            f"{running.kind} {running.experiment_id!r} runs, and model {model_id} is no variant of it; stop it first: "
+            f"{how_to_stop(running)}"
         )
     relative = relative_of(version, routes.shadows, find)
     shadows = tuple(shadow for shadow in routes.shadows if shadow not in (model_id, relative))
@@ -121,7 +123,7 @@ def _promoted(version: ModelVersion, routes: Routes, find: Find) -> Routes:
 def _rolled_back(command: Command, history: Sequence[Deployment], routes: Routes, find: Find) -> Routes:
     """Bring the previous champion back; what was before it when it last became champion is the one to go back to."""
     if not routes.previous:
-        raise PenstockError("there is no previous champion to go back to: promote the model that should serve")
+        raise PenstockError(f"there is no previous champion to go back to; {_instead_of_going_back(routes.experiment)}")
     if command.model_id not in ("", routes.previous):
         raise PenstockError(
             f"the previous champion is {routes.previous}, not {command.model_id}: to serve that one, promote it"
@@ -131,6 +133,12 @@ def _rolled_back(command: Command, history: Sequence[Deployment], routes: Routes
     relative = relative_of(version, routes.shadows, find)
     shadows = tuple(shadow for shadow in routes.shadows if shadow not in (routes.previous, relative))
     return Routes(routes.previous, shadows, previous=earlier, held=True)
+
+
+def _instead_of_going_back(running: Experiment | None) -> str:
+    if running is None:
+        return "promote the model that should serve: penstock models promote MODEL_ID"
+    return f"to end {running.kind} {running.experiment_id!r}, so that the champion serves all: {how_to_stop(running)}"
 
 
 def _without_shadow(model_id: str, routes: Routes) -> Routes:
@@ -147,18 +155,24 @@ def _with_shadow(version: ModelVersion, routes: Routes, find: Find) -> Routes:
         raise PenstockError(f"model {model_id} is the champion, and scores every event already")
     if model_id in routes.shadows:
         raise PenstockError(f"model {model_id} is a shadow already")
-    if model_id in routes.challengers:
-        raise PenstockError(f"model {model_id} is a variant of the experiment that runs, and no shadow beside it")
+    running = routes.experiment
+    if running is not None and model_id in routes.challengers:
+        raise PenstockError(f"model {model_id} is a variant of the {running.kind} that runs, and no shadow beside it")
     require_not_archived(version)
     relative = relative_of(version, routes.routed, find)
     if relative is not None and relative == routes.champion:
         raise PenstockError(f"the champion {relative} is of the same lineage as {model_id}: promote that in its place")
-    if relative is not None and relative in routes.challengers:
-        raise PenstockError(f"the variant {relative} is of the same lineage as {model_id}: stop the experiment first")
+    if running is not None and relative is not None and relative in routes.challengers:
+        raise PenstockError(
+            f"the variant {relative} is of the same lineage as {model_id}; stop the {running.kind} first: "
+            f"{how_to_stop(running)}"
+        )
     if relative is not None:
         return _replaced(relative, model_id, routes)
     if len(routes.shadows) >= MAX_SHADOWS:
-        raise PenstockError(f"the stream has {MAX_SHADOWS} shadows, and may not have more: unshadow one first")
+        raise PenstockError(
+            f"the stream has {MAX_SHADOWS} shadows, and may not have more; end one first: penstock models unshadow ID"
+        )
     return routes._replace(shadows=(*routes.shadows, model_id))
 
 

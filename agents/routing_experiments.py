@@ -6,7 +6,7 @@ from typing import Final
 
 import msgspec
 
-from agents.routes import Find, Routes, registered, relative_of, require_not_archived, require_running
+from agents.routes import Find, Routes, how_to_stop, registered, relative_of, require_not_archived, require_running
 from ml.experiments import assignment
 from ml.experiments.monitor import MAX_EPOCHS
 from schemas.errors import PenstockError
@@ -14,6 +14,7 @@ from schemas.events import Command, Deployment, ModelVersion
 from schemas.experiments import CHAMPION, Experiment, ExperimentPlan, Variant
 
 _LONGEST_NAME: Final = 256
+_LONGEST_ID: Final = 200  # what a rollout asks for has it in a correlation id, with the epoch and the step
 _NEAR: Final = 1e-9  # shares that are as near as this are the same
 
 
@@ -37,7 +38,7 @@ def started(command: Command, history: Sequence[Deployment], routes: Routes, fin
     _require_strangers(versions.values())
     _require_plan(plan, next(iter(versions.values())).task, [shares[name] for name in versions])
     counts = _counts(shares)
-    _require_traffic(counts, [name for name in counts if name != CHAMPION or not plan.steps])
+    _require_traffic(counts, counts)  # without the champion beside it, nothing could be found out about a challenger
     challengers = [Variant(name=name, model_id=versions[name].model_id, buckets=counts[name]) for name in versions]
     experiment = Experiment(
         experiment_id=command.experiment_id,
@@ -61,8 +62,10 @@ def reshared(command: Command, routes: Routes) -> Routes:
     names = [variant.name for variant in running.variants[1:]]
     shares = _shares_of(command, names)
     if running.kind == "rollout" and not any(_same(shares[names[0]], step) for step in running.plan.steps):
-        steps = ", ".join(f"{step:.4g}" for step in running.plan.steps)
-        raise PenstockError(f"the share {shares[names[0]]:.4g} is no step of this rollout; its steps are {steps}")
+        steps = ", ".join(map(_per_cent, running.plan.steps))
+        raise PenstockError(
+            f"the share {_per_cent(shares[names[0]])} is no step of this rollout; its steps are {steps}"
+        )
     counts = _counts(shares)
     _require_traffic(counts, [name for name in names if shares[name] > 0])
     if list(counts.values()) == [variant.buckets for variant in running.variants]:
@@ -90,13 +93,18 @@ def stopped(command: Command, routes: Routes) -> Routes:
 def _require_new(command: Command, history: Sequence[Deployment], routes: Routes) -> None:
     if not command.experiment_id:
         raise PenstockError("a command to start must name the experiment")
+    if len(command.experiment_id) > _LONGEST_ID:
+        raise PenstockError(
+            f"the name of an experiment has {_LONGEST_ID} characters at most, not {len(command.experiment_id)}"
+        )
     if routes.experiment is not None:
         running = routes.experiment
         raise PenstockError(
-            f"{running.kind} {running.experiment_id!r} runs, and a stream has one at a time: stop it first"
+            f"{running.kind} {running.experiment_id!r} runs, and a stream has one at a time; stop it first: "
+            f"{how_to_stop(running)}"
         )
     if any(d.experiment is not None and d.experiment.experiment_id == command.experiment_id for d in history):
-        raise PenstockError(f"there was an experiment {command.experiment_id!r} before: choose another name")
+        raise PenstockError(f"there was an experiment or rollout {command.experiment_id!r} before: choose another name")
 
 
 def _shares_of(command: Command, names: Sequence[str]) -> dict[str, float]:
@@ -112,9 +120,9 @@ def _shares_of(command: Command, names: Sequence[str]) -> dict[str, float]:
     shares = {name: command.shares[name] for name in names}
     for name, share in shares.items():
         if not 0 <= share <= 1:
-            raise PenstockError(f"the share of {name!r} is {share:.4g}; it must be from 0 to 1")
+            raise PenstockError(f"the share of {name!r} is {_per_cent(share)}; it must be from 0 to 100 %")
     if (total := sum(shares.values())) > 1 + _NEAR:
-        raise PenstockError(f"the shares of {', '.join(names)} add up to {total:.4g}, which is more than 1")
+        raise PenstockError(f"the shares of {', '.join(names)} add up to {_per_cent(total)}, which is more than 100 %")
     return shares
 
 
@@ -168,10 +176,18 @@ def _require_plan(plan: ExperimentPlan, task: str, shares: Sequence[float]) -> N
         return
     if len(shares) != 1:
         raise PenstockError(f"a rollout has one variant besides the champion, not {len(shares)}")
+    if len(plan.steps) > MAX_EPOCHS:
+        raise PenstockError(f"a rollout has {MAX_EPOCHS} steps at most, not {len(plan.steps)}")
     if any(later <= earlier for earlier, later in pairwise(plan.steps)):
         raise PenstockError("the steps of a rollout must rise")
     if not _same(shares[0], plan.steps[0]):
-        raise PenstockError(f"a rollout starts at its first step, {plan.steps[0]:.4g}, not at {shares[0]:.4g}")
+        raise PenstockError(
+            f"a rollout starts at its first step, {_per_cent(plan.steps[0])}, not at {_per_cent(shares[0])}"
+        )
+
+
+def _per_cent(share: float) -> str:
+    return f"{100 * share:.4g} %"
 
 
 def _same(share: float, other: float) -> bool:

@@ -17,14 +17,22 @@ log = logging.getLogger("penstock.samples")
 T = TypeVar("T", bound=msgspec.Struct)
 
 
+def decode_records(
+    decode: Callable[[bytes], T], records: Sequence[Record], stream: str
+) -> tuple[Sequence[Record], Sequence[T]]:
+    """Return the `records` that are samples, and the samples; those that are none are logged and left out."""
+    found, bad = decode_each(decode, [record.value for record in records])
+    for position, error in bad.items():
+        log.warning("the record at offset %d of %s.samples is skipped: %s", records[position].offset, stream, error)
+    return without(records, bad), found
+
+
 def decode_samples(
     decode: Callable[[bytes], T], records: Sequence[Record], stream: str
 ) -> tuple[Sequence[int], Sequence[T]]:
     """Return the offsets and the samples of `records`; those that are none are logged and left out."""
-    found, bad = decode_each(decode, [record.value for record in records])
-    for position, error in bad.items():
-        log.warning("the record at offset %d of %s.samples is skipped: %s", records[position].offset, stream, error)
-    return [record.offset for record in without(records, bad)], found
+    kept, found = decode_records(decode, records, stream)
+    return [record.offset for record in kept], found
 
 
 def keep(

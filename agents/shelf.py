@@ -42,19 +42,17 @@ class ModelShelf:
         """Return the model, loaded, verified and warm. Raises PenstockError with a sentence when it cannot be had.
 
         There must be room for it with all that the other streams route to, and with `beside`: what its own stream
-        is to route to at the same time.
+        is to route to at the same time. Who stops waiting stops nothing: it is loaded to the end, and once, however
+        many ask for it meanwhile.
         """
         require_match(spec, version)
         self._require_room(version, beside)
         if version.model_id not in self._models:
             if version.model_id not in self._loading:
-                self._loading[version.model_id] = asyncio.ensure_future(asyncio.to_thread(self._load, version))
-            try:
-                model = await asyncio.shield(self._loading[version.model_id])
-            finally:
-                self._loading.pop(version.model_id, None)
-            self._models[version.model_id] = model
-            self._sizes[version.model_id] = (version.stream, version.memory_bytes)
+                loading = asyncio.ensure_future(asyncio.to_thread(self._load, version))
+                loading.add_done_callback(lambda loading: self._keep(version, loading))
+                self._loading[version.model_id] = loading
+            self._put(version, await asyncio.shield(self._loading[version.model_id]))
         self._models.move_to_end(version.model_id)
         self._drop_unused(keep=(version, *beside))
         return self._models[version.model_id]
@@ -63,6 +61,16 @@ class ModelShelf:
         """Say that from now on the stream is served by `champion`, and scored by `beside`: variants and shadows."""
         self._routed[champion.stream] = (champion, *beside)
         self._drop_unused()
+
+    def _keep(self, version: ModelVersion, loading: asyncio.Future[Model]) -> None:
+        """Take over what was loaded, also if nobody waits for it any more. It gives way when the next needs room."""
+        del self._loading[version.model_id]
+        if not loading.cancelled() and loading.exception() is None:
+            self._put(version, loading.result())
+
+    def _put(self, version: ModelVersion, model: Model) -> None:
+        self._models[version.model_id] = model
+        self._sizes[version.model_id] = (version.stream, version.memory_bytes)
 
     def _load(self, version: ModelVersion) -> Model:
         try:

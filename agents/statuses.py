@@ -47,6 +47,10 @@ def moved(command: Command, routes: Routes, find: Find) -> Change | None:
             f"model {model_id} is in use as champion, shadow or variant, so it cannot be {_SAID[new]}: "
             "unshadow it, or stop the experiment first"
         )
+    if new == "archived" and model_id == routes.previous:
+        raise PenstockError(
+            f"model {model_id} would be brought back by a roll-back, so it cannot be archived: promote another first"
+        )
     if version.pruned:
         raise PenstockError(f"model {model_id} was pruned: its file was deleted, so it stays archived")
     if new not in ALLOWED[old] or (old == "archived" and new != "staging"):

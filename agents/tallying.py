@@ -4,6 +4,7 @@ It is written with the commit of the predictions that it counts, and is forgotte
 exactly the events whose predictions are committed.
 """
 
+import math
 from collections.abc import Sequence
 from typing import Final
 
@@ -45,7 +46,7 @@ class Tallying:
             return
         revision = served.deployment.revision
         if revision not in self._tallies:
-            self._tallies[revision] = _Tally(self._spec, partition, revision, served.arms)
+            self._tallies[revision] = _Tally(self._spec, partition, served)
         tally = self._tallies[revision]
         tally.extend(taken)
         if served.arms:
@@ -64,14 +65,16 @@ class Tallying:
 class _Tally:
     """The tally of one deployment revision. Of A arms, all counts are int64 arrays (A,), in their order."""
 
-    def __init__(self, spec: StreamSpec, partition: int, revision: int, arms: Sequence[Arm]) -> None:
+    def __init__(self, spec: StreamSpec, partition: int, served: Served) -> None:
+        arms, plan = served.arms, served.experiment.plan if served.experiment is not None else None
         self._spec = spec
         self._partition = partition
-        self._revision = revision
-        self._arms = arms
+        self._revision = served.deployment.revision
+        self._arms: Sequence[Arm] = arms
+        self._max_call_ns = plan.max_call_ms * 1e6 if plan is not None and plan.max_call_ms is not None else math.inf
         self._offsets = (2**62, -1)
         self._newest_ms = 0
-        self._n, self._errors, self._calls, self._call_ns = np.zeros((4, len(arms)), dtype=np.int64)
+        self._n, self._errors, self._calls, self._call_ns, self._slow = np.zeros((5, len(arms)), dtype=np.int64)
         self._cells = np.zeros((len(arms), CELLS), dtype=np.int64)
         self._shadows: dict[tuple[str, str], tuple[int, int, float]] = {}
 
@@ -85,12 +88,14 @@ class _Tally:
         """Count events, errors, calls and scores of each arm."""
         assert answer.arms is not None
         assert answer.own is not None
+        assert answer.failed is not None
         arms = len(self._arms)
         self._n += np.bincount(answer.arms, minlength=arms)
-        self._errors += np.bincount(answer.arms[~answer.own], minlength=arms)
+        self._errors += np.bincount(answer.arms[answer.failed], minlength=arms)
         for place, took_ns in answer.call_ns.items():
             self._calls[place] += 1
             self._call_ns[place] += took_ns
+            self._slow[place] += took_ns > self._max_call_ns
         if self._spec.task != "anomaly":
             cells = np.clip(best_of(answer.scores)[answer.own] * CELLS, 0, CELLS - 1).astype(np.int64)
             places = answer.arms[answer.own] * np.int64(CELLS) + cells
@@ -133,5 +138,6 @@ class _Tally:
             errors=int(self._errors[place]),
             calls=int(self._calls[place]),
             call_us=int(self._call_ns[place]) // 1000,
+            slow_calls=int(self._slow[place]),
             scores=() if self._spec.task == "anomaly" else tuple(self._cells[place].tolist()),
         )

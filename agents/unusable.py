@@ -1,5 +1,6 @@
 """What people are told when something that is routed cannot be had: an alert, once for each cause."""
 
+import asyncio
 import hashlib
 import logging
 from collections.abc import Awaitable, Callable
@@ -114,7 +115,7 @@ class Complaints:
         )
         log.log(logging.ERROR if severity == "critical" else logging.WARNING, "%s: %s", self._stream, message)
         try:
-            await self._raise_alert(alert)
+            await asyncio.shield(self._raise_alert(alert))  # goes out, even if this is given up for news
         except KafkaError as refused:
             log.warning("the alert will be raised again: %s", refused)
             return False

@@ -8,6 +8,7 @@ from typing import Any, Final
 import msgspec
 from aiokafka import AIOKafkaConsumer
 
+from app.logs import event_of, events_of
 from app.models import log_reader, producer, read_registry, require_topics
 from schemas.errors import InvalidEvent, PenstockError
 from schemas.events import AuditEvent, Command
@@ -21,6 +22,10 @@ from topics import StreamTopics
 _WITHOUT_REVISION: Final = ("move", "succeed")
 
 
+class NoAnswer(PenstockError):
+    """Control did not answer in time; the command stays in its topic."""
+
+
 async def ask_control(
     connection: KafkaConnection, spec: StreamSpec, command: Command, timeout_s: float = 30.0
 ) -> AuditEvent:
@@ -28,8 +33,8 @@ async def ask_control(
 
     A command that must name the revision it expects, and does not, is given the newest. Nothing else is judged here:
     what control refuses is in the audit log, and what a sender keeps back would not be. Raises PenstockError when it is
-    no command that could be read, or when no answer comes in time: then no worker with the role `learn` runs, and the
-    command waits for one.
+    no command that could be read, and NoAnswer when none comes in time: then no worker with the role `learn` runs, and
+    the command waits for one.
     """
     _require_readable(command)
     if command.expected_revision is None and command.action not in _WITHOUT_REVISION:
@@ -44,12 +49,14 @@ def _require_readable(command: Command) -> None:
     """Raise PenstockError for what would become a dead letter, which nobody answers."""
     try:
         decode(Command, encode(command))
+    except UnicodeEncodeError as error:
+        raise PenstockError("this is no command that control could read: a text in it is not UTF-8") from error
     except InvalidEvent as error:
         raise PenstockError(f"this is no command that control could read: {error}") from error
 
 
 async def send_command(connection: KafkaConnection, command: Command, timeout_s: float) -> AuditEvent:
-    """Send a command and return the audit event that answers it. Raises PenstockError when none comes in time."""
+    """Send a command and return the audit event that answers it. Raises NoAnswer when none comes in time."""
     topics = StreamTopics(command.stream)
     audit = TopicPartition(topics.audit, 0)
     reader = log_reader(connection)
@@ -63,8 +70,8 @@ async def send_command(connection: KafkaConnection, command: Command, timeout_s:
         async with asyncio.timeout(timeout_s):
             return await _answer(reader, command.correlation_id)
     except TimeoutError as error:
-        raise PenstockError(
-            f"control did not answer within {timeout_s:.0f} s: is a worker with the role learn running? "
+        raise NoAnswer(
+            f"control did not answer within {timeout_s:g} s: is a worker with the role learn running? "
             "The command stays in its topic and is carried out when one starts."
         ) from error
     finally:
@@ -74,11 +81,8 @@ async def send_command(connection: KafkaConnection, command: Command, timeout_s:
 async def _answer(reader: AIOKafkaConsumer, correlation_id: str) -> AuditEvent:
     while True:
         record: Any = await reader.getone()
-        try:
-            event = decode(AuditEvent, record.value)
-        except InvalidEvent:  # somebody else wrote there
-            continue
-        if event.correlation_id == correlation_id:
+        event = event_of(AuditEvent, record.value)
+        if event is not None and event.correlation_id == correlation_id:
             return event
 
 
@@ -89,14 +93,7 @@ async def newest_audit(connection: KafkaConnection, spec: StreamSpec, count: int
     source = TopicPartition(StreamTopics(spec.name).audit, 0)
     async with aclosing(read_back(partial(log_reader, connection), source)) as pieces:
         async for records in pieces:
-            found = [event for record in records if (event := _event(record.value)) is not None] + found
+            found = events_of(AuditEvent, records) + found
             if len(found) >= count:
                 break
     return found[-count:]
-
-
-def _event(value: bytes | None) -> AuditEvent | None:
-    try:
-        return decode(AuditEvent, value)
-    except InvalidEvent:
-        return None

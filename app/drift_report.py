@@ -7,15 +7,15 @@ from math import ceil
 from typing import Final, TextIO
 
 from agents.baselines import baseline_opener, require_columns
+from app.logs import events_of
 from app.models import RegistryView, log_reader, read_registry, require_topics
 from app.registry import artifact_store
 from app.settings import Settings
 from app.stages import drift_of
 from app.text import minute, number, p_value, printable
 from schemas.drift import ColumnDrift, DriftReport, DriftSeverity, PartialHistogram
-from schemas.errors import InvalidEvent, PenstockError
+from schemas.errors import PenstockError
 from schemas.streams import StreamSpec
-from schemas.wire import decode
 from stream.batches import TopicPartition
 from stream.connection import KafkaConnection
 from stream.tail import read_back
@@ -41,11 +41,8 @@ async def newest_report(connection: KafkaConnection, spec: StreamSpec) -> DriftR
     source = TopicPartition(StreamTopics(spec.name).drift, 0)
     async with aclosing(read_back(partial(log_reader, connection), source)) as pieces:
         async for records in pieces:
-            for record in reversed(records):
-                try:
-                    return decode(DriftReport, record.value)
-                except InvalidEvent:  # whoever follows the log passes over it, too
-                    continue
+            if reports := events_of(DriftReport, records):
+                return reports[-1]
     return None
 
 
@@ -122,12 +119,7 @@ async def _counted(connection: KafkaConnection, spec: StreamSpec, baseline: str,
     source = TopicPartition(StreamTopics(spec.name).histograms, 0)
     async with aclosing(read_back(partial(log_reader, connection), source)) as pieces:
         async for records in pieces:
-            for record in records:
-                try:
-                    histogram = decode(PartialHistogram, record.value)
-                except InvalidEvent:
-                    continue
-                counted += histogram.n if histogram.baseline == baseline else 0
+            counted += sum(h.n for h in events_of(PartialHistogram, records) if h.baseline == baseline)
             if counted >= enough:
                 break
     return counted

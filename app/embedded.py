@@ -9,6 +9,7 @@ from typing import Any, Final, Self
 
 from confluent_kafka import Producer
 
+PARTITIONS: Final = 4  # of every topic
 _START_TIMEOUT_S: Final = 10.0
 
 

@@ -6,7 +6,7 @@ from typing import Any, Final
 import msgspec
 
 from app.experiments import Course
-from app.text import minute, number, p_value, per_cent, printable, table
+from app.text import duration, minute, number, p_value, per_cent, printable, table
 from schemas.events import Deployment
 from schemas.experiments import (
     BUCKETS,
@@ -51,12 +51,20 @@ def _step(deployment: Deployment) -> dict[str, Any]:
     return _changed(deployment) | {"epoch": deployment.experiment.epoch, "shares": shares}
 
 
-def lines(course: Course | None, report: ExperimentReport | None) -> Iterator[str]:
-    """Yield `document` as text: what runs, by which rules, what is known of each variant, the verdict and why."""
+def lines(course: Course | None, report: ExperimentReport | None, ripens_ms: int) -> Iterator[str]:
+    """Yield `document` as text: what runs, by which rules, what is known of each variant, the verdict and why.
+
+    `ripens_ms` is how long after an event its labels may come: see StreamSpec.
+    """
     if course is not None:
         yield from _course_lines(course)
+        if course.ended is None and (report is None or report.samples == 0):
+            yield _ripening(course.experiment, report, ripens_ms)
     if report is None:
-        yield "nothing is known of it yet; is a worker with the role learn running, and do events come?"
+        yield (
+            "nothing is known of it yet: is a worker with the role learn running, do events come, or are its tasks "
+            "still recovering? `penstock doctor` looks"
+        )
         return
     if report.experiment_id:
         yield ""
@@ -84,6 +92,16 @@ def _course_lines(course: Course) -> Iterator[str]:
         yield _change_line(deployment, shares)
     if ended is not None:
         yield _change_line(ended, course.outcome)
+
+
+def _ripening(experiment: Experiment, report: ExperimentReport | None, ripens_ms: int) -> str:
+    """Return when the first samples are mature. Events of the past are told apart by the report's event time."""
+    begin = f"labels may come until {duration(ripens_ms)} after an event"
+    started_ms = experiment.started_time_ms
+    if report is not None and 0 < report.to_time_ms < started_ms:
+        now = f"event time is at {minute(report.to_time_ms)} UTC"
+        return f"{begin}; {now}, and the first samples are mature when it has gone on by as much"
+    return f"{begin}; the first samples are mature at {minute(started_ms + ripens_ms)} UTC by event time"
 
 
 def _change_line(deployment: Deployment, what: str) -> str:

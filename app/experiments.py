@@ -6,14 +6,14 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Final
 
+from app.logs import events_of
 from app.models import log_reader, require_topics
 from app.settings import Settings
 from ml.experiments.assignment import buckets_of, expanded
-from schemas.errors import InvalidEvent, PenstockError
+from schemas.errors import PenstockError
 from schemas.events import Deployment
 from schemas.experiments import BUCKETS, Experiment, ExperimentPlan, ExperimentReport
 from schemas.streams import StreamSpec
-from schemas.wire import decode
 from stores.views import Assignment
 from stream.batches import TopicPartition
 from stream.connection import KafkaConnection
@@ -64,6 +64,8 @@ class Course:
         now = self.ended.champion
         if now == self.experiment.variants[0].model_id:
             return f"champion {now} stayed"
+        if self.ended.held:  # only a roll-back changes the champion and holds the one that it brings
+            return f"rolled back to {now}"
         return f"{variants[now]} {now} was promoted" if now in variants else f"{now} became the champion"
 
 
@@ -97,7 +99,7 @@ def course_of(deployments: Sequence[Deployment], experiment_id: str | None) -> C
     found = next((course for course in courses if course.experiment.experiment_id == experiment_id), None)
     if found is None:
         known = ", ".join(course.experiment.experiment_id for course in courses) or "none"
-        raise PenstockError(f"there was no experiment {experiment_id!r}; those that there were: {known}")
+        raise PenstockError(f"there was no experiment or rollout {experiment_id!r}; those that there were: {known}")
     return found
 
 
@@ -131,11 +133,7 @@ async def newest_report(
     source = TopicPartition(StreamTopics(spec.name).experiments, 0)
     async with aclosing(read_back(partial(log_reader, connection), source)) as pieces:
         async for records in pieces:
-            for record in reversed(records):
-                try:
-                    report = decode(ExperimentReport, record.value)
-                except InvalidEvent:  # whoever follows the log passes over it, too
-                    continue
+            for report in reversed(events_of(ExperimentReport, records)):
                 if report.experiment_id == experiment_id:
                     return report
                 if report.deployment_revision < since_revision:
@@ -144,11 +142,14 @@ async def newest_report(
 
 
 def assignment_of(deployment: Deployment, entity: str) -> Assignment:
-    """Return the assignment of `entity` by a deployment. Raises PenstockError when that has no experiment."""
+    """Return the assignment of `entity` by a deployment. Raises PenstockError when there is no such thing."""
+    if not entity:
+        raise PenstockError("an entity's id is not empty")
     experiment = deployment.experiment
     if experiment is None:
         raise PenstockError(
-            f"no experiment runs on stream {deployment.stream}: its champion {deployment.champion} serves every entity"
+            f"no experiment or rollout runs on stream {deployment.stream}: its champion {deployment.champion} serves "
+            "every entity"
         )
     try:
         key = entity.encode()

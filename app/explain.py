@@ -66,9 +66,13 @@ class Examined:
 
     @property
     def wrong(self) -> list[Rescored]:
-        """The scores that were not reproduced: the served one for whatever reason, a shadow's if it came out other."""
-        served = [] if self.served.same else [self.served]
-        return served + [shadow for shadow in self.shadows if shadow.score is not None and not shadow.same]
+        """The scores, served or a shadow's, that came out other than they were logged."""
+        return [said for said in (self.served, *self.shadows) if said.score is not None and not said.same]
+
+    @property
+    def not_executed(self) -> bool:
+        """Whether the served score could not be executed again; a shadow's model need not be kept."""
+        return self.served.score is None
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,14 +2,13 @@
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from datetime import UTC, datetime
 from typing import Any, Final
 
 import msgspec
 
 from app.explain import Examined, Explanation, Rescored
 from app.prediction_log import Place
-from app.text import printable, table
+from app.text import printable, second, table
 from schemas.streams import StreamSpec
 
 _SHOWN: Final = 10
@@ -94,11 +93,11 @@ def lines_of(spec: StreamSpec, explanation: Explanation) -> Iterator[str]:
         f"scored {second(prediction.scored_time_ms)} UTC by variant {printable(prediction.variant)}"
     )
     yield (
-        f"model {printable(version.model_id)}: {version.algorithm} {version.version or '(no version)'}, "
-        f"{version.status}, sha256 {version.sha256}"
+        f"model {printable(version.model_id)}: {printable(version.algorithm)} {version.version or '(no version)'}, "
+        f"{version.status}, sha256 {printable(version.sha256)}"
     )
     now = "" if explanation.label == prediction.label else f" (executed again, {explanation.label})"
-    yield f"label {prediction.label}{now}"
+    yield printable(f"label {prediction.label}{now}")
     yield ""
     yield from table([("variant", "model", "logged", "executed again", ""), *map(_score_row, _all(examined))], (2, 3))
     if served.scores is not None:
@@ -123,7 +122,7 @@ def _score_row(said: Rescored) -> tuple[str, ...]:
 def _contribution_lines(explanation: Explanation) -> Iterator[str]:
     found = explanation.contributions
     if found is None:
-        yield explanation.why_none
+        yield printable(explanation.why_none)
         return
     of = f" of class {printable(explanation.of_class)}" if explanation.of_class is not None else ""
     rows = f", against {explanation.background} other predictions" if explanation.background else ""
@@ -148,12 +147,14 @@ def sample_document(spec: StreamSpec, asked: int, seed: int, examined: Sequence[
     models = Counter(one.served.model_id for one in examined)
     same = Counter(one.served.model_id for one in examined if one.served.same)
     wrong = [(one, said) for one in examined for said in one.wrong]
+    lost = [one for one in examined if one.not_executed]
     return {
         "stream": spec.name,
         "asked": asked,
         "seed": seed,
         "n": len(examined),
         "identical": same.total(),
+        "n_not_executed": len(lost),
         "models": {model_id: {"n": n, "identical": same[model_id]} for model_id, n in sorted(models.items())},
         "shadow_scores": {
             "n": len(shadows),
@@ -161,7 +162,23 @@ def sample_document(spec: StreamSpec, asked: int, seed: int, examined: Sequence[
             "not_executed": sum(shadow.score is None for shadow in shadows),
         },
         "wrong": [{"place": place_text(one.logged.place), **_score_document(said)} for one, said in wrong[:_SHOWN]],
+        "not_executed": _not_executed(lost),
     }
+
+
+def _not_executed(lost: Sequence[Examined]) -> list[dict[str, Any]]:
+    """Return for each model how many of its scores could not be executed, and the problem of the first."""
+    counts = Counter(one.served.model_id for one in lost)
+    first = {one.served.model_id: one for one in reversed(lost)}
+    return [
+        {
+            "model_id": model_id,
+            "n": n,
+            "place": place_text(first[model_id].logged.place),
+            "problem": first[model_id].served.problem,
+        }
+        for model_id, n in sorted(counts.items())
+    ]
 
 
 def sample_lines(document: dict[str, Any]) -> Iterator[str]:
@@ -178,15 +195,14 @@ def sample_lines(document: dict[str, Any]) -> Iterator[str]:
             f"{shadows['not_executed']:,} more are not to be had"
         )
     for said in document["wrong"]:
-        why = said["problem"] or f"logged {said['logged']!r}, executed again {said['score']!r}"
-        yield f"NOT THE SAME: {said['place']} by {printable(said['model_id'])}: {printable(why)}"
+        why = f"logged {said['logged']!r}, executed again {said['score']!r}"
+        yield f"NOT THE SAME: {said['place']} by {printable(said['model_id'])}: {why}"
+    for lost in document["not_executed"]:
+        yield printable(
+            f"COULD NOT BE EXECUTED: {lost['n']:,} by {lost['model_id']}, such as {lost['place']}: {lost['problem']}"
+        )
 
 
 def place_text(place: Place) -> str:
     """Return a place as `penstock explain` takes it."""
     return f"{place[0]}:{place[1]}"
-
-
-def second(time_ms: int) -> str:
-    """Return a moment to the second, in UTC."""
-    return f"{datetime.fromtimestamp(time_ms / 1000, UTC):%Y-%m-%d %H:%M:%S}"

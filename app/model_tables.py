@@ -69,6 +69,17 @@ def description(version: ModelVersion, registry: RegistryView) -> dict[str, Any]
     return routing_of(version, registry) | recorded | {"history": history}
 
 
+def description_lines(found: Mapping[str, Any]) -> Iterator[str]:
+    """Yield what `description` returned as text: a line for each thing, then one for each change of the status."""
+    things = {name: value for name, value in found.items() if name != "history"}
+    shown = {name: _moment(value) if name.endswith("_time_ms") else _cell(value) for name, value in things.items()}
+    yield from table((name.removesuffix("_time_ms"), text) for name, text in shown.items())
+    yield ""
+    for change in found["history"]:
+        why = f": {change['reason']}" if change["reason"] else ""
+        yield printable(f"{change['time']}  {change['status']:<10} by {change['by']}{why}")
+
+
 _COMPARED: Final[Mapping[str, Callable[[ModelVersion], Any]]] = {
     "version": lambda v: v.version,
     "status": lambda v: v.status,
@@ -142,13 +153,17 @@ def comparison_lines(first: ModelVersion, second: ModelVersion) -> Iterator[str]
 
 
 def _cell(value: Any) -> str:
-    if value is None or value in ("", []):
+    if value is None or value in ("", [], {}):
         return "-"
     if isinstance(value, list):
-        return ", ".join(map(str, value))
+        return ", ".join(map(_cell, value))
+    if isinstance(value, dict):
+        return ", ".join(f"{name}={_cell(inner)}" for name, inner in value.items())
+    if isinstance(value, bool):
+        return "yes" if value else "no"
     if isinstance(value, float):
         return f"{value:.6g}"
-    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
+    return f"{value:,}" if isinstance(value, int) else str(value)
 
 
 def _moment(value: int | None) -> str:

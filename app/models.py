@@ -13,6 +13,7 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from agents.baselines import baseline_of
 from agents.registry import Registry, next_version
 from ml.errors import ModelError
+from ml.models.protocol import Model
 from ml.models.registry import model_type
 from schemas.errors import InvalidEvent, PenstockError, SettingsError
 from schemas.events import AuditEvent, Deployment, ModelVersion
@@ -113,21 +114,7 @@ def describe_model(
 
     Opens the model to find out: only for bytes that the caller trusts. Raises PenstockError with a sentence.
     """
-    try:
-        model = model_type(algorithm).load(payload)
-    except ModelError as error:
-        raise PenstockError(f"this is not a model that can be registered: {error}") from error
-    if (model.n_features, model.classes) != (len(spec.features), len(spec.classes) or 1):
-        raise PenstockError(
-            f"the model takes {model.n_features} features and gives {model.classes} scores; stream {spec.name} "
-            f"declares {len(spec.features)} features and {len(spec.classes)} classes"
-        )
-    names = tuple(getattr(model, "feature_names", None) or spec.features)
-    if names != spec.features:
-        raise PenstockError(
-            f"the model was trained on the columns {', '.join(names)}; stream {spec.name} declares "
-            f"{', '.join(spec.features)}: the order matters"
-        )
+    model = _fitting_model(spec, payload, algorithm)
     sha256 = hashlib.sha256(payload).hexdigest()
     created = datetime.fromtimestamp(now_ms / 1000, UTC)
     return ModelVersion(
@@ -146,6 +133,26 @@ def describe_model(
         parameters=dict(parameters or {}),
         registered_by=registered_by,
     )
+
+
+def _fitting_model(spec: StreamSpec, payload: bytes, algorithm: str) -> Model:
+    """Return the opened model. Raises PenstockError when it is none, or none for the stream's features and classes."""
+    try:
+        model = model_type(algorithm).load(payload)
+    except ModelError as error:
+        raise PenstockError(f"this is not a model that can be registered: {error}") from error
+    if (model.n_features, model.classes) != (len(spec.features), len(spec.classes) or 1):
+        raise PenstockError(
+            f"the model takes {model.n_features} features and gives {model.classes} scores; stream {spec.name} "
+            f"declares {len(spec.features)} features and {len(spec.classes)} classes"
+        )
+    names = tuple(getattr(model, "feature_names", None) or spec.features)
+    if names != spec.features:
+        raise PenstockError(
+            f"the model was trained on the columns {', '.join(names)}; stream {spec.name} declares "
+            f"{', '.join(spec.features)}: the order matters"
+        )
+    return model
 
 
 async def register(

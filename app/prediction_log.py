@@ -9,9 +9,10 @@ from typing import Final, NamedTuple
 import msgspec
 from aiokafka import AIOKafkaConsumer
 
+from app.logs import event_of
 from app.models import log_reader
 from app.partitions import partition_count
-from schemas.errors import InvalidEvent, PenstockError
+from schemas.errors import PenstockError
 from schemas.events import Prediction
 from schemas.streams import StreamSpec
 from schemas.wire import decode
@@ -137,7 +138,7 @@ class PredictionLog:
     async def _wanted(
         self, source: TopicPartition, start: int, end: int, wanted: Callable[[Prediction], bool]
     ) -> list[Prediction]:
-        predictions = [_prediction(record) async for record in self._records(source, start, end)]
+        predictions = [event_of(Prediction, record.value) async for record in self._records(source, start, end)]
         return [prediction for prediction in predictions if prediction is not None and wanted(prediction)]
 
     async def _held(self, places: Collection[Place]) -> dict[Place, Logged]:
@@ -147,7 +148,7 @@ class PredictionLog:
             chosen = {offset for partition, offset in places if partition == source.partition}
             for start, end in _runs(sorted(chosen)):
                 async for record in self._records(source, start, end):
-                    if record.offset in chosen and (prediction := _prediction(record)) is not None:
+                    if record.offset in chosen and (prediction := event_of(Prediction, record.value)) is not None:
                         place = (source.partition, record.offset)
                         held[place] = Logged(place, record.timestamp, prediction)
         return held
@@ -214,13 +215,6 @@ async def prediction_log(connection: KafkaConnection, spec: StreamSpec) -> Async
 def _logged(source: TopicPartition, record: Record) -> Logged:
     """Raise InvalidEvent when the record is no prediction."""
     return Logged((source.partition, record.offset), record.timestamp, decode(Prediction, record.value))
-
-
-def _prediction(record: Record) -> Prediction | None:
-    try:
-        return decode(Prediction, record.value)
-    except InvalidEvent:  # whoever reads the log passes over it
-        return None
 
 
 def _event_id(record: Record) -> str:

@@ -13,6 +13,7 @@ from aiokafka import AIOKafkaConsumer
 
 from agents.serving import Serving
 from agents.shelf import ModelShelf
+from app.embedded import PARTITIONS as EMBEDDED_PARTITIONS
 from app.embedded_redis import open_views
 from app.health import Pages, Report
 from app.local_checks import check_learners
@@ -99,9 +100,20 @@ class Worker:
 
     async def _check_topics(self, embedded: bool) -> None:
         if embedded:
+            self._require_partitions()
             return
         wanted = [spec for stream in self._settings.streams for spec in topics_of(stream)]
         if problems := await admin.check(self._connection, wanted):
+            raise SettingsError("\n".join(problems))
+
+    def _require_partitions(self) -> None:
+        problems = [
+            f"stream {stream.name!r}: partitions is {stream.partitions}, and the embedded broker gives every topic "
+            f"{EMBEDDED_PARTITIONS}: set it to that, or use a Kafka"
+            for stream in self._settings.streams
+            if stream.partitions != EMBEDDED_PARTITIONS
+        ]
+        if problems:
             raise SettingsError("\n".join(problems))
 
     def _require_learners(self) -> None:

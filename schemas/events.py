@@ -313,7 +313,8 @@ class Command(Event, frozen=True, kw_only=True, gc=False):
 class AuditEvent(Event, frozen=True, kw_only=True, gc=False):
     """What became of a command, or that a model was registered (`action` "register").
 
-    `revision` is the deployment revision in force afterwards. `issued_by` is what the sender says of itself.
+    `revision` is the deployment revision in force afterwards. `issued_by` is what the sender says of itself, and
+    `asked_reason` is what the sender gave as the reason; `reason` says what was done, or why it was refused.
     """
 
     stream: str
@@ -326,6 +327,7 @@ class AuditEvent(Event, frozen=True, kw_only=True, gc=False):
     revision: int
     decided_time_ms: TimeMs
     experiment_id: str = ""
+    asked_reason: str = ""
 
 
 class Alert(Event, frozen=True, kw_only=True, gc=False):

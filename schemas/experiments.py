@@ -25,10 +25,11 @@ class ExperimentPlan(Event, frozen=True, kw_only=True, gc=False):
     false positive and a false negative cost, nothing else. `alpha` is the chance, over the whole experiment and all its
     variants, that one is called better or worse and is not. A variant that is worse by less than `margin`, in the
     metric's unit, is good enough for a rollout to go on. No verdict before each variant has `min_samples` mature
-    samples. Guardrails, each off when null: the share of a variant's events that its model could not score, the mean
-    time of one call of it, how far its scores are from the champion's (PSI, nats); and `guard_metrics` must not become
-    worse by more than the margin. `steps` are the challenger's shares of a rollout, ascending; an experiment has none.
-    An `automatic` rollout takes them by itself, and else waits for a person at each.
+    samples. Guardrails, each off when null: the share of a variant's events that its model may fail to score; the time
+    that a call of it may take, and one in ten may take longer; how far its scores may be from the champion's (PSI,
+    nats), from `min_samples` samples of both on, mature or not; and `guard_metrics` must not become worse by more than
+    the margin. `steps` are the challenger's shares of a rollout, ascending; an experiment has none. An `automatic`
+    rollout takes them by itself, and else waits for a person at each.
     """
 
     metric: Metric
@@ -75,8 +76,10 @@ class Experiment(Event, frozen=True, kw_only=True, gc=False):
 class ServedCount(Event, frozen=True, kw_only=True, gc=False):
     """What was counted of one variant: of `n` events assigned to it, `errors` got the champion's score instead.
 
-    Its model was called `calls` times and took `call_us` microseconds in all. `scores` counts the scores that are its
-    own in 20 equal cells from 0 to 1 (of several classes the highest); an anomaly stream has none.
+    Those whose model was not at hand, because its store was away for some minutes, are no errors. Its model was called
+    `calls` times and took `call_us` microseconds in all; `slow_calls` of them took longer than the plan's
+    `max_call_ms`. `scores` counts the scores that are its own in 20 equal cells from 0 to 1 (of several classes the
+    highest); an anomaly stream has none.
     """
 
     variant: str
@@ -85,6 +88,7 @@ class ServedCount(Event, frozen=True, kw_only=True, gc=False):
     errors: int = 0
     calls: int = 0
     call_us: int = 0
+    slow_calls: int = 0
     scores: tuple[int, ...] = ()
 
 
@@ -160,7 +164,12 @@ class Contrast(Event, frozen=True, kw_only=True, gc=False):
 
 
 class GuardrailState(Event, frozen=True, kw_only=True, gc=False):
-    """Whether a guardrail holds for a variant: `name` is errors, latency, scores, or a metric's name."""
+    """Whether a guardrail holds for a variant: `name` is errors, latency, scores, or a metric's name.
+
+    Errors and latency are of the events of this epoch, and `value` is a share (of events, of calls); both wait for no
+    label. Scores are of all epochs and wait until both variants have `min_samples` samples, mature or not. A metric is
+    of mature samples.
+    """
 
     variant: str
     name: str

@@ -153,7 +153,7 @@ class ExperimentSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     guard_metrics: Annotated[tuple[Metric, ...], "What must not become worse by more than `margin`."] = ()
     max_error_share: Annotated[Share, "The most of a variant's events that its model may fail to score."] = 0.01
     max_call_ms: Annotated[
-        Annotated[float, msgspec.Meta(gt=0)], "The longest that a call of a variant's model may take in the mean."
+        Annotated[float, msgspec.Meta(gt=0)], "How long a call of a variant's model may take, but for one in ten."
     ] = 50.0
     max_score_psi: Annotated[NotNegative, "How far a variant's scores may be from the champion's, as a PSI."] = 1.0
     steps: Annotated[
@@ -165,6 +165,8 @@ class ExperimentSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
         found = []
         if not self.steps or list(self.steps) != sorted(set(self.steps)):
             found.append(f"stream {stream.name!r}: experiments.steps must rise from step to step")
+        elif self.steps[0] == 1:
+            found.append(f"stream {stream.name!r}: the first of experiments.steps must leave something to the champion")
         wrong = sorted({"brier", "log_loss"} & {self.metric, *self.guard_metrics}) if stream.task == "anomaly" else []
         if wrong:
             names = " or ".join(wrong)

@@ -10,6 +10,7 @@
 | `ab:experiment:<stream>:<id>` | string | an experiment, JSON: shares, newest report; it goes 30 days after its end |
 | `ab:assignment:<stream>:<experiment>:<entity>` | string | an entity's variant, JSON; for a day, if somebody asked |
 | `views:mark:<stream>` | string | how far in the logs these views are, or that they are being written |
+| `views:probe` | string | what the doctor writes, reads and removes |
 
 The stream stands in each, because ids are unique within a stream only: two learners may both make `online@4000`, and
 two teams may both try `new-model`. A colon in an experiment's id is written %3A (and % is %25) where an entity follows.
@@ -18,6 +19,9 @@ previous, "variant <name>".
 """
 
 import re
+from typing import Final
+
+PROBE_KEY: Final = "views:probe"
 
 
 def mark_key(stream: str) -> str:

@@ -20,7 +20,7 @@ from redis.exceptions import WatchError
 
 from schemas.errors import RetryableError, SettingsError
 from schemas.wire import encode
-from stores.view_keys import assignment_key, assignments, mark_key, views_of
+from stores.view_keys import PROBE_KEY, assignment_key, assignments, mark_key, views_of
 
 TIMEOUT_S: Final = 2.0
 ASSIGNMENT_S: Final = 24 * 3_600
@@ -180,12 +180,11 @@ class RedisViews:
 
     async def probe(self) -> str:
         """Write, read and remove a key; return the server's version."""
-        key = "drift:probe"
         async with self._working():
-            await self._client.set(key, "1", px=60_000)
-            if await self._client.get(key) != b"1":
+            await self._client.set(PROBE_KEY, "1", px=60_000)
+            if await self._client.get(PROBE_KEY) != b"1":
                 raise ViewsUnavailable(f"Redis at {self.address} does not keep what is written to it")
-            await self._client.delete(key)
+            await self._client.delete(PROBE_KEY)
             found: dict[str, Any] = await self._client.info("server")
         return str(found["redis_version"])
 

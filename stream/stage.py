@@ -1,6 +1,7 @@
 """A stage of the stream, as a partition task runs it: a batch in, everything that is made of it out."""
 
 from collections.abc import Mapping
+from typing import ClassVar
 
 from stream.batches import Batch, Outbox, TopicPartition
 
@@ -10,7 +11,12 @@ class Stage:
 
     A subclass overrides what it needs. It may keep state between batches: the fold of every record before the
     committed offsets (see `memory`).
+
+    Several inputs are read side by side, as they were written by Kafka's time, if they are `aligned`. That costs a wait
+    wherever one of them seems to have more on its way; a stage to which it does not matter goes without.
     """
+
+    aligned: ClassVar[bool] = True
 
     async def open(self, committed: Mapping[TopicPartition, int]) -> None:
         """Get ready for records from `committed` on, after the previous owner was fenced; forget any state before."""

@@ -269,10 +269,10 @@ class PartitionTask:
     def _take_earliest(self) -> Batch | None:
         """Take the waiting batch that begins earliest, by Kafka's time; None while an input that lags may have earlier.
 
-        So several inputs are read side by side, as they were written, also when there is much to catch up with.
+        So aligned inputs are read side by side, as they were written, also when there is much to catch up with.
         """
         waiting = [lane for lane in self._lanes.values() if lane]
-        if not waiting or (self._failure is None and self._awaited()):
+        if not waiting or (self._failure is None and self._stage.aligned and self._awaited()):
             return None
         lane = min(waiting, key=lambda lane: lane[0].records[0].timestamp)
         if len(lane) == LANE_BATCHES:

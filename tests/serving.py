@@ -41,6 +41,7 @@ class World:
         self.routed_beside: list[list[str]] = []
         self.got: list[tuple[str, ...]] = []
         self.load_s = 0.0
+        self.slow: dict[str, float] = {}
         self.baselines: dict[str, Baseline | PenstockError] = {}
         self.opened: list[tuple[str, int]] = []
         self.serving = self.new_serving()
@@ -61,7 +62,7 @@ class World:
 
     async def get(self, spec: StreamSpec, version: ModelVersion, beside: Sequence[ModelVersion] = ()) -> Model:
         self.got.append((version.model_id, *(other.model_id for other in beside)))
-        await asyncio.sleep(self.load_s)
+        await asyncio.sleep(self.slow.get(version.model_id, self.load_s))
         if version.model_id in self.broken:
             raise self.broken[version.model_id]
         return Model()

@@ -22,6 +22,8 @@ Scenario = Callable[["Bench"], Coroutine[None, None, None]]
 class Bench:
     """One task on a Kafka in memory; the bench is its stage. `log` is what happened, each with its time."""
 
+    aligned = True
+
     def __init__(self, *inputs: TopicPartition) -> None:
         self.kafka = MemoryKafka()
         self.log: list[tuple[float, str]] = []

@@ -1,4 +1,8 @@
-"""From records of `<s>.samples` and `<s>.variants` to what an experiment's monitor counts."""
+"""From records of `<s>.samples` and `<s>.variants` to what an experiment's monitor counts.
+
+Times are believed as far as the records' timestamps say (`stream.timestamps`), as a join does: a sample whose label is
+from a wrong clock makes others late for so long at most, and not for ever.
+"""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -6,8 +10,9 @@ from typing import Annotated, Final
 
 import msgspec
 import numpy as np
+from msgspec.structs import replace
 
-from agents.samplelog import TRIGGER_KEY, decode_samples
+from agents.samplelog import TRIGGER_KEY, decode_records
 from ml.experiments.assignment import buckets_of
 from ml.experiments.monitor import Outcomes
 from schemas.event import Event, TimeMs
@@ -15,6 +20,8 @@ from schemas.experiments import Experiment, VariantCounts
 from schemas.streams import StreamSpec
 from schemas.wire import decode_each, decoder
 from stream.batches import Record
+from stream.screening import without
+from stream.timestamps import SLACK_MS
 
 Ordinal = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
 
@@ -60,7 +67,8 @@ class CompareReader:
     def samples(self, records: Sequence[Record]) -> Sequence[ComparedSample]:
         """Return the samples; triggers between them are passed over, and what is none is logged and left out."""
         records = [record for record in records if record.key != TRIGGER_KEY]
-        return decode_samples(decoder(ComparedSample).decode, records, self._stream)[1]
+        records, found = decode_records(decoder(ComparedSample).decode, records, self._stream)
+        return [_sample(sample, record.timestamp) for record, sample in zip(records, found, strict=True)]
 
     def counts(self, records: Sequence[Record]) -> Sequence[VariantCounts]:
         """Return the counts; what is none is logged and left out."""
@@ -68,7 +76,7 @@ class CompareReader:
         for position, error in bad.items():
             offset = records[position].offset
             log.warning("the record at offset %d of %s.variants is skipped: %s", offset, self._stream, error)
-        return found
+        return [_counts(one, record.timestamp) for record, one in zip(without(records, bad), found, strict=True)]
 
     def outcomes(
         self, samples: Sequence[ComparedSample], experiment: Experiment, epochs: Mapping[int, int]
@@ -102,3 +110,17 @@ class CompareReader:
             scores=np.array([s.scores if self._width else s.score for s in ours], dtype=np.float64),
             assumed=np.array([sample.assumed for sample in ours], dtype=np.bool_),
         )
+
+
+def _sample(sample: ComparedSample, timestamp_ms: int) -> ComparedSample:
+    """Return the sample with the times that are believed; 0.1 µs."""
+    most_ms = timestamp_ms + SLACK_MS
+    if sample.event_time_ms <= most_ms and sample.label_time_ms <= most_ms:
+        return sample
+    event_time_ms, label_time_ms = min(sample.event_time_ms, most_ms), min(sample.label_time_ms, most_ms)
+    return replace(sample, event_time_ms=event_time_ms, label_time_ms=label_time_ms)
+
+
+def _counts(counts: VariantCounts, timestamp_ms: int) -> VariantCounts:
+    most_ms = timestamp_ms + SLACK_MS
+    return counts if counts.to_time_ms <= most_ms else replace(counts, to_time_ms=most_ms)

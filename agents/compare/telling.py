@@ -8,7 +8,7 @@ import msgspec
 from msgspec.structs import replace
 
 from agents.compare.tracked import Tracked
-from ml.experiments.monitor import Look
+from ml.experiments.monitor import MAX_EPOCHS, Look
 from schemas.events import Alert, Command
 from schemas.experiments import BUCKETS, Experiment, Step, Variant
 
@@ -149,11 +149,26 @@ def _alerts(tracked: Tracked, look: Look) -> Iterator[tuple[str, Alert]]:
                 "Find out why labels of one variant are missing or come late: until then nothing can be concluded. "
                 + stop,
             )
+    if look.stuck:
+        window = f"epoch {experiment.epoch} hold"
+        message = f"{name} waits for a person to decide: {look.why}"
+        yield window, _alert(tracked, "rollout", "medium", window, message, _choices(experiment, stream))
     if experiment.kind == "rollout" and look.step in _ACTIONS:
         window = f"epoch {experiment.epoch} {look.step}"
         severity, message, recommendation = _step_words(experiment, stream, look.step)
         said = _alert(tracked, "rollout", severity, window, f"{name} {message}: {look.why}", recommendation)
         yield window, said
+
+
+def _choices(experiment: Experiment, stream: str) -> str:
+    """Return what a person can do with a rollout in which no more can become known."""
+    challenger, steps = experiment.variants[1], experiment.plan.steps
+    ways = [f"`penstock models promote {challenger.model_id} --stream {stream}` makes it the champion"]
+    if len(steps) > 1 and experiment.epoch + 1 < MAX_EPOCHS:
+        shares = f"{experiment.experiment_id} {challenger.name}={100 * steps[-2]:.10g}"
+        ways.append(f"`penstock experiments shares {shares} --stream {stream}` compares it with the champion again")
+    ways.append(f"`penstock rollouts stop --stream {stream}` goes back to the champion")
+    return "; ".join(ways) + "."
 
 
 def _step_words(experiment: Experiment, stream: str, step: Step) -> tuple[Severity, str, str]:

@@ -118,6 +118,7 @@ class Tracked:
                     errors=served.errors,
                     calls=served.calls,
                     call_us=served.call_us,
+                    slow_calls=served.slow_calls,
                     scores=served.scores,
                 )
 

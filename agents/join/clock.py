@@ -2,8 +2,7 @@
 
 The clock is the earlier of the two heads (the newest event time read, the newest label time read) and never goes
 back. An input is idle when the other one's newest record is `idle_wait_ms` younger, by the timestamps that Kafka gave
-them; then the clock follows the other one alone. A time further ahead of its record's timestamp than SLACK_MS is
-taken to be so far ahead and no more: one wrong clock out there must not end what all others wait for. Deadlines are
+them; then the clock follows the other one alone. Times are believed as far as `stream.timestamps` says. Deadlines are
 acted on when the clock passes a multiple of `grid_ms`: that is a sweep, and its value is what counts as the time.
 """
 
@@ -14,18 +13,12 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from schemas.streams import MINUTE_MS
+from stream.timestamps import bounded
 
 Ints = NDArray[np.int64]
 
 NEVER: Final = -1  # before every time
 MAX_SWEEPS: Final = 1_024
-SLACK_MS: Final = 24 * 60 * MINUTE_MS
-
-
-def bounded(times_ms: Ints, timestamps_ms: Ints) -> Ints:
-    """Return the times as far as the clock and the deadlines believe them, given Kafka's timestamps."""
-    return np.minimum(times_ms, timestamps_ms + SLACK_MS)
 
 
 class Side(msgspec.Struct):

@@ -11,13 +11,13 @@ from typing import Final
 import msgspec
 import numpy as np
 
-from agents.join.clock import bounded
 from agents.join.pending import NO_OFFSET, SMALLEST, Flags, Ints, Keys, Pending, Table
 from agents.join.reader import LabelReader, Labels, Predictions, names_of
 from agents.join.waiting import WaitingLabels
 from agents.join.writer import JoinOutput, Outcome
 from schemas.errors import InvalidEvent
 from schemas.streams import MINUTE_MS, StreamSpec
+from stream.timestamps import bounded
 
 STEP_ROWS: Final = 2_000  # between looks at the event loop; about 10 ms
 GRID: Final = 256  # sweeps in the time that a prediction waits

@@ -10,13 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agents.baselines import prediction_columns
-from agents.join.clock import SLACK_MS
 from ml.drift.counting import Counts
 from schemas.drift import ColumnCounts, PartialHistogram
 from schemas.streams import StreamSpec
 from schemas.wire import decode_each, decoder
 from stream.batches import Record
 from stream.screening import without
+from stream.timestamps import SLACK_MS
 
 MOST: Final = 2**31  # more than a partial has events, or a baseline cells
 LAST_MS: Final = 32_503_680_000_000  # up to the year 3000, as every TimeMs

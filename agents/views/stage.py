@@ -38,6 +38,8 @@ class ViewStore(Protocol):
 class Views(Stage):
     """The stage on what `Fold` folds. It has no outputs, and does nothing where there is no Redis."""
 
+    aligned = False
+
     def __init__(
         self,
         spec: StreamSpec,

@@ -2,22 +2,33 @@
 
 import secrets
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 import click
 import msgspec
 
 from app.cli.context import Context, json_option, pass_context, run, stream_option, whoami
+from app.cli.types import NumberType
 from app.clock import now_ms
-from app.commands import ask_control
+from app.commands import NoAnswer, ask_control
 from app.settings import Settings
+from app.text import printable
 from schemas.errors import PenstockError
 from schemas.events import Action, Command
 from schemas.streams import StreamSpec
 
+WHO_MAY: Final = (
+    "Who asked is what the sender says of itself. Kafka's access rules (ACLs) say who may send commands (a write to "
+    "<stream>.commands), register models (to <stream>.models) and write the audit log (<stream>.audit)."
+)
 reason_option = click.option("--reason", default="", help="Why, for the audit log.")
 timeout_option = click.option(
-    "--timeout", "timeout_s", default=30.0, show_default=True, help="Seconds to wait for control's answer."
+    "--timeout",
+    "timeout_s",
+    type=NumberType(min=0, min_open=True),
+    default=30.0,
+    show_default=True,
+    help="Seconds to wait for control's answer.",
 )
 revision_option = click.option(
     "--expected-revision",
@@ -36,7 +47,7 @@ def asks_control(command: Callable[..., Any]) -> Callable[..., Any]:
 def ask(context: Context, stream_name: str | None, timeout_s: float, action: Action, **asked: Any) -> None:
     """Send a command, wait for control's answer and print it. `asked` are further fields of the Command.
 
-    Raises PenstockError when control refuses.
+    Raises PenstockError when control refuses, with its reason; as JSON the answer is printed, too.
     """
     settings = context.settings()
     ask_for(context, settings, context.stream(settings, stream_name), timeout_s, action, **asked)
@@ -54,9 +65,17 @@ def ask_for(
         correlation_id=secrets.token_hex(16),
         **asked,
     )
-    answer = run(ask_control(context.connection(settings), spec, command, timeout_s))
-    context.write(
-        msgspec.to_builtins(answer), lambda: f"{answer.outcome}: {answer.reason} (revision {answer.revision})"
-    )
-    if answer.outcome == "refused":
-        raise PenstockError("the command was refused; nothing was changed")
+    try:
+        answer = run(ask_control(context.connection(settings), spec, command, timeout_s))
+    except NoAnswer as error:
+        if context.as_json:
+            context.write(
+                {"outcome": "unanswered", "correlation_id": command.correlation_id, "reason": str(error)}, str
+            )
+        raise
+    said = printable(f"{answer.outcome}: {answer.reason} (revision {answer.revision})")
+    refused = answer.outcome == "refused"
+    if context.as_json or not refused:
+        context.write(msgspec.to_builtins(answer), lambda: said)
+    if refused:
+        raise PenstockError(f"{said}; nothing was changed")

@@ -5,13 +5,14 @@ from collections.abc import Iterator, Sequence
 import click
 import msgspec
 
+from app.cli.asking import WHO_MAY
 from app.cli.context import Context, json_option, pass_context, run, stream_option
 from app.commands import newest_audit
-from app.text import minute, printable
+from app.text import printable, second
 from schemas.events import AuditEvent
 
 
-@click.command()
+@click.command(epilog=WHO_MAY)
 @stream_option
 @click.option("--limit", default=20, show_default=True, type=click.IntRange(min=1), help="How many to show.")
 @json_option
@@ -19,8 +20,7 @@ from schemas.events import AuditEvent
 def audit(context: Context, stream_name: str | None, limit: int) -> None:
     """Show the newest commands and registrations, oldest first: who asked for what, what became of it, and why.
 
-    Who is what the sender says of itself. Kafka's access rules (ACLs) say who may send commands (a write to
-    `<stream>.commands`), register models (to `<stream>.models`) and write here (`<stream>.audit`).
+    "asked because" is the reason that the sender gave.
     """
     settings = context.settings()
     spec = context.stream(settings, stream_name)
@@ -29,10 +29,11 @@ def audit(context: Context, stream_name: str | None, limit: int) -> None:
 
 
 def audit_lines(events: Sequence[AuditEvent]) -> Iterator[str]:
-    """Yield one line for each event: when, the revision then, outcome, action, what it was about, why, and who."""
+    """Yield one line for each event: when, the revision then, outcome, action, about what, who, and both reasons."""
     for event in events:
         about = " ".join(filter(None, (event.experiment_id, event.model_id)))
+        given = f"; asked because: {event.asked_reason}" if event.asked_reason else ""
         yield printable(
-            f"{minute(event.decided_time_ms)}  r{event.revision:<5} {event.outcome:<8} {event.action:<9} {about or '-'}"
-            f"  by {event.issued_by}: {event.reason}"
+            f"{second(event.decided_time_ms)}  r{event.revision:<5} {event.outcome:<8} {event.action:<9} {about or '-'}"
+            f"  by {event.issued_by}: {event.reason}{given}"
         )

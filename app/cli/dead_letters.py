@@ -1,6 +1,5 @@
 """`penstock dead-letters list|replay`."""
 
-import re
 from collections.abc import Callable, Iterator
 from typing import Any, Final, TypeVar
 
@@ -8,27 +7,15 @@ import click
 import msgspec
 
 from app.cli.context import Context, json_option, pass_context, run, stream_option, whoami
+from app.cli.types import PlaceType
 from app.clock import now_ms
 from app.dead_letters import TOPIC_NAMES, Lane, Letter, Overview, Place, TopicName, look
 from app.replay import Outcome, Replay
+from app.text import printable
 
 _HEAD_BYTES: Final = 100
-_PLACE: Final = re.compile(r"(\d{1,9}):(\d{1,18})")
 _UNITS: Final = (("d", 86_400_000), ("h", 3_600_000), ("min", 60_000), ("s", 1_000))
 F = TypeVar("F", bound=Callable[..., Any])
-
-
-class PlaceType(click.ParamType):
-    """An original's partition and offset, as `list` prints them."""
-
-    name = "P:O"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Place:
-        """Return `3:1204` as (3, 1204)."""
-        match = _PLACE.fullmatch(value)
-        if match is None:
-            self.fail(f"{value!r} is not the partition and offset of an original, such as 3:1204", param, ctx)
-        return int(match[1]), int(match[2])
 
 
 def selection(command: F) -> F:
@@ -159,8 +146,8 @@ def _letter_lines(letter: Letter, now: int) -> Iterator[str]:
     event, head = letter.event, letter.original[:_HEAD_BYTES]
     more = "…" if event.size_bytes > len(head) else ""
     yield (
-        f"{event.topic} {_place((event.partition, event.offset))}  {ago(now - event.dead_time_ms)}  {event.reason}  "
-        f"{event.size_bytes:,} B  key {printable(_key(letter) or '(none)')}"
+        f"{printable(event.topic)} {_place((event.partition, event.offset))}  {ago(now - event.dead_time_ms)}  "
+        f"{printable(event.reason)}  {event.size_bytes:,} B  key {printable(_key(letter) or '(none)')}"
     )
     yield f"    {printable(event.message)}"
     yield f"    {printable(head.decode(errors='replace'))}{more}"
@@ -195,8 +182,3 @@ def ago(age_ms: int) -> str:
         if age_ms >= size_ms:
             return f"{age_ms // size_ms} {unit} ago"
     return "just now"
-
-
-def printable(text: str) -> str:
-    """Return `text` on one line, with what a terminal would obey written out: dead letters hold anything."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

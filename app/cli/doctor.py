@@ -11,6 +11,7 @@ from app.cli.context import Context, json_option, pass_context, run
 from app.doctor import examine
 from app.findings import Finding, problem
 from app.settings import Settings
+from app.text import printable_lines
 from schemas.errors import SettingsError
 
 _COLOURS: Final = {"ok": "green", "warning": "yellow", "problem": "red", "skipped": "bright_black"}
@@ -50,9 +51,9 @@ async def _collect(settings: Settings, show: Callable[[Finding], None]) -> list[
 
 def _show(finding: Finding) -> None:
     status = click.style(f"{finding.status:<8}", fg=_COLOURS[finding.status])
-    click.echo(f"{status} {finding.subject}: {finding.sentence}")
+    click.echo(f"{status} {printable_lines(f'{finding.subject}: {finding.sentence}')}")
     if finding.remedy:
-        click.echo(f"         → {finding.remedy}")
+        click.echo(f"         → {printable_lines(finding.remedy)}")
 
 
 def _show_nothing(_: Finding) -> None:

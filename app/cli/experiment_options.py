@@ -1,87 +1,28 @@
-"""How shares, variants, limits and plans of experiments are written on the command line."""
+"""How plans of experiments are written on the command line."""
 
-import math
 from collections.abc import Callable, Mapping
 from typing import Any, Final, get_args
 
 import click
 
+from app.cli.types import LimitType, NumberType
 from schemas.experiments import ExperimentPlan, Metric
 
 METRICS: Final = get_args(Metric)
 
 
-class ShareType(click.ParamType):
-    """A share of the traffic in per cent, such as 20 or 2.5%. Whether it makes sense is for control to say."""
-
-    name = "SHARE"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """Return `20%` as 0.2."""
-        if isinstance(value, float):
-            return value
-        try:
-            share = float(value.removesuffix("%"))
-        except ValueError:
-            share = math.nan
-        if not math.isfinite(share):
-            self.fail(f"{value!r} is not a share in per cent, such as 20 or 2.5%", param, ctx)
-        return round(share / 100, 12)  # 0.07, not 0.07000000000000001
-
-
-class StepsType(ShareType):
-    """The steps of a rollout: shares with commas between, such as 10,50,100."""
-
-    name = "SHARES"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Return `10,50,100` as (0.1, 0.5, 1.0)."""
-        return tuple(super(StepsType, self).convert(step.strip(), param, ctx) for step in value.split(","))
-
-
-class NamedShareType(ShareType):
-    """A variant's name and its share: NAME=SHARE."""
-
-    name = "NAME=SHARE"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Return `B=20` as ("B", 0.2)."""
-        name, equals, share = value.rpartition("=")
-        if not (name and equals):
-            self.fail(f"{value!r} is no variant's name with a share, such as B=20", param, ctx)
-        return name, super().convert(share, param, ctx)
-
-
-class VariantType(ShareType):
-    """A variant's name, its model and its share: NAME=MODEL:SHARE."""
-
-    name = "NAME=MODEL:SHARE"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Return `B=m2:20` as ("B", "m2", 0.2)."""
-        name, equals, rest = value.partition("=")
-        model_id, colon, share = rest.rpartition(":")
-        if not (name and equals and model_id and colon):
-            self.fail(f"{value!r} is no variant's name with its model and share, such as B=MODEL_ID:20", param, ctx)
-        return name, model_id, super().convert(share, param, ctx)
-
-
-class LimitType(click.ParamType):
-    """A number, or `off`."""
-
-    name = "limit"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Return `0.01` as 0.01 and `off` as itself: None would be an option that was not given."""
-        if value == "off":
-            return value
-        return click.FLOAT.convert(value, param, ctx)
-
-
 _PLAN_OPTIONS: Final = (
-    click.option("--metric", type=click.Choice(METRICS), help="The target."),
-    click.option("--alpha", type=float, help="The chance that a verdict of better or worse is ever wrong."),
-    click.option("--margin", type=float, help="Worse by less than this is good enough, in the metric's unit."),
+    click.option("--metric", type=click.Choice(METRICS), help="The target, a mean per event."),
+    click.option(
+        "--alpha",
+        type=NumberType(0, 1, min_open=True, max_open=True),
+        help="The chance that a verdict of better or worse is ever wrong, such as 0.05.",
+    ),
+    click.option(
+        "--margin",
+        type=NumberType(min=0),
+        help="Worse by less than this is good enough; in the metric's unit per event.",
+    ),
     click.option("--min-samples", type=click.IntRange(min=1), help="Mature samples of each variant before a verdict."),
     click.option(
         "--guard",
@@ -92,21 +33,21 @@ _PLAN_OPTIONS: Final = (
     ),
     click.option(
         "--max-error-share",
-        type=LimitType(),
-        metavar="NUMBER|off",
-        help="The most events that a variant may fail to score.",
+        type=LimitType(0, 1),
+        metavar="FRACTION|off",
+        help="The share of its events that a variant may fail to score: from 0 to 1, such as 0.01.",
     ),
     click.option(
         "--max-call-ms",
-        type=LimitType(),
-        metavar="NUMBER|off",
-        help="The longest mean time of a call of a variant's model.",
+        type=LimitType(min=0, min_open=True),
+        metavar="MS|off",
+        help="How long a call of a variant's model may take, in milliseconds; one in ten may take longer.",
     ),
     click.option(
         "--max-score-psi",
-        type=LimitType(),
-        metavar="NUMBER|off",
-        help="How far a variant's scores may be from the champion's.",
+        type=LimitType(min=0),
+        metavar="NATS|off",
+        help="How far a variant's scores may be from the champion's: their PSI, in nats, such as 1.",
     ),
 )
 _PLAN_FIELDS: Final = frozenset(ExperimentPlan.__struct_fields__)

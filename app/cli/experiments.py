@@ -6,28 +6,28 @@ from typing import Any
 import click
 import msgspec
 
-from app.cli.asking import ask, ask_for, asks_control, revision_option
+from app.cli.asking import WHO_MAY, ask, ask_for, asks_control, revision_option
 from app.cli.context import Context, json_option, pass_context, run, stream_option
-from app.cli.experiment_options import NamedShareType, VariantType, plan_options, split_plan
+from app.cli.experiment_options import plan_options, split_plan
+from app.cli.types import NamedShareType, VariantType
 from app.experiment_report import document, lines
 from app.experiments import Course, assignment_of, course_of, courses_of, newest_report, plan_of
 from app.models import RegistryView, read_registry
 from app.settings import Settings
-from app.text import minute, per_cent, table
+from app.text import minute, per_cent, printable, table
 from schemas.errors import PenstockError
 from schemas.experiments import BUCKETS, ExperimentReport
 from schemas.streams import StreamSpec
-from stores.views import Assignment, RedisViews
+from stores.views import Assignment, RedisViews, ViewsUnavailable
 from stream.connection import KafkaConnection
 
 
-@click.group()
+@click.group(epilog=WHO_MAY)
 def experiments() -> None:
     """Let several models serve at once, each some of the entities, and find out which is the best.
 
     An entity stays with its variant until shares change, and then only those change theirs that must. Start, shares and
-    stop are commands that control carries out or refuses. Who asked is what the sender says of itself: it is Kafka's
-    access rules (ACLs) for `<stream>.commands` that say who may.
+    stop are commands that control carries out or refuses.
     """
 
 
@@ -106,7 +106,7 @@ def list_command(context: Context, stream_name: str | None) -> None:
     registry = run(read_registry(context.connection(settings), context.stream(settings, stream_name)))
     found = courses_of(registry.deployments)
     rows = [{k: v for k, v in document(course, None).items() if k != "report"} for course in found]
-    context.write(rows, lambda: "\n".join(list_lines(found)) or "There was no experiment yet.")
+    context.write(rows, lambda: "\n".join(list_lines(found)) or "There was no experiment or rollout yet.")
 
 
 def list_lines(courses: Sequence[Course]) -> list[str]:
@@ -126,8 +126,15 @@ def _rows(courses: Sequence[Course]) -> Iterator[tuple[str, ...]]:
             minute(course.ended.changed_time_ms) if course.ended else "-",
             ", ".join(f"{v.name} {v.model_id} {per_cent(v.buckets / BUCKETS)}" for v in experiment.variants),
             experiment.started_by,
-            course.outcome or "runs",
+            _outcome(course),
         )
+
+
+def _outcome(course: Course) -> str:
+    """Return how it ended and why, as far as anybody said."""
+    if course.ended is None:
+        return "runs"
+    return f"{course.outcome}: {course.ended.reason}" if course.ended.reason else course.outcome
 
 
 @experiments.command()
@@ -150,7 +157,7 @@ def show_course(context: Context, stream_name: str | None, experiment_id: str | 
     settings = context.settings()
     spec = context.stream(settings, stream_name)
     course, report = run(_known(context.connection(settings), spec, experiment_id))
-    context.write(document(course, report), lambda: "\n".join(lines(course, report)))
+    context.write(document(course, report), lambda: "\n".join(lines(course, report, spec.ripens_ms)))
 
 
 async def _known(
@@ -168,11 +175,16 @@ async def _known(
 
 
 def _why_nothing(registry: RegistryView) -> str:
-    begin = f"no experiment runs on stream {registry.spec.name}"
-    if registry.shadows:
-        return f"{begin}, and nothing is known of its shadows yet; is a worker with the role learn running?"
     past = [course.experiment.experiment_id for course in courses_of(registry.deployments)]
-    return f"{begin}, and it has no shadow; " + (f"there were {', '.join(past)}" if past else "there never was one")
+    told = (
+        f"there were {', '.join(past)}; `penstock experiments show {past[-1]}` shows the last"
+        if past
+        else "there never was one"
+    )
+    begin = f"no experiment or rollout runs on stream {registry.spec.name}"
+    if registry.shadows:
+        return f"{begin} ({told}), and nothing is known of its shadows yet: is a worker with the role learn running?"
+    return f"{begin}, and it has no shadow; {told}"
 
 
 @experiments.command()
@@ -183,32 +195,41 @@ def _why_nothing(registry: RegistryView) -> str:
 def assignment(context: Context, entity: str, stream_name: str | None) -> None:
     """Say which variant serves an entity now. Nothing is looked up: it follows from the newest deployment.
 
-    Where a Redis is set (ML_REDIS_URL), the answer is written there, too, for a day or until the shares change.
+    Where a Redis is set (ML_REDIS_URL), the answer is written there, too, for a day or until the shares change; if it
+    is away, that is only a warning.
     """
     settings = context.settings()
     spec = context.stream(settings, stream_name)
-    found = run(_assigned(context.connection(settings), settings, spec, entity))
+    found, warning = run(_assigned(context.connection(settings), settings, spec, entity))
     context.write(
         msgspec.to_builtins(found),
-        lambda: (
+        lambda: printable(
             f"{found.entity_id} is in bucket {found.bucket} of experiment {found.experiment_id}: "
             f"variant {found.variant}, model {found.model_id} (revision {found.deployment_revision})"
         ),
     )
+    if warning:
+        click.echo(f"warning: {printable(warning)}", err=True)
 
 
-async def _assigned(connection: KafkaConnection, settings: Settings, spec: StreamSpec, entity: str) -> Assignment:
+async def _assigned(
+    connection: KafkaConnection, settings: Settings, spec: StreamSpec, entity: str
+) -> tuple[Assignment, str]:
+    """Return the assignment, and a sentence when it could not be shown in Redis."""
     registry = await read_registry(connection, spec)
     if registry.newest is None:
         raise PenstockError(f"stream {spec.name} has no champion yet, so nothing serves its entities")
     found = assignment_of(registry.newest, entity)
-    if settings.redis_url:
-        redis = RedisViews(settings.redis_url)
-        try:
-            await redis.assign(found)
-        finally:
-            await redis.close()
-    return found
+    if not settings.redis_url:
+        return found, ""
+    redis = RedisViews(settings.redis_url)
+    try:
+        await redis.assign(found)
+    except ViewsUnavailable as error:
+        return found, f"the answer was not written to Redis: {error}"
+    finally:
+        await redis.close()
+    return found, ""
 
 
 def _require_different(names: Sequence[str]) -> None:

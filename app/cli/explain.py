@@ -1,7 +1,6 @@
 """`penstock explain`."""
 
 import random
-import re
 import secrets
 from collections.abc import Sequence
 from typing import Final
@@ -9,19 +8,19 @@ from typing import Final
 import click
 
 from app.cli.context import Context, json_option, pass_context, run, stream_option
-from app.cli.times import TimeType
+from app.cli.types import TimeType, place_of, require_order
 from app.clock import now_ms
 from app.explain import Examined, Explainer, Explanation, examine_sample
-from app.explain_report import document_of, lines_of, place_text, sample_document, sample_lines, second
+from app.explain_report import document_of, lines_of, place_text, sample_document, sample_lines
 from app.models import read_registry
 from app.prediction_log import Logged, Place, PredictionLog, prediction_log
 from app.registry import model_opener
 from app.settings import Settings
+from app.text import second
 from schemas.errors import PenstockError
 from schemas.streams import StreamSpec
 from stream.connection import KafkaConnection
 
-_PLACE: Final = re.compile(r"(\d{1,9}):(\d{1,18})")
 _SHOWN: Final = 10
 
 
@@ -48,7 +47,7 @@ def explain(
     PARTITION:OFFSET is the place of the prediction's record in <stream>.predictions. An EVENT_ID is searched for among
     what was logged from --from to --to: ISO 8601 times, UTC unless they say otherwise, of the wall clock at which the
     prediction was written, not of the event. The model is found by its hash, and its signature is checked. Exit code 1
-    when a score is not reproduced: to the bit for XGBoost, within 1e-12 for 64-bit scores.
+    when a score is not reproduced (to the bit for XGBoost, within 1e-12 for 64-bit scores) or could not be executed.
 
     Contributions are SHAP values, in log-odds, for XGBoost; for other models Shapley values of the score against
     100 predictions logged nearest to it.
@@ -57,6 +56,7 @@ def explain(
         raise click.UsageError("give either PARTITION:OFFSET, or EVENT_ID with --from, or --random N")
     if (seed is not None and count is None) or ((from_ms, to_ms) != (None, None) and count is not None):
         raise click.UsageError("--seed belongs to --random, and --from and --to to an EVENT_ID")
+    require_order(from_ms, to_ms, "--from", "--to")
     settings = context.settings()
     spec = context.stream(settings, stream_name)
     connection = context.connection(settings)
@@ -80,12 +80,12 @@ def _sought(text: str, from_ms: int | None, to_ms: int | None) -> _Sought:
     """Return a place, or an event id and between which moments to look for it."""
     if from_ms is not None:
         return text, from_ms, now_ms() if to_ms is None else to_ms
-    match = _PLACE.fullmatch(text)
-    if match is None or to_ms is not None:
+    place = place_of(text)
+    if place is None or to_ms is not None:
         raise click.UsageError(
             f"{text!r} is no partition and offset, such as 3:1204; an event's id needs --from, and may have --to"
         )
-    return int(match[1]), int(match[2])
+    return place
 
 
 async def _explained(connection: KafkaConnection, settings: Settings, spec: StreamSpec, sought: _Sought) -> Explanation:
@@ -112,9 +112,16 @@ async def _only(log: PredictionLog, event_id: str, from_ms: int, to_ms: int) -> 
 
 
 def _require_same(examined: Sequence[Examined]) -> None:
-    wrong = [said for one in examined for said in one.wrong]
+    wrong, lost = sum(len(one.wrong) for one in examined), sum(one.not_executed for one in examined)
+    found = []
     if wrong:
-        raise PenstockError(
-            f"{len(wrong)} of these scores {'was' if len(wrong) == 1 else 'were'} not reproduced; "
-            "the record was changed, or it was not this model on this library that made it"
+        found.append(
+            f"{wrong:,} of these scores {'was' if wrong == 1 else 'were'} not reproduced (the record was changed, or "
+            "it was not this model on this library that made it)"
         )
+    if lost:
+        found.append(
+            f"{lost:,} could not be executed again, so that nothing is known of {'it' if lost == 1 else 'them'}"
+        )
+    if found:
+        raise PenstockError("; ".join(found))

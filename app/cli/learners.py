@@ -8,8 +8,9 @@ import msgspec
 from app.cli.context import Context, json_option, pass_context, run, stream_option, whoami
 from app.clock import now_ms
 from app.learners import LearnerStanding, read_learners, trigger_update
+from app.text import table
 
-_HEADER: Final = f"{'lineage':<16} {'algorithm':<22} {'strategy':<12} {'newest':<28} {'routed':<9}{'behind':>10}"
+_HEADER: Final = ("lineage", "algorithm", "strategy", "newest", "routed", "behind")
 
 
 @click.group()
@@ -42,7 +43,11 @@ def list_command(context: Context, stream_name: str | None) -> None:
             }
             for standing in found
         ],
-        lambda: "\n".join([_HEADER, *map(_line, found)] if found else [f"stream {spec.name} declares no learners"]),
+        lambda: (
+            "\n".join(table([_HEADER, *map(_row, found)], right=(5,)))
+            if found
+            else f"stream {spec.name} declares no learners"
+        ),
     )
 
 
@@ -66,10 +71,7 @@ def update_command(context: Context, lineage: str, stream_name: str | None) -> N
     )
 
 
-def _line(standing: LearnerStanding) -> str:
+def _row(standing: LearnerStanding) -> tuple[str, ...]:
     newest = standing.newest.model_id if standing.newest else "-"
-    algorithm, strategy = standing.learner.algorithm, standing.learner.strategy
-    return (
-        f"{standing.lineage:<16} {algorithm:<22} {strategy:<12} {newest:<28} {standing.routed or '-':<9}"
-        f"{standing.behind:>10,}"
-    )
+    algorithm, strategy = standing.learner.algorithm, standing.learner.strategy or "-"
+    return standing.lineage, algorithm, strategy, newest, standing.routed or "-", f"{standing.behind:,}"

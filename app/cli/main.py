@@ -11,6 +11,7 @@ import click
 from aiokafka.errors import KafkaError
 
 from app.cli.context import Context
+from app.text import printable_lines
 from schemas.errors import FatalError, PenstockError, RetryableError
 
 _COMMANDS: Final[Mapping[str, str]] = {
@@ -75,10 +76,10 @@ def main() -> None:
     except (click.Abort, KeyboardInterrupt):
         sys.exit(130)
     except PenstockError as error:
-        click.echo(f"penstock: {error}", err=True)
+        click.echo(f"penstock: {printable_lines(str(error))}", err=True)
         sys.exit(exit_code(error))
     except KafkaError as error:
-        click.echo(f"penstock: Kafka refused or did not answer: {error}", err=True)
+        click.echo(f"penstock: Kafka refused or did not answer: {printable_lines(str(error))}", err=True)
         sys.exit(2)
 
 

@@ -7,12 +7,12 @@ import click
 import msgspec
 
 from app.baselines import baseline_of_rows, with_baseline
-from app.cli.asking import ask, asks_control, revision_option
+from app.cli.asking import WHO_MAY, ask, asks_control, revision_option
 from app.cli.context import Context, json_option, pass_context, run, stream_option, whoami
-from app.cli.times import TimeType
+from app.cli.types import NamedValueType, TimeType, VersionType, require_order
 from app.clock import now_ms
 from app.csv_columns import read_matrix
-from app.model_tables import comparison, comparison_lines, description, list_lines, routing_of
+from app.model_tables import comparison, comparison_lines, description, description_lines, list_lines, routing_of
 from app.models import RegistryView, describe_model, read_registry, register
 from app.registry import artifact_store, signer
 from ml.models.registry import model_type
@@ -23,33 +23,11 @@ _FILE: Final = click.Path(exists=True, dir_okay=False, path_type=Path)
 model_argument = click.argument("model_id")
 
 
-class NamedValue(click.ParamType):
-    """`name=value`. With `numbers`, the value is one; else it is what JSON makes of it, or a text."""
-
-    name = "NAME=VALUE"
-
-    def __init__(self, *, numbers: bool = False) -> None:
-        self._numbers = numbers
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, Any]:
-        """Return (name, value)."""
-        name, equals, text = value.partition("=")
-        if not (name and equals):
-            self.fail(f"{value!r} is no name with a value, such as depth=6", param, ctx)
-        try:
-            return name, msgspec.json.decode(text, type=float if self._numbers else str | int | float | bool | None)
-        except msgspec.MsgspecError:
-            if self._numbers:
-                self.fail(f"{text!r} of {name} is not a number", param, ctx)
-            return name, text
-
-
-@click.group()
+@click.group(epilog=WHO_MAY)
 def models() -> None:
     """Register models and choose which one serves, and which ones score beside it.
 
-    Every change is a command that control carries out or refuses; `penstock audit` shows both. Who asked is what the
-    sender says of itself: it is Kafka's access rules (ACLs) for `<stream>.commands` that say who may.
+    Every change is a command that control carries out or refuses; `penstock audit` shows both.
     """
 
 
@@ -57,9 +35,13 @@ def models() -> None:
 @stream_option
 @click.option("--file", "path", required=True, type=_FILE, help="The model file.")
 @click.option("--algorithm", default="xgboost", show_default=True, help="The name of the model's entry point.")
-@click.option("--version", "number", default="", help="Its semantic version, X.Y.Z; default: the next one.")
-@click.option("--metric", "metrics", multiple=True, type=NamedValue(numbers=True), help="A figure of it; repeatable.")
-@click.option("--parameter", "parameters", multiple=True, type=NamedValue(), help="A setting of it; repeatable.")
+@click.option(
+    "--version", "number", default="", type=VersionType(), help="Its semantic version; default: the next one."
+)
+@click.option(
+    "--metric", "metrics", multiple=True, type=NamedValueType(numbers=True), help="A figure of it; repeatable."
+)
+@click.option("--parameter", "parameters", multiple=True, type=NamedValueType(), help="A setting of it; repeatable.")
 @click.option("--training-from", type=TimeType(), help="The event time of the oldest row that it learnt from.")
 @click.option("--training-to", type=TimeType(), help="The event time at which what it learnt from ends.")
 @click.option(
@@ -86,6 +68,7 @@ def register_command(
     It is a draft at first. The first number of its version stands for the features and the algorithm, the second for
     the model, the third for a learner's snapshot.
     """
+    require_order(training_from, training_to, "--training-from", "--training-to")
     settings = context.settings()
     spec = context.stream(settings, stream_name)
     connection = context.connection(settings)
@@ -138,13 +121,7 @@ def show(context: Context, model_id: str, stream_name: str | None) -> None:
     """Show everything that is recorded of one model, and how it came to its status: when, by whom and why."""
     registry = _registry(context, stream_name)
     document = description(registry.find(model_id), registry)
-    changes = document["history"]
-
-    def text() -> str:
-        lines = [f"{name:<22} {value}" for name, value in document.items() if name != "history"]
-        return "\n".join([*lines, "", *(_change_line(change) for change in changes)])
-
-    context.write(document, text)
+    context.write(document, lambda: "\n".join(description_lines(document)))
 
 
 @models.command()
@@ -223,15 +200,13 @@ def move_command(context: Context, stream_name: str | None, timeout_s: float, **
 @model_argument
 @asks_control
 def archive_command(context: Context, stream_name: str | None, timeout_s: float, **asked: Any) -> None:
-    """Put a model away: `move MODEL_ID archived`. Its record and its file stay."""
+    """Put a model away: `move MODEL_ID archived`. Its record and its file stay.
+
+    Only files of a learner's snapshots that never served are deleted in time.
+    """
     ask(context, stream_name, timeout_s, "move", status="archived", **asked)
 
 
 def _registry(context: Context, stream_name: str | None) -> RegistryView:
     settings = context.settings()
     return run(read_registry(context.connection(settings), context.stream(settings, stream_name)))
-
-
-def _change_line(change: dict[str, Any]) -> str:
-    why = f": {change['reason']}" if change["reason"] else ""
-    return f"{change['time']}  {change['status']:<10} by {change['by']}{why}"

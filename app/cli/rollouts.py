@@ -4,10 +4,11 @@ from typing import Any
 
 import click
 
-from app.cli.asking import ask_for, asks_control, revision_option
+from app.cli.asking import WHO_MAY, ask_for, asks_control, revision_option
 from app.cli.context import Context, json_option, pass_context, run, stream_option
-from app.cli.experiment_options import StepsType, plan_options, split_plan
+from app.cli.experiment_options import plan_options, split_plan
 from app.cli.experiments import show_course
+from app.cli.types import StepsType
 from app.experiments import CHALLENGER, next_step, plan_of
 from app.models import read_registry
 from app.settings import Settings
@@ -16,14 +17,13 @@ from schemas.experiments import Experiment
 from schemas.streams import StreamSpec
 
 
-@click.group()
+@click.group(epilog=WHO_MAY)
 def rollouts() -> None:
     """Put a model in the champion's place step by step, as far as the evidence carries it.
 
     A rollout is an experiment with two variants. It goes on when the challenger is good enough, waits while that is
     unclear, goes back by itself when a guardrail breaks or the challenger is worse, and ends with its promotion.
-    `penstock models rollback` undoes that. Who asked is what the sender says of itself: it is Kafka's access rules
-    (ACLs) for `<stream>.commands` that say who may.
+    `penstock models rollback` undoes that.
     """
 
 

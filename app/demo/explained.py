@@ -30,13 +30,17 @@ class Explained:
     @classmethod
     def of(cls, examined: Sequence[Examined]) -> "Explained":
         """Count them."""
-        wrong = [(one.logged.place, said) for one in examined for said in one.wrong]
+        wrong = [
+            (one.logged.place, said)
+            for one in examined
+            for said in (*one.wrong, *([one.served] if one.not_executed else []))
+        ]
         why = ""
         if wrong:
             (partition, offset), said = wrong[0]
             found = said.problem or f"logged {said.logged!r}, executed again {said.score!r}"
             why = f"{said.model_id} at {partition}:{offset} of the predictions: {found}"
-        return cls(len(examined), sum(not one.wrong for one in examined), why)
+        return cls(len(examined), sum(not one.wrong and not one.not_executed for one in examined), why)
 
     def problems(self, predictions: int) -> list[str]:
         """Return a sentence unless enough of the demo's `predictions` were executed again, all with the same score."""

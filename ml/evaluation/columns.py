@@ -13,12 +13,14 @@ from ml.evaluation.histogram import Floats, Ints
 class Scored:
     """One variant's scores: `rows` (m,) are the samples that it scored, ascending.
 
-    `scores` has shape (m,), or (m, classes) when multiclass; `models` (m,) are model ids.
+    `scores` has shape (m,), or (m, classes) when multiclass; `models` (m,) are model ids. Of a variant that `serves`
+    beside the champion, some may be the champion's, which stands in where the variant's own gives no score.
     """
 
     rows: Ints
     scores: Floats
     models: NDArray[np.object_]
+    serves: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +63,7 @@ class Columns:
             moved = places[scored.rows]
             kept = moved >= 0
             if kept.any():
-                variants[name] = Scored(moved[kept], scored.scores[kept], scored.models[kept])
+                variants[name] = Scored(moved[kept], scored.scores[kept], scored.models[kept], scored.serves)
         return Columns(
             offsets=self.offsets[rows],
             events=self.events[rows],

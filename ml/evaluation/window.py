@@ -13,10 +13,15 @@ from ml.evaluation.tally import Scoring, Tally, TallyState
 
 CHAMPION: Final = "champion"
 MAX_EVENTS: Final = 65_536  # of a window, whose corrections can be told to be its own
+OTHER_BYTES: Final = 100  # of another model of a variant at rest, with both names
 
 
 class Measured(msgspec.Struct, frozen=True):
-    """One variant's figures, and the newest of its models that they are of."""
+    """One variant's figures, and the newest of its models that they are of.
+
+    A variant that serves has the champion's model where that stood in for its own. So where its newest is one of the
+    champion's two newest in the window, the one before counts, unless that is one of them, too.
+    """
 
     variant: str
     model_id: str
@@ -33,6 +38,7 @@ class WindowState(msgspec.Struct, frozen=True, array_like=True):
     tallies: dict[str, TallyState]
     events: bytes
     n: int = -1  # as many as the champion scored, where a state is from before others served beside it
+    others: dict[str, str] = {}
 
 
 class Window:
@@ -47,6 +53,7 @@ class Window:
         self._grows = span_ms is None
         self._scoring = scoring
         self._tallies: dict[str, Tally] = {}
+        self._others: dict[str, str] = {}  # of variants that serve, the newest model besides that of the tally
         self._events: list[Ints] = []
         self._dump: bytes | None = None
         self._weight_bytes: int | None = None
@@ -56,6 +63,7 @@ class Window:
         """What `dump` gives, from above, and from the counts alone."""
         if self._weight_bytes is None:
             self._weight_bytes = sum(tally.weight_bytes for tally in self._tallies.values())
+            self._weight_bytes += OTHER_BYTES * len(self._others)
         return 8 * self.known_events + self._weight_bytes
 
     def add(self, samples: Columns) -> None:
@@ -75,6 +83,8 @@ class Window:
             if variant not in self._tallies:
                 self._tallies[variant] = Tally(self._scoring)
             tally = self._tallies[variant]
+            if scored.serves:
+                self._note_models(variant, tally.model_id, scored.models)
             tally.model_id = scored.models[-1]
             tally.add(
                 samples.labels[rows],
@@ -83,6 +93,14 @@ class Window:
                 int(samples.assumed[rows].sum()),
                 samples.latencies_ms[rows] if variant == CHAMPION else None,
             )
+
+    def _note_models(self, variant: str, before: str, models: NDArray[np.object_]) -> None:
+        """Keep the model that was the newest until the newest came; `before` was so far."""
+        different = np.flatnonzero(models != models[-1])
+        if len(different):
+            self._others[variant] = models[different[-1]]
+        elif before not in ("", models[-1]):
+            self._others[variant] = before
 
     def correct(self, samples: Columns) -> None:
         """Count revisions of events that are in this window: their label replaces the one before."""
@@ -108,7 +126,14 @@ class Window:
     def figures(self) -> list[Measured]:
         """Return the figures of each variant, the champion first."""
         names = sorted(self._tallies, key=lambda name: (name != CHAMPION, name))
-        return [Measured(name, self._tallies[name].model_id, self._tallies[name].figures()) for name in names]
+        return [Measured(name, self._model_of(name), self._tallies[name].figures()) for name in names]
+
+    def _model_of(self, variant: str) -> str:
+        newest, other = self._tallies[variant].model_id, self._others.get(variant)
+        if variant == CHAMPION or other is None or CHAMPION not in self._tallies:
+            return newest
+        champions = (self._tallies[CHAMPION].model_id, self._others.get(CHAMPION))
+        return other if newest in champions and other not in champions else newest
 
     def dump(self) -> bytes:
         """Return the state. It is kept until the window changes: to pack 1,000 samples takes 0.3 ms."""
@@ -122,6 +147,7 @@ class Window:
                 {name: tally.dump() for name, tally in self._tallies.items()},
                 events.astype("<i8").tobytes(),
                 self.n,
+                self._others,
             )
             self._dump = msgspec.msgpack.encode(state)
         return self._dump
@@ -138,6 +164,7 @@ class Window:
         window = cls(state.number, scoring, None if grows else (state.from_ms, state.to_ms))
         window.from_ms, window.to_ms, window.looked_at = state.from_ms, state.to_ms, state.looked_at
         window._tallies = {name: Tally.restored(scoring, tally) for name, tally in state.tallies.items()}
+        window._others = state.others
         champion = window._tallies.get(CHAMPION)
         window.n = state.n if state.n >= 0 else champion.n if champion is not None else 0
         events = np.frombuffer(state.events, dtype="<i8").astype(np.int64)

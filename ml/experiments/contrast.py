@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ml.evaluation.histogram import Floats, Ints
+from ml.evaluation.histogram import Floats
 from ml.experiments.outcomes import SCALE, Stratum
 
 Part = tuple[Stratum, NDArray[np.intp]]
@@ -100,13 +100,3 @@ def shared_unequally(parts: Sequence[Part], challenger: int) -> Estimate | None:
         return None
     variance = max(float(influence @ influence), weight) / weight**2
     return Estimate(difference / weight, variance, 1.0)
-
-
-def buckets_seen(parts: Sequence[Part], variants: int) -> Ints:
-    """Return in how many buckets each variant has samples, in any epoch: shape (variants,). About 20 µs each."""
-    seen = np.zeros((variants, len(parts[0][1]) if parts else 0), dtype=np.bool_)
-    for stratum, table in parts:
-        filled = np.flatnonzero(stratum.cells[0])
-        seen[table[filled], filled] = True
-    buckets: Ints = np.count_nonzero(seen, axis=1)
-    return buckets

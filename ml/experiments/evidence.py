@@ -8,24 +8,27 @@ from numpy.typing import NDArray
 
 from ml.evaluation.histogram import Floats, Ints
 from ml.experiments import fixed, sequence
-from ml.experiments.contrast import Estimate, Part, buckets_seen, estimates, shared_unequally
+from ml.experiments.contrast import Estimate, Part, estimates, shared_unequally
 from ml.experiments.look import Contrast
 from ml.experiments.outcomes import SCALE, Counts, bounds
 from ml.experiments.rules import Rules
+from ml.experiments.worth import samples_by_bucket, worth_of
 
-LEAST_BUCKETS: Final = 30  # with samples: a variance between fewer is not known (Cameron, Gelbach and Miller 2008)
+LEAST_BUCKETS: Final = 30  # equal ones: a variance between fewer is not known (Cameron, Gelbach and Miller 2008)
 
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
     """Samples and buckets have shape (variants,), `newest` are the samples of the current epoch.
 
-    `means` (J, variants) are NaN without samples. `ranking` has each variant's F1 and ROC AUC.
+    `worth` (variants,) is how many equal buckets theirs are worth (`worth.worth_of`). `means` (J, variants) are NaN
+    without samples. `ranking` has each variant's F1 and ROC AUC.
     """
 
     samples: Ints
     newest: Ints
     buckets: Ints
+    worth: Floats
     means: Floats
     ranking: list[tuple[float | None, float | None]]
     contrasts: list[Contrast]
@@ -39,8 +42,9 @@ def evidence_of(rules: Rules, mature: Counts, tables: NDArray[np.intp]) -> Evide
     totals: Ints = np.zeros((len(rules.variants), 1 + 2 * len(rules.metrics)), dtype=np.int64)
     for stratum in strata.values():
         totals += stratum.totals
-    samples, buckets = totals[:, 0], buckets_seen(parts, len(rules.variants))
-    ready = (samples >= rules.min_samples) & (buckets >= LEAST_BUCKETS)
+    by_bucket = samples_by_bucket(parts, len(rules.variants), tables.shape[1])
+    samples, worth = totals[:, 0], np.array([each.independent for each in worth_of(by_bucket)])
+    ready = (samples >= rules.min_samples) & (worth >= LEAST_BUCKETS)
     sums = totals[:, 1 : 1 + len(rules.metrics)].T / SCALE * bounds(rules)[:, np.newaxis]
     newest = strata.get(len(tables) - 1)
     contrasts = []
@@ -51,7 +55,8 @@ def evidence_of(rules: Rules, mature: Counts, tables: NDArray[np.intp]) -> Evide
     return Evidence(
         samples=samples,
         newest=newest.totals[:, 0] if newest is not None else np.zeros_like(samples),
-        buckets=buckets,
+        buckets=np.count_nonzero(by_bucket, axis=1),
+        worth=worth,
         means=sums / np.where(samples > 0, samples, np.nan),
         ranking=[mature.ranking(variant) for variant in range(len(rules.variants))],
         contrasts=contrasts,

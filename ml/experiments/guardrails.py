@@ -1,51 +1,35 @@
 """Guardrails: what ends a rollout however good its target is. Those without a metric wait for no mature sample."""
 
+import math
 from collections.abc import Sequence
-from typing import Final, NamedTuple
+from typing import Final
 
 from scipy import stats
 
-from ml.evaluation.histogram import Ints
 from ml.experiments.look import Contrast, Guardrail
+from ml.experiments.proportion import log_evidence
 from ml.experiments.rules import Rules
-from ml.experiments.served import CALLS, ERRORS, EVENTS, SCORE_CELLS, Served
+from ml.experiments.served import CALLS, ERRORS, EVENTS, SCORE_CELLS, SLOW_CALLS, Served
+from ml.experiments.worth import Worth
 
-LEAST_ERRORS: Final = 10
-LEAST_CALLS: Final = 20
-
+LEAST_EVENTS: Final = 5  # a single error, the first event of all, is no share
+LEAST_CALLS: Final = 20  # the first call of a model may be slow in each task, and a pause of a process is one for all
+MAX_SLOW_SHARE: Final = 0.1
 
 # What chance alone puts between the scores of two variants in one look out of a thousand, in the unit of (1/n + 1/m):
 # the PSI is about χ² then, with a degree of freedom less than cells (Yurdakul 2018, see `ml.drift.statistics.psi`).
 _BY_CHANCE: Final = float(stats.chi2.ppf(0.999, SCORE_CELLS - 1))
 
 
-class Labelled(NamedTuple):
-    """A variant's samples, mature or not, and how many independent ones they are worth."""
-
-    samples: int
-    independent: float
-
-
-def labelled_of(by_bucket: Ints) -> list[Labelled]:
-    """Return both for each variant, of its samples by bucket: shape (variants, BUCKETS). About 20 µs each.
-
-    n samples are worth n² / Σ n_b² if those of a bucket are all alike (Kish, Survey Sampling, 1965, section 11.7).
-    """
-    samples, squares = by_bucket.sum(axis=1).tolist(), (by_bucket * by_bucket).sum(axis=1).tolist()
-    return [Labelled(n, n * n / square if square else 0.0) for n, square in zip(samples, squares, strict=True)]
-
-
-def guardrails(
-    rules: Rules, served: Served, contrasts: list[Contrast], labelled: Sequence[Labelled]
-) -> list[Guardrail]:
+def guardrails(rules: Rules, served: Served, contrasts: list[Contrast], labelled: Sequence[Worth]) -> list[Guardrail]:
     """Return every guardrail of every challenger that the rules name; `labelled` is of each variant."""
     found = []
     for challenger in rules.challengers:
         name = rules.variants[challenger]
         if rules.max_error_share is not None:
-            found.append(_errors(name, challenger, served, rules.max_error_share))
+            found.append(_errors(rules, challenger, served, rules.max_error_share))
         if rules.max_call_ms is not None:
-            found.append(_latency(name, challenger, served, rules.max_call_ms))
+            found.append(_latency(rules, challenger, served, rules.max_call_ms))
         if rules.max_score_psi is not None:
             found.append(_scores(rules, challenger, served, (labelled[0], labelled[challenger])))
         guarded = set(rules.guard_metrics)
@@ -53,26 +37,42 @@ def guardrails(
     return found
 
 
-def _errors(name: str, challenger: int, served: Served, limit: float) -> Guardrail:
-    """Judge the current epoch: a share above the limit, of LEAST_ERRORS at least."""
+def _errors(rules: Rules, challenger: int, served: Served, limit: float) -> Guardrail:
+    """Judge the events of the current epoch: whether more than the limit are errors, and not by chance."""
     events, errors = served.counts[-1, challenger, [EVENTS, ERRORS]].tolist()
-    share = errors / events if events else None
-    holds = errors < LEAST_ERRORS or share is None or share <= limit
     reason = f"its model could not score {errors:,} of {events:,} events of this epoch; at most {limit:.2%} may be"
-    return Guardrail(name, "errors", holds, share, limit, reason)
+    judged = events >= LEAST_EVENTS or limit == 0
+    return _share(rules, challenger, "errors", (errors, events), limit, judged, reason)
 
 
-def _latency(name: str, challenger: int, served: Served, limit_ms: float) -> Guardrail:
-    """Judge the mean call of the current epoch, from LEAST_CALLS on."""
-    calls, call_ms = int(served.counts[-1, challenger, CALLS]), served.call_ms(challenger, slice(-1, None))
-    if call_ms is None or calls < LEAST_CALLS:
-        reason = f"its model was called {calls} times in this epoch; it is judged from {LEAST_CALLS} calls on"
-        return Guardrail(name, "latency", True, call_ms, limit_ms, reason)
-    reason = f"a call of its model took {call_ms:.3g} ms on average in this epoch; it may take {limit_ms:g} ms"
-    return Guardrail(name, "latency", call_ms <= limit_ms, call_ms, limit_ms, reason)
+def _latency(rules: Rules, challenger: int, served: Served, limit_ms: float) -> Guardrail:
+    """Judge the calls of the current epoch: whether more than one in ten are slow, and not by chance.
+
+    The mean would not do: one pause of the whole process is longer than a thousand calls.
+    """
+    calls, slow = served.counts[-1, challenger, [CALLS, SLOW_CALLS]].tolist()
+    reason = (
+        f"{slow:,} of {calls:,} calls of its model in this epoch took longer than {limit_ms:g} ms; one in ten may, and "
+        f"it is judged from {LEAST_CALLS} calls on"
+    )
+    return _share(rules, challenger, "latency", (slow, calls), MAX_SLOW_SHARE, calls >= LEAST_CALLS, reason)
 
 
-def _scores(rules: Rules, challenger: int, served: Served, pair: tuple[Labelled, Labelled]) -> Guardrail:
+def _share(
+    rules: Rules, challenger: int, name: str, counts: tuple[int, int], limit: float, judged: bool, reason: str
+) -> Guardrail:
+    """Return a guardrail on `counts` (hits, all): broken where their share is surely above the limit.
+
+    However often one looks, one that is not is told to be, in an epoch, with the plan's alpha at most, over all
+    challengers.
+    """
+    hits, n = counts
+    sure = log_evidence(hits, n, limit) >= math.log(len(rules.challengers) / rules.alpha)
+    share = hits / n if n else None
+    return Guardrail(rules.variants[challenger], name, not (judged and sure), share, limit, reason)
+
+
+def _scores(rules: Rules, challenger: int, served: Served, pair: tuple[Worth, Worth]) -> Guardrail:
     """Judge the scores of all epochs, when both variants have enough, and enough samples.
 
     One entity's scores are alike: only samples, which are known by bucket, tell how much chance there is in them.

@@ -53,7 +53,10 @@ class Guardrail:
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """All of it. `contrasts` have each challenger's target first, then its guard metrics."""
+    """All of it. `contrasts` have each challenger's target first, then its guard metrics.
+
+    `stuck`: a rollout holds, and what it waits for can no longer come; only a person can end that.
+    """
 
     samples: int
     ripening: int
@@ -65,3 +68,4 @@ class Look:
     winner: str
     step: Step
     why: str
+    stuck: bool = False

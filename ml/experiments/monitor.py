@@ -2,8 +2,9 @@
 
 Samples are held in cohorts of event time and count when their cohort is mature, all at once: labels that come early
 differ from late ones, and a variant that is good at what is known early would look good. A cohort is an eighth of the
-time that labels may take, and a second at least. An event's time is that of its label if that is earlier, so at most
-eleven cohorts wait, whatever event times are.
+time that labels may take, and a second at least. Which one depends on the event's time alone, so a revision comes into
+that of its event. Only an event further ahead of all labels than _AHEAD cohorts is taken to be just so far ahead; so at
+most nineteen cohorts wait, whatever event times are, and a revision of it comes into that cohort or a later one.
 
 In memory it needs, at worst: for each epoch, 160 kB for one metric and 80 for each guard metric; as much for each epoch
 that a waiting cohort has events of; and for each variant up to 250 kB in each cohort, and once for all. With two
@@ -24,13 +25,14 @@ from ml.errors import CountsInvalid, ModelPayloadInvalid
 from ml.evaluation.histogram import Ints
 from ml.experiments.assignment import BUCKETS
 from ml.experiments.evidence import Evidence, evidence_of
-from ml.experiments.guardrails import Labelled, guardrails, labelled_of
-from ml.experiments.look import Contrast, Figures, Guardrail, Look, Step
+from ml.experiments.guardrails import guardrails
+from ml.experiments.look import Contrast, Figures, Guardrail, Look
 from ml.experiments.outcomes import Counts, CountsState
-from ml.experiments.rollout import Now, next_step
+from ml.experiments.rollout import Now, Told, next_step
 from ml.experiments.rules import Counted, Outcomes, Rules
 from ml.experiments.served import ERRORS, EVENTS, Served, ServedState
 from ml.experiments.verdict import verdict_of
+from ml.experiments.worth import Worth, worth_of
 
 __all__ = [
     "LATE",
@@ -54,6 +56,7 @@ LATE, MISPLACED, UNKNOWN_EVENT = "late", "misplaced", "unknown_event"
 
 _COHORTS: Final = 8  # in the time that labels may take
 _LEAST_COHORT_MS: Final = 1000
+_AHEAD: Final = _COHORTS  # an event may be known as long before as its label after it
 
 
 class MonitorState(msgspec.Struct, frozen=True, array_like=True):
@@ -77,7 +80,8 @@ class Monitor:
         self.missed: Counter[str] = Counter()
         self._rules = rules
         self._cohort_ms = max(rules.ripens_ms // _COHORTS, _LEAST_COHORT_MS)
-        self._tables: NDArray[np.intp] = np.zeros((0, 0), dtype=np.intp)
+        self._room: NDArray[np.intp] = np.empty((MAX_EPOCHS, BUCKETS), dtype=np.intp)  # takes memory as it fills
+        self._tables = self._room[:0]
         self._served = Served(len(rules.variants))
         self._head_ms = 0
         self._mature = Counts(rules)
@@ -96,7 +100,8 @@ class Monitor:
         """Begin the next epoch. Raises CountsInvalid beyond MAX_EPOCHS."""
         if self.epochs == MAX_EPOCHS:
             raise CountsInvalid(f"an experiment has {MAX_EPOCHS} epochs at most")
-        self._tables = np.vstack([self._tables.reshape(-1, len(table)), table.astype(np.intp)[np.newaxis]])
+        self._room[self.epochs] = table
+        self._tables = self._room[: self.epochs + 1]
         self._served.add_epoch()
         self._evidence = None
 
@@ -109,10 +114,10 @@ class Monitor:
             return
         if outcomes.epochs.min() < 0 or outcomes.epochs.max() >= self.epochs:
             raise CountsInvalid(f"a sample is of an epoch that has not begun; {self.epochs} have")
-        numbers = np.minimum(outcomes.event_times_ms, outcomes.label_times_ms) // self._cohort_ms
         heads_ms = np.maximum(np.maximum.accumulate(outcomes.label_times_ms), self._head_ms)
         before_ms = np.concatenate([[self._head_ms], heads_ms[:-1]])
         self._head_ms = int(heads_ms[-1])
+        numbers = np.minimum(outcomes.event_times_ms // self._cohort_ms, heads_ms // self._cohort_ms + _AHEAD)
         ends_ms = (numbers + 1) * self._cohort_ms
         kept = np.ones(len(outcomes), dtype=np.bool_)
         for reason, wrong in (
@@ -144,16 +149,16 @@ class Monitor:
         if self._evidence is None:
             self._evidence = evidence_of(self._rules, self._mature, self._tables)
         rules, known = self._rules, self._evidence
-        labelled = labelled_of(self._by_bucket)
+        labelled = worth_of(self._by_bucket)
         variants = self._figures(known, labelled)
         judged_guardrails = guardrails(rules, self._served, known.contrasts, labelled)
-        judged = verdict_of(rules, variants, known.contrasts, judged_guardrails, known.sample_ratio_p)
-        step: Step = "none"
-        why = judged.why
+        judged = verdict_of(rules, variants, known, judged_guardrails)
+        told = Told("none", judged.why)
         if rules.kind == "rollout":
             events = int(self._served.counts[-1, 1, EVENTS])
-            now = Now(variants[1], known.contrasts[0], judged_guardrails, int(known.newest[1]), events)
-            step, why = next_step(rules, now, judged)
+            earlier = any(cohort.has_before(self.epochs - 1) for cohort in self._cohorts.values())
+            now = Now(variants[1], known.contrasts[0], judged_guardrails, int(known.newest[1]), events, earlier)
+            told = next_step(rules, now, judged)
         return Look(
             samples=self._mature.n,
             ripening=sum(cohort.n for cohort in self._cohorts.values()),
@@ -163,11 +168,12 @@ class Monitor:
             sample_ratio_p=known.sample_ratio_p,
             verdict=judged.verdict,
             winner=judged.winner,
-            step=step,
-            why=why,
+            step=told.step,
+            why=told.why,
+            stuck=told.stuck,
         )
 
-    def _figures(self, known: Evidence, labelled: list[Labelled]) -> list[Figures]:
+    def _figures(self, known: Evidence, labelled: list[Worth]) -> list[Figures]:
         rules, served = self._rules, self._served
         shares = np.bincount(self._tables[-1], minlength=len(rules.variants)) / self._tables.shape[1]
         counts = served.counts.sum(axis=0)

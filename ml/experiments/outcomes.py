@@ -150,6 +150,10 @@ class Counts:
         self.settle()
         return {epoch: self._strata[epoch] for epoch in sorted(self._strata)}
 
+    def has_before(self, epoch: int) -> bool:
+        """Return whether there are samples of an earlier epoch."""
+        return any(each < epoch for each in self._strata) or any((w.epochs < epoch).any() for w in self._waiting)
+
     def labels(self) -> Ints:
         """Return events by variant, label, and whether it was predicted: shape (variants, classes, 2)."""
         self.settle()

@@ -99,6 +99,7 @@ class Counted:
     errors: int = 0
     calls: int = 0
     call_us: int = 0
+    slow_calls: int = 0
     scores: Sequence[int] = ()
 
 

@@ -12,7 +12,7 @@ from ml.evaluation.histogram import Ints
 from ml.experiments.rules import Counted
 
 SCORE_CELLS: Final = 20
-EVENTS, ERRORS, CALLS, CALL_US = range(4)
+EVENTS, ERRORS, CALLS, CALL_US, SLOW_CALLS = range(5)
 
 
 class ServedState(msgspec.Struct, frozen=True, array_like=True):
@@ -24,10 +24,10 @@ class ServedState(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Served:
-    """Whole-number sums: `counts` (epochs, variants, 4) by the places above, `scores` (epochs, variants, 20)."""
+    """Whole-number sums: `counts` (epochs, variants, 5) by the places above, `scores` (epochs, variants, 20)."""
 
     def __init__(self, variants: int) -> None:
-        self.counts: Ints = np.zeros((0, variants, 4), dtype=np.int64)
+        self.counts: Ints = np.zeros((0, variants, 5), dtype=np.int64)
         self.scores: Ints = np.zeros((0, variants, SCORE_CELLS), dtype=np.int64)
 
     def add_epoch(self) -> None:
@@ -45,13 +45,13 @@ class Served:
                     f"not fit an experiment of {epochs} epochs and {variants} variants"
                 )
         for one in counted:
-            self.counts[one.epoch, one.variant] += (one.n, one.errors, one.calls, one.call_us)
+            self.counts[one.epoch, one.variant] += (one.n, one.errors, one.calls, one.call_us, one.slow_calls)
             if one.scores:
                 self.scores[one.epoch, one.variant] += np.array(one.scores, dtype=np.int64)
 
-    def call_ms(self, variant: int, epochs: slice = slice(None)) -> float | None:
-        """Return the mean time of a call in these epochs, or None without any."""
-        calls, call_us = self.counts[epochs, variant, CALLS:].sum(axis=0).tolist()
+    def call_ms(self, variant: int) -> float | None:
+        """Return the mean time of a call, or None without any."""
+        calls, call_us = self.counts[:, variant, [CALLS, CALL_US]].sum(axis=0).tolist()
         return call_us / calls / 1000 if calls else None
 
     def score_psi(self, challenger: int, independent: tuple[float, float]) -> float | None:

@@ -1,8 +1,9 @@
 """What is said of an experiment, and why."""
 
+from collections.abc import Mapping
 from typing import Final, NamedTuple
 
-from ml.experiments.evidence import LEAST_BUCKETS
+from ml.experiments.evidence import LEAST_BUCKETS, Evidence
 from ml.experiments.look import Contrast, Figures, Guardrail, Verdict
 from ml.experiments.rules import Rules
 
@@ -20,19 +21,20 @@ class Judged(NamedTuple):
 def verdict_of(
     rules: Rules,
     variants: list[Figures],
-    contrasts: list[Contrast],
+    evidence: Evidence,
     guardrails: list[Guardrail],
-    sample_ratio_p: float | None,
 ) -> Judged:
     """Return the verdict on the challengers in play: those that have buckets now, or all where none has."""
     playing = [each for each in variants[1:] if each.share > 0] or variants[1:]
     names = {each.variant for each in playing}
-    targets = [each for each in contrasts if each.metric == rules.metric and each.variant in names]
+    targets = [each for each in evidence.contrasts if each.metric == rules.metric and each.variant in names]
     broken = [each for each in guardrails if not each.holds and each.variant in names]
     if broken:
         return Judged("broken_guardrail", "", f"{broken[0].variant} broke {broken[0].name}: {broken[0].reason}")
-    if missing := _missing(rules, [variants[0], *playing]):
+    worth = dict(zip(rules.variants, evidence.worth.tolist(), strict=True))
+    if missing := _missing(rules, [variants[0], *playing], worth):
         return Judged("too_early", "", missing)
+    sample_ratio_p = evidence.sample_ratio_p
     if sample_ratio_p is not None and sample_ratio_p < LEAST_SAMPLE_RATIO_P:
         why = (
             f"buckets of one variant get more samples than those of another (p = {sample_ratio_p:.2g}): "
@@ -42,16 +44,17 @@ def verdict_of(
     return _decided(rules, targets)
 
 
-def _missing(rules: Rules, variants: list[Figures]) -> str:
+def _missing(rules: Rules, variants: list[Figures], worth: Mapping[str, float]) -> str:
     """Return what is still missing for a verdict, or nothing."""
     for each in variants:
         if each.samples < rules.min_samples:
             return f"{each.variant} has {each.samples:,} of {rules.min_samples:,} mature samples"
     for each in variants:
-        if each.buckets < LEAST_BUCKETS:
+        if worth[each.variant] < LEAST_BUCKETS:
             return (
-                f"the entities of {each.variant} fall into {each.buckets} buckets; it takes {LEAST_BUCKETS} to know "
-                "how much they differ from one another"
+                f"the entities of {each.variant} fall into {each.buckets:,} buckets, which are worth "
+                f"{int(worth[each.variant])} of equally many samples; it takes {LEAST_BUCKETS} to know how much they "
+                "differ from one another"
             )
     return ""
 

@@ -112,6 +112,48 @@ def test_a_command_that_does_not_exist_is_answered_with_usage(
     assert "Traceback" not in ended.err
 
 
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["experiments", "start", "x", "--variant", "B=m:20", "--max-error-share", "nan"], "not a finite number"),
+        (["experiments", "start", "x", "--variant", "B=m:20", "--max-error-share", "5"], "0<=x<=1"),
+        (["experiments", "start", "x", "--variant", "B=m:20", "--max-score-psi", "inf"], "not a finite number"),
+        (["rollouts", "start", "m", "--alpha", "2"], "0<x<1"),
+        (["rollouts", "start", "m", "--margin", "-1"], "x>=0"),
+        (["rollouts", "start", "m", "--steps", "10,150"], "at most 100 per cent"),
+        (["models", "promote", "m", "--timeout", "0"], "x>0"),
+        (["models", "register", "--file", "penstock.toml", "--version", "banana"], "such as 1.2.0"),
+        (
+            ["models", "register", "--file", "penstock.toml", "--training-from=2026-02-01", "--training-to=2026-01-01"],
+            "--training-from is after --training-to",
+        ),
+        (["explain", "e", "--from=2026-02-01", "--to=2026-01-01"], "--from is after --to"),
+    ],
+)
+def test_what_makes_no_sense_of_a_number_or_a_time_is_answered_with_usage(
+    penstock: Penstock, arguments: list[str], words: str
+) -> None:
+    Path("penstock.toml").write_text(STREAM)
+    ended = penstock(*arguments)
+    assert (ended.code, ended.out, words in ended.err) == (2, "", True), ended
+    assert "$." not in ended.err
+
+
+def test_a_text_that_is_not_utf_8_is_no_command(penstock: Penstock) -> None:
+    Path("penstock.toml").write_text(STREAM)
+    ended = penstock("models", "promote", "m", "--reason", "\udcff", ML_KAFKA_BOOTSTRAP=f"127.0.0.1:{free_port()}")
+    assert ended.is_refusal("is not UTF-8"), ended
+
+
+def test_a_command_that_nobody_answers_is_told_as_json_too(penstock: Penstock, embedded: EmbeddedBroker) -> None:
+    Path("penstock.toml").write_text('[streams.nobody]\nfeatures = ["a"]\n')
+    environ = {"ML_KAFKA_BOOTSTRAP": embedded.bootstrap}
+    assert penstock("topics", "apply", **environ).code == 0
+    ended = penstock("models", "promote", "m", "--timeout", "0.2", "--json", **environ)
+    assert (ended.code, ended.document["outcome"]) == (1, "unanswered"), ended
+    assert "control did not answer within 0.2 s" in ended.err
+
+
 def test_the_version_and_the_help_are_no_errors(penstock: Penstock) -> None:
     assert penstock("--version").out.startswith("penstock, version ")
     assert penstock("dead-letters", "--help").code == 0

@@ -81,7 +81,7 @@ def test_an_experiment_runs_with_the_shares_that_were_asked_for_until_it_is_stop
     assert (row["running"], row["ended"]["reason"]) == (False, "enough")
     assert name in penstock("experiments", "list").out
     told = penstock("experiments", "show")
-    assert told.is_refusal(f"there were {name}"), told
+    assert told.is_refusal(f"{name}; `penstock experiments show {name}` shows the last"), told
 
 
 @pytest.mark.usefixtures("nothing_runs")
@@ -91,6 +91,7 @@ def test_an_entity_is_served_by_the_variant_that_its_assignment_names(
     name = name_of(here, "assigned")
     ended = penstock("experiments", "assignment", "e1")
     assert ended.is_refusal("serves every entity"), ended
+    assert penstock("experiments", "assignment", "").is_refusal("is not empty")
     assert penstock("experiments", "start", name, "--variant", f"B={challenger}:50").code == 0
     found = [penstock("experiments", "assignment", f"e{number}", "--json").document for number in range(8)]
     by_variant = {assigned["variant"]: assigned for assigned in found}
@@ -129,7 +130,8 @@ def test_an_assignment_that_is_asked_for_is_shown_in_redis(
         assert json.loads(redis.get(f"ab:assignment:{here.stream}:{name}:e:1")) == asked.document
     server.kill()
     without = penstock("experiments", "assignment", "e:1", ML_REDIS_URL=server.url)
-    assert without.is_one_sentence(2), without
+    assert (without.code, f"of experiment {name}: " in without.out) == (0, True), without
+    assert without.err.startswith("warning: the answer was not written to Redis: ")
     server.start()
 
 
@@ -142,7 +144,7 @@ def test_a_rollout_is_advanced_by_a_person_to_its_promotion(
     assert (started.code, started.out.startswith("done: ")) == (0, True), started
     assert "steps 10%, 50%, each taken by a person" in penstock("rollouts", "show").out
     off_step = penstock("experiments", "shares", challenger, "challenger=30")
-    assert (off_step.code, "is no step of this rollout" in off_step.out) == (1, True), off_step
+    assert off_step.is_refusal("is no step of this rollout"), off_step
     assert penstock("rollouts", "advance", "--reason", "it looks good").code == 0
     assert newest(here)["experiment"]["variants"][1]["buckets"] == 5_000
     assert penstock("rollouts", "advance").code == 0
@@ -207,16 +209,16 @@ def test_what_makes_no_sense_is_refused_with_the_reason_audited_and_changes_noth
     revision = newest(here)["revision"]
 
     def refused(ended: Ended, words: str, action: str = "start") -> None:
-        assert (ended.code, ended.out.startswith("refused: "), words in ended.out) == (1, True, True), ended
-        assert ended.err == "penstock: the command was refused; nothing was changed\n"
+        assert ended.is_refusal(words), ended
+        assert ended.err.startswith("penstock: refused: ")
         [decision] = penstock("audit", "--limit", "1", "--json").document
         assert (decision["outcome"], decision["action"], words in decision["reason"]) == ("refused", action, True)
         assert decision["issued_by"]
 
     deployed = asyncio.run(here.events("deployments"))
     refused(start(penstock, name, "B=nobody:20"), "'nobody' is")
-    refused(start(penstock, name, f"B={challenger}:60", f"C={other}:60"), "more than 1")
-    refused(start(penstock, name, f"B={challenger}:-5"), "-0.05")
+    refused(start(penstock, name, f"B={challenger}:60", f"C={other}:60"), "more than 100 %")
+    refused(start(penstock, name, f"B={challenger}:-5"), "is -5 %")
     refused(start(penstock, name, f"champion={challenger}:20"), "'champion'")
     refused(start(penstock, name, f"B={champion}:20"), "is the champion")
     refused(start(penstock, name, f"B={other}:20"), "archived")
@@ -231,7 +233,7 @@ def test_what_makes_no_sense_is_refused_with_the_reason_audited_and_changes_noth
     refused(start(penstock, f"{name}-2", f"B={other}:20"), f"{name!r} runs")
     refused(penstock("models", "promote", other), f"{name!r} runs", "promote")
     refused(penstock("models", "archive", challenger), challenger, "move")
-    refused(penstock("experiments", "shares", name, "B=101"), "1.01", "reshare")
+    refused(penstock("experiments", "shares", name, "B=101"), "is 101 %", "reshare")
     refused(penstock("experiments", "shares", name, "D=10"), "'B' is missing", "reshare")
     assert asyncio.run(here.events("deployments")) == deployed
 
@@ -242,8 +244,7 @@ def test_what_cannot_be_a_command_is_told_before_it_is_sent(
     audited = asyncio.run(here.events("audit"))
     assert start(penstock, "x", "B=m", "C=m:20").code == 2
     assert start(penstock, "x", "B=m:20", "B=n:20").code == 2
-    for ended in (start(penstock, "x", "B=m:20", alpha="2"), penstock("rollouts", "start", "m", "--steps", "10,150")):
-        assert ended.is_refusal("no command that control could read"), ended
+    assert start(penstock, "x" * 300, "B=m:20").is_refusal("no command that control could read")
     ended = penstock("experiments", "show", "nothing")
-    assert ended.is_refusal("there was no experiment 'nothing'"), ended
+    assert ended.is_refusal("there was no experiment or rollout 'nothing'"), ended
     assert asyncio.run(here.events("audit")) == audited

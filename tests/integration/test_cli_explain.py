@@ -138,14 +138,18 @@ def test_what_cannot_be_explained_is_refused_in_one_sentence(
     here: Deployment, penstock: Penstock, champion: str
 ) -> None:
     version = registered(penstock, seed=3)
-    pruned = msgspec.convert(version | {"pruned": True, "status": "archived", "changes": 9}, ModelVersion)
+    pruned = msgspec.convert(version | {"pruned": True, "status": "archived"}, ModelVersion)
     asyncio.run(here.send("models", here.stream.encode(), encode(pruned), 0))
     written(here, "pruned", version["model_id"], 0.5)
+    damaged = registered(penstock, seed=4)
+    here.artifact(damaged).write_bytes(b"rot")
+    written(here, "damaged", damaged["model_id"], 0.5)
     written(here, "wide", champion, 0.5, (1.0, 2.0, 3.0))
     for _ in range(2):
         written(here, "twice", champion, 0.5)
     for arguments, words in (
         (["pruned", LONG_AGO], f"model {version['model_id']} was pruned: its file was deleted"),
+        (["damaged", LONG_AGO], "was changed since it was stored"),
         (["wide", LONG_AGO], f"is of 3 features, and model {champion} takes 2"),
         (["twice", LONG_AGO], "event 'twice' has 2 predictions in that time; give the place of one of them: 0:"),
         (["nobody", LONG_AGO], "no prediction of event 'nobody' was logged from 2020-01-01 00:00:00 to "),
@@ -156,6 +160,11 @@ def test_what_cannot_be_explained_is_refused_in_one_sentence(
         ended = penstock("explain", *arguments)
         assert ended.is_one_sentence(1), ended
         assert words in ended.err
+    sample = penstock("explain", "--random", "100000", "--json")
+    lost = {one["model_id"]: one["n"] for one in sample.document["not_executed"]}
+    assert lost == {version["model_id"]: 1, damaged["model_id"]: 1, champion: 1}, sample
+    assert sample.document["n_not_executed"] == 3
+    assert "3 could not be executed again" in sample.err
 
 
 def test_arguments_that_do_not_go_together_are_refused(penstock: Penstock) -> None:

@@ -61,12 +61,12 @@ def test_a_shadow_scores_beside_the_champion_until_it_is_told_to_end(
     assert (rows[model_id]["status"], rows[model_id]["lineage"]) == ("testing", "")
     assert f"+  {model_id} " in penstock("models", "list").out
     again = penstock("models", "shadow", model_id)
-    assert (again.code, "is a shadow already" in again.out) == (1, True), again
+    assert again.is_refusal("is a shadow already"), again
 
     assert penstock("models", "unshadow", model_id).out.startswith(f"done: model {model_id} is no shadow any more")
     eventually(lambda: "shadows" not in scored())
     again = penstock("models", "unshadow", model_id)
-    assert (again.code, "is no shadow; the shadows are: none" in again.out) == (1, True), again
+    assert again.is_refusal("is no shadow; the shadows are: none"), again
 
 
 def test_a_pruned_model_is_listed_only_on_demand(here: Deployment, penstock: Penstock, champion: str) -> None:
@@ -113,9 +113,9 @@ def test_a_promotion_that_must_not_be_is_refused_with_the_reason_and_changes_not
     spoil(here, version)
     audited, deployed = (asyncio.run(here.events(kind)) for kind in ("audit", "deployments"))
     ended = penstock("models", "promote", version["model_id"], *options)
-    assert (ended.code, ended.out.startswith("refused: ")) == (1, True), ended
-    assert words in ended.out
-    assert ended.err == "penstock: the command was refused; nothing was changed\n"
+    assert ended.is_refusal(words), ended
+    assert ended.err.startswith("penstock: refused: ")
+    assert ended.err.endswith("; nothing was changed\n")
     [decision] = asyncio.run(here.events("audit"))[len(audited) :]
     assert (decision["outcome"], decision["model_id"]) == ("refused", version["model_id"])
     assert words in decision["reason"]
@@ -132,7 +132,7 @@ def test_a_model_that_nobody_registered_is_not_shown_and_what_is_asked_of_it_is_
         assert "has no model 'nobody'" in ended.err
     for action in ("promote", "shadow", "archive"):
         ended = penstock("models", action, "nobody")
-        assert (ended.code, ended.out.startswith("refused: no model 'nobody' is registered")) == (1, True), ended
+        assert ended.is_refusal("refused: no model 'nobody' is registered"), ended
         decision = penstock("audit", "--limit", "1", "--json").document[0]
         assert (decision["outcome"], decision["model_id"]) == ("refused", "nobody")
 
@@ -152,7 +152,6 @@ def test_models_are_numbered_and_compared_with_what_was_said_of_them(here: Deplo
     assert third["version"] == "7.1.0"
     taken = penstock("models", "register", *file)
     assert taken.is_refusal(f"is model {second['model_id']} already"), taken
-    assert penstock("models", "register", "--file", "model.ubj", "--version", "7").is_one_sentence(1)
     compared = penstock("models", "compare", first["model_id"], second["model_id"], "--json").document
     assert not compared["same_bytes"]
     assert compared["metrics"] == {"auc": {"values": [None, 0.75], "difference": None}}
@@ -172,7 +171,7 @@ def test_a_status_moves_along_its_ways_and_its_history_says_who_when_and_why(
     for status in ("testing", "production"):
         assert penstock("models", "move", model_id, status).code == 1
     promoted = penstock("models", "promote", model_id)
-    assert (promoted.code, f"penstock models move {model_id} staging" in promoted.out) == (1, True), promoted
+    assert promoted.is_refusal(f"penstock models move {model_id} staging"), promoted
     assert penstock("models", "archive", champion).code == 1
     assert penstock("models", "move", model_id, "staging").code == 0
     history = penstock("models", "show", model_id, "--json").document["history"]

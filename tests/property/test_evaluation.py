@@ -127,11 +127,20 @@ class Naive:
             for name in ("champion", "b")
         }
         shadow = [(samples, s.model_id, s.score, s.scores) for samples in events for s in samples[0].shadows]
+        models = {name: _newest_two([model_id for _, model_id, *_ in rows]) for name, rows in served.items()}
+        if models["champion"] and len(models["b"]) == 2 and models["b"][0] in models["champion"]:
+            models["b"] = [model_id for model_id in models["b"] if model_id not in models["champion"]] or models["b"]
+        models["online"] = [shadow[-1][1]] if shadow else []
         return [
-            VariantPerformance(variant=name, model_id=rows[-1][1], **_figures(self.spec, rows, name == "champion"))
+            VariantPerformance(variant=name, model_id=models[name][0], **_figures(self.spec, rows, name == "champion"))
             for name, rows in (*served.items(), ("online", shadow))
             if rows
         ]
+
+
+def _newest_two(models: list[str]) -> list[str]:
+    newest = list(reversed(models))
+    return newest[:1] + [model for model in newest if model != newest[0]][:1]
 
 
 def _figures(spec: StreamSpec, rows: list[Any], with_latency: bool) -> dict[str, Any]:
@@ -214,7 +223,8 @@ def _quantile(times: list[int], share: float) -> float | None:
 def _log(task: Task, seed: int, n: int) -> list[Entry]:
     """Return a samples log: labels of several delays, some corrected, shadows for a while, gaps in offsets.
 
-    At first all are served by the champion, then some by another variant, then all by that one, and so on.
+    At first all are served by the champion, then some by another variant, then all by that one, and so on. Every fourth
+    of that one's gets the score of the champion's model.
     """
     rng = np.random.default_rng(seed)
     made: list[tuple[float, Sample]] = []
@@ -229,8 +239,8 @@ def _log(task: Task, seed: int, n: int) -> list[Entry]:
             label_time_ms=time + delay,
             label=label,
             **_scores(rng, task),
-            model_id=f"m{i // 50}",
-            variant="b" if i // 30 % 3 == 2 or (i // 30 % 3 == 1 and i % 3) else "champion",
+            model_id=f"b{i // 70}" if (variant := _variant_at(i)) == "b" and i % 4 else f"m{i // 50}",
+            variant=variant,
             latency_ms=int(rng.integers(0, 500)),
             shadows=()
             if i % 90 > 60
@@ -247,6 +257,10 @@ def _log(task: Task, seed: int, n: int) -> list[Entry]:
             label = after
     made.sort(key=lambda one: one[0])
     return [Entry(3 * i, encode(sample), b"s", i) for i, (_, sample) in enumerate(made)]
+
+
+def _variant_at(i: int) -> str:
+    return "b" if i // 30 % 3 == 2 or (i // 30 % 3 == 1 and i % 3) else "champion"
 
 
 def _scores(rng: np.random.Generator, task: Task) -> dict[str, Any]:

@@ -6,9 +6,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from agents.arms import Arm, ask_arms
 from ml.experiments.assignment import Runs, bucket_counts, initial_table, reshared
 from schemas.events import Prediction, ShadowScore
 from stream.batches import Outbox, TopicPartition
+from stream.metrics import Metrics
 from tests.scoring import (
     BINARY,
     CLASSES,
@@ -159,6 +161,21 @@ async def test_a_variant_whose_model_is_not_there_gets_the_champion_s_scores_in_
     assert [(p.variant, p.model_id) for p in predictions] == [(("champion", "b")[place], "m1") for place in places]
     assert bench.count("ml_variant_errors_total", variant="b") == places.count(1)
     assert caplog.messages == []  # there is an alert
+
+
+def test_a_model_has_not_failed_where_its_store_was_away() -> None:
+    arms = [Arm("champion", "m1", Constant(0.5)), Arm("bad", "bad", Raises())]
+    arms += [Arm("gone", "gone"), Arm("away", "away", away=True), Arm("half", "half", Half())]
+    places = np.repeat(np.arange(5, dtype=np.int16), 2)
+    answer = ask_arms(arms, places, np.zeros((10, 2), dtype=np.float32), Metrics(), "flights", lambda: 0)
+    assert answer.own is not None
+    assert answer.failed is not None
+    assert places[answer.own].tolist() == [0, 0, 4]
+    assert places[answer.failed].tolist() == [1, 1, 2, 2, 4]
+    rows = places >= 3
+    few = answer.take(rows)
+    assert few.failed is not None
+    assert few.failed.tolist() == answer.failed[rows].tolist()
 
 
 class Half(Model):

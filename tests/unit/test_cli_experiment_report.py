@@ -19,6 +19,7 @@ from schemas.experiments import (
     VariantFigures,
 )
 
+HOUR_MS = 3_600_000
 PLAN = ExperimentPlan(metric="brier", min_samples=1_000, steps=(0.1, 0.5, 1.0))
 EXPERIMENT = Experiment(
     experiment_id="r1",
@@ -103,7 +104,7 @@ REPORT = ExperimentReport(
 
 
 def test_all_that_is_known_of_a_rollout_is_shown_and_a_terminal_obeys_none_of_it() -> None:
-    assert list(lines(COURSE, REPORT)) == [
+    assert list(lines(COURSE, REPORT, HOUR_MS)) == [
         "rollout r1 of flights, runs: epoch 0",
         "target brier (lower is better), alpha 0.05, margin 0.01, at least 1,000 mature samples of each variant",
         "steps 10%, 50%, 100%, taken by itself",
@@ -134,37 +135,51 @@ def test_all_that_is_known_of_a_rollout_is_shown_and_a_terminal_obeys_none_of_it
         "",
         "verdict: broken_guardrail",
         "next: roll_back",
-        "why: errors? of challenger",
+        "why: errors\\x1b of challenger",
     ]
 
 
 def test_the_label_of_fixed_horizon_tests_is_only_there_with_them() -> None:
     bare = msgspec.structs.replace(REPORT, contrasts=(msgspec.structs.replace(REPORT.contrasts[0], fixed={}),))
-    assert any(FIXED_HORIZON in line for line in lines(COURSE, REPORT))
-    assert not any(FIXED_HORIZON in line for line in lines(COURSE, bare))
+    assert any(FIXED_HORIZON in line for line in lines(COURSE, REPORT, HOUR_MS))
+    assert not any(FIXED_HORIZON in line for line in lines(COURSE, bare, HOUR_MS))
 
 
 def test_an_experiment_that_has_ended_says_how_and_one_without_a_report_why() -> None:
     ended = msgspec.structs.replace(deployment(5, reason="worse"), changed_by="rollout r1")
-    shown = list(lines(Course(EXPERIMENT, COURSE.steps, ended), None))
+    shown = list(lines(Course(EXPERIMENT, COURSE.steps, ended), None, HOUR_MS))
     assert shown[0] == "rollout r1 of flights, ended: epoch 0"
     assert shown[-2] == "1970-01-01 00:05  r5     champion m1 stayed  by rollout r1: worse"
-    assert shown[-1].startswith("nothing is known of it yet; is a worker with the role learn running")
+    assert shown[-1].startswith("nothing is known of it yet: is a worker with the role learn running")
+    assert "still recovering" in shown[-1]
+
+
+def test_before_the_first_mature_samples_it_is_told_when_they_come_by_event_time() -> None:
+    late = msgspec.structs.replace(EXPERIMENT, started_time_ms=24 * HOUR_MS)
+    course = Course(late, COURSE.steps)
+    begin = "labels may come until 1 h 30 min after an event; "
+    expected = f"{begin}the first samples are mature at 1970-01-02 01:30 UTC by event time"
+    assert expected in lines(course, None, HOUR_MS * 3 // 2)
+    unripe = msgspec.structs.replace(REPORT, samples=0, to_time_ms=25 * HOUR_MS)
+    assert expected in lines(course, unripe, HOUR_MS * 3 // 2)
+    past = msgspec.structs.replace(unripe, to_time_ms=HOUR_MS)
+    assert f"{begin}event time is at 1970-01-01 01:00 UTC, " in "\n".join(lines(course, past, HOUR_MS * 3 // 2))
+    assert begin not in "\n".join(lines(course, REPORT, HOUR_MS * 3 // 2))
 
 
 def test_a_report_that_is_older_than_the_shares_says_so() -> None:
     running = Course(msgspec.structs.replace(EXPERIMENT, epoch=1), COURSE.steps)
-    assert list(lines(running, REPORT))[-1] == "this report is of epoch 0; the shares have changed since"
+    assert list(lines(running, REPORT, HOUR_MS))[-1] == "this report is of epoch 0; the shares have changed since"
 
 
 def test_a_winner_is_named() -> None:
     won = msgspec.structs.replace(REPORT, verdict="better", winner="challenger", step="none")
-    assert list(lines(COURSE, won))[-2:] == ["verdict: better (challenger)", "why: errors? of challenger"]
+    assert list(lines(COURSE, won, HOUR_MS))[-2:] == ["verdict: better (challenger)", "why: errors\\x1b of challenger"]
 
 
 def test_without_an_experiment_only_the_shadows_are_shown() -> None:
     alone = msgspec.structs.replace(REPORT, experiment_id="", kind="", plan=None)
-    assert [line.split() for line in lines(None, alone)] == [
+    assert [line.split() for line in lines(None, alone, HOUR_MS)] == [
         ["shadow", "model", "events", "other", "label", "mean", "distance", "of", "scores"],
         ["online", "s1", "2,000", "1.25%", "0.03"],
     ]

@@ -4,7 +4,7 @@ from typing import Any
 
 import msgspec
 
-from app.model_tables import comparison, comparison_lines, description, list_lines
+from app.model_tables import comparison, comparison_lines, description, description_lines, list_lines
 from app.models import RegistryView
 from schemas.events import Deployment, ModelVersion
 from schemas.experiments import Experiment, ExperimentPlan, Variant
@@ -77,6 +77,19 @@ def test_the_history_of_a_model_says_who_changed_its_status_when_and_why() -> No
         ("draft", "me@here", "1970-01-02 00:00", "registered"),
         ("testing", "you@there", "1970-01-03 00:00", "looks good"),
     ]
+
+
+def test_what_is_recorded_of_a_model_is_shown_without_anything_that_a_terminal_would_obey() -> None:
+    first = version("m1", metrics={"auc": 0.75}, parameters={"note\x1b[2J": "a\nb"}, created_time_ms=DAY_MS)
+    moved = msgspec.structs.replace(first, status="testing", changes=1, changed_by="you", reason="good\n\x1b[31mred")
+    found = description(registry_of([first, moved], []).find("m1"), registry_of([first, moved], []))
+    shown = list(description_lines(found))
+    assert all(line.isprintable() for line in shown)
+    lines = [line.split(maxsplit=1) for line in shown]
+    assert ["metrics", "auc=0.75"] in lines
+    assert ["parameters", r"note\x1b[2J=a\nb"] in lines
+    assert ["created", "1970-01-02 00:00"] in lines
+    assert shown[-1].endswith(r"by you: good\n\x1b[31mred")
 
 
 ONE = version(

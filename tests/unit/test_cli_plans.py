@@ -6,7 +6,17 @@ import click
 import msgspec
 import pytest
 
-from app.cli.experiment_options import LimitType, NamedShareType, ShareType, StepsType, VariantType, split_plan
+from app.cli.experiment_options import split_plan
+from app.cli.experiments import list_lines
+from app.cli.types import (
+    LimitType,
+    NamedShareType,
+    NumberType,
+    ShareType,
+    StepsType,
+    VariantType,
+    VersionType,
+)
 from app.experiments import assignment_of, course_of, courses_of, next_step, plan_of, share_of
 from app.settings import Settings
 from ml.experiments.assignment import buckets_of, expanded, initial_table, reshared
@@ -101,7 +111,9 @@ def test_an_anomaly_stream_compares_accuracy_because_its_scores_are_no_probabili
         (VariantType(), "B=flights-1:x:20%", ("B", "flights-1:x", 0.2)),
         (VariantType(), "B=a=b:1", ("B", "a=b", 0.01)),
         (LimitType(), "0.5", 0.5),
-        (LimitType(), "off", "off"),
+        (LimitType(0, 1), "off", "off"),
+        (NumberType(0, 1), "1", 1.0),
+        (VersionType(), "1.20.0", "1.20.0"),
     ],
 )
 def test_shares_are_per_cent(kind: click.ParamType, text: str, value: object) -> None:
@@ -122,11 +134,19 @@ def test_shares_are_per_cent(kind: click.ParamType, text: str, value: object) ->
         (VariantType(), "m2:20"),
         (VariantType(), "=m2:20"),
         (VariantType(), "B=m2:lots"),
+        (StepsType(), "10,150"),
+        (StepsType(), "0,50"),
         (LimitType(), "none"),
+        (LimitType(), "nan"),
+        (LimitType(min=0), "inf"),
+        (LimitType(0, 1), "1.01"),
+        (NumberType(0, 1, min_open=True), "0"),
+        (NumberType(min=0), "-inf"),
+        (VersionType(), "banana"),
     ],
 )
-def test_what_is_no_share_is_told_with_an_example(kind: click.ParamType, text: str) -> None:
-    with pytest.raises(click.BadParameter, match=r"such as|is not a valid float"):
+def test_what_is_no_share_no_number_and_no_version_is_told_in_words(kind: click.ParamType, text: str) -> None:
+    with pytest.raises(click.BadParameter, match=r"such as|is not a valid float|not a finite number|not in the range"):
         kind.convert(text, None, None)
 
 
@@ -156,13 +176,22 @@ def test_the_deployments_tell_what_became_of_each_experiment() -> None:
     assert course_of(history, None) == three
     assert course_of(history, "first") == one
     assert course_of(history[:4], None) is None
-    with pytest.raises(PenstockError, match=r"no experiment 'fourth'; those that there were: first, second, third$"):
+    with pytest.raises(
+        PenstockError, match=r"no experiment or rollout 'fourth'; those that there were: first, second, third$"
+    ):
         course_of(history, "fourth")
 
 
 def test_another_model_than_a_variant_may_become_the_champion_when_an_experiment_ends() -> None:
     [course] = courses_of([deployment_of(1, experiment_of("x")), deployment_of(2, champion="m0")])
     assert course.outcome == "m0 became the champion"
+
+
+def test_a_list_says_of_a_roll_back_that_it_was_one_and_why() -> None:
+    back = deployment_of(2, champion="m0", held=True, reason="it was worse")
+    [course] = courses_of([deployment_of(1, experiment_of("x")), back])
+    assert course.outcome == "rolled back to m0"
+    assert list_lines([course])[1].endswith("rolled back to m0: it was worse")
 
 
 def test_a_rollout_goes_on_to_the_next_share_until_the_last() -> None:
@@ -198,6 +227,8 @@ def position_of(deployment: Deployment) -> int:
 def test_without_an_experiment_or_with_an_id_that_is_no_text_there_is_no_assignment() -> None:
     with pytest.raises(PenstockError, match="its champion m1 serves every entity"):
         assignment_of(deployment_of(1), "e1")
+    with pytest.raises(PenstockError, match="is not empty"):
+        assignment_of(deployment_of(1, experiment_of("x")), "")
     with pytest.raises(PenstockError, match="not UTF-8"):
         assignment_of(deployment_of(1, experiment_of("x")), "\udcff")
 

@@ -2,13 +2,17 @@
 
 import base64
 import logging
+import threading
+from typing import Any
 
 import msgspec
 import pytest
 
 from agents.compare.stage import SAVE_LOG_MS
+from ml.experiments.monitor import Monitor
 from schemas.experiments import ServedCount
 from schemas.streams import JoinSpec
+from stream.timestamps import SLACK_MS
 from tests.comparing import (
     DAWN,
     MINUTE,
@@ -49,14 +53,14 @@ async def test_a_report_comes_with_the_first_commit_and_then_after_a_hundred_mat
 
 
 async def test_a_report_comes_after_a_thousand_events_without_any_label() -> None:
-    bench = await bench_of(RUNNING)
+    bench = await bench_of(deployment_of(2, experiment_of(max_error_share=0.1)))
     for minute in range(25):
         part = ServedCount(variant="b", model_id="m2", n=50, errors=1, calls=2, call_us=3_000)
         await bench.take(counts_of(2, to_time_ms=DAWN + minute * MINUTE, champion=50, b=part))
     assert [report.number for report in bench.reports] == [0, 1, 2]
     champion, b = bench.reports[-1].variants
-    assert (champion.events, b.events, b.errors, b.call_ms) == (1000, 1000, 20, 1.5)
-    assert bench.reports[-1].to_time_ms == DAWN + 19 * MINUTE
+    assert (champion.events, b.events, b.errors, b.call_ms) == (1050, 1050, 21, 1.5)
+    assert bench.reports[-1].to_time_ms == DAWN + 20 * MINUTE
 
 
 async def test_what_belongs_to_no_experiment_or_another_one_is_passed_over() -> None:
@@ -155,6 +159,34 @@ async def test_when_an_experiment_ends_there_is_a_last_report_if_it_has_news() -
     quiet.deploy(ENDED)
     await quiet.take(sample_in(1, ENDED))
     assert [report.number for report in quiet.reports] == [0]
+
+
+async def test_one_wrong_clock_makes_no_more_than_the_samples_of_a_day_late() -> None:
+    bench = await bench_of(RUNNING)
+    wrong = sample_in(0, RUNNING, event_time_ms=DAWN * 1_000, label_time_ms=DAWN * 1_000)
+    await bench.take(wrong, counts_of(2, b=1, to_time_ms=DAWN * 1_000), timestamp=DAWN)
+    assert bench.reports[-1].to_time_ms == DAWN + SLACK_MS
+    tomorrow = (SLACK_MS + 20 * MINUTE) // 1_000
+    await bench.take(*[sample_in(tomorrow + i, RUNNING) for i in range(120)], timestamp=DAWN + SLACK_MS)
+    assert bench.reports[-1].samples == 120  # the wrong one, too
+    assert bench.reports[-1].to_time_ms == DAWN + (tomorrow + 119) * 1_000
+
+
+async def test_a_saved_state_and_the_first_look_at_it_do_not_hold_the_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = await bench_of(RUNNING)
+    await bench.take(sample_in(0, RUNNING))
+    threads: dict[str, int] = {}
+    for name in ("load", "look"):
+        asked = getattr(Monitor, name)
+
+        def noted(self: Monitor, *given: bytes, name: str = name, asked: Any = asked) -> Any:
+            threads[name] = threading.get_ident()
+            return asked(self, *given)
+
+        monkeypatch.setattr(Monitor, name, noted)
+    await bench.open()
+    assert threads.keys() == {"load", "look"}
+    assert threading.get_ident() not in threads.values()
 
 
 async def test_a_new_experiment_begins_at_nothing() -> None:

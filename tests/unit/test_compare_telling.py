@@ -120,6 +120,27 @@ async def test_a_rollout_that_is_not_automatic_asks_a_person() -> None:
     assert len(bench.alerts) == 2
 
 
+async def test_a_rollout_that_can_never_know_enough_asks_a_person_once_in_an_epoch() -> None:
+    rollout = _rollout(min_samples=80)
+    early = deployment_of(1, rollout)
+    bench = await _good(early, n=60)  # a person goes on before enough is known
+    whole = reshared_to(reshared_to(rollout, 0.5), 1.0)
+    bench.deploy(deployment_of(2, reshared_to(rollout, 0.5)), alone := deployment_of(3, whole))
+    for start in (1_000, 2_000):
+        await bench.take(*[sample_in(start + i, alone) for i in range(200)], counts_of(3, b=200))
+    [alert] = bench.alerts
+    assert (alert.kind, alert.severity, alert.window) == ("rollout", "medium", "epoch 2 hold")
+    assert "of 80 mature samples" in alert.message
+    assert "a person must decide" in alert.message
+    assert "`penstock models promote m2 --stream s`" in alert.recommendation
+    assert "`penstock experiments shares r b=50 --stream s`" in alert.recommendation
+    assert (bench.reports[-1].step, bench.commands) == ("hold", [])
+    again = reshared_to(whole, 0.5)
+    bench.deploy(deployment_of(4, again))
+    await bench.take(*[sample_in(i, deployment_of(4, again)) for i in range(3_000, 4_000)])
+    assert [command.shares for command in bench.commands] == [{"b": 1.0}]
+
+
 async def test_a_share_between_the_buckets_is_still_the_step_that_was_taken() -> None:
     steps = (0.33333, 0.66666, 1.0)
     for share, expected in ((steps[0], steps[1]), (steps[1], steps[2])):

@@ -6,14 +6,14 @@ from collections.abc import Sequence
 import msgspec
 import pytest
 
-from agents.control import LOAD_TIMEOUT_S
-from agents.shelf import ModelUnusable
-from schemas.errors import RetryableError
+from agents.control import LOAD_TIMEOUT_S, STORE_PATIENCE_S
+from agents.shelf import ModelShelf, ModelUnusable
 from schemas.events import AuditEvent, DeadLetter, Deployment, ModelVersion
 from schemas.streams import StreamSpec
 from schemas.wire import decode, encode
+from stores.artifacts import ArtifactUnavailable
 from tests.controlling import COMMANDS, SPEC, Bench, command_of
-from tests.support import Model, deployment_of, leap_through, version_of
+from tests.support import Model, deployment_of, leap_through, now, version_of
 
 
 @pytest.fixture
@@ -219,13 +219,69 @@ async def test_every_action_that_comes_again_is_carried_out_once_also_after_a_re
     assert (first.outcome, first.revision, len(bench.routing)) == ("done", 3, 3)
 
 
-async def test_when_the_store_is_away_the_command_comes_again_unanswered(bench: Bench) -> None:
-    bench.broken["m1"] = RetryableError("the store is away")
-    with pytest.raises(RetryableError):
-        await bench.take(command_of())
-    bench.broken.clear()
-    [answer] = await bench.take(command_of())
-    assert (answer.outcome, answer.revision) == ("done", 1)
+def test_a_store_that_is_away_is_waited_for_and_then_the_command_is_refused() -> None:
+    async def scenario() -> None:
+        bench = Bench()
+        bench.models.fold(encode(version_of(SPEC, name)) for name in ("m1", "m2"))
+        bench.broken["m1"] = ArtifactUnavailable("it is away")
+        asyncio.get_running_loop().call_later(STORE_PATIENCE_S / 2, bench.broken.clear)
+        [answer] = await bench.take(command_of())
+        assert (answer.outcome, answer.revision) == ("done", 1)
+        bench.broken["m2"] = ArtifactUnavailable("it is away")
+        began_s = now()
+        [refused] = await bench.take(command_of("m2", 1))
+        assert now() - began_s <= STORE_PATIENCE_S + 1.0
+        assert (refused.outcome, refused.revision) == ("refused", 1)
+        assert refused.reason == "the model store does not answer: it is away; try again"
+        bench.broken.clear()
+        [answer] = await bench.take(command_of("m2", 1))  # the same command
+        assert (answer.outcome, answer.revision) == ("done", 2)
+
+    leap_through(scenario())
+
+
+async def test_a_roll_back_to_what_is_loaded_needs_no_store() -> None:
+    away: list[str] = []
+
+    def open_model(version: ModelVersion) -> Model:
+        if version.model_id in away:
+            raise ArtifactUnavailable("it is away")
+        return Model()
+
+    shelf = ModelShelf(open_model, 1000)
+    bench = Bench()
+    bench.get = shelf.get  # type: ignore[method-assign]
+    bench.models.fold(encode(version_of(SPEC, name)) for name in ("m1", "m2"))
+    await bench.take(command_of("m1", 0), command_of("m2", 1))
+    away += ["m1", "m2"]
+    [answer] = await bench.take(command_of("", 2, action="rollback"))
+    assert (answer.outcome, bench.routing[-1].champion) == ("done", "m1")
+
+
+async def test_a_command_whose_statuses_were_never_written_writes_them_when_it_comes_again(bench: Bench) -> None:
+    await bench.take(command_of("m1", 0))
+    bench.deployments.fold(value for _, value in bench.written["flights.deployments"])
+    bench.models.fold(value for _, value in bench.written["flights.models"])
+    halfway = msgspec.structs.replace(
+        deployment_of(SPEC, "m2", 2), correlation_id="m2@1", previous="m1", changed_time_ms=7000
+    )
+    bench.deployments.fold([encode(halfway)])
+    await bench.control.open({COMMANDS: 0})
+    before = len(bench.statuses)
+    [first, again] = await bench.take(command_of("m2", 1), command_of("m2", 1))
+    assert (first.outcome, again.outcome, len(bench.routing)) == ("done", "done", 1)
+    assert bench.statuses[before:] == [("m2", "production", 1, "ada"), ("m1", "staging", 2, "ada")]
+
+
+async def test_a_command_that_comes_again_undoes_nothing_that_was_moved_since(bench: Bench) -> None:
+    await bench.take(command_of("m1", 0), command_of("m2", 1))
+    version = bench.control._find("m1")
+    assert version is not None
+    later = msgspec.structs.replace(version, status="archived", changes=9, changed_time_ms=8000)
+    bench.models.fold([encode(later)])
+    before = len(bench.statuses)
+    [answer] = await bench.take(command_of("m2", 1))
+    assert (answer.outcome, bench.statuses[before:]) == ("done", [])
 
 
 async def test_statuses_change_in_the_transaction_of_the_routing(bench: Bench) -> None:
@@ -255,6 +311,7 @@ async def test_a_roll_back_brings_the_champion_before_back_and_holds_it(bench: B
     answer, again = await bench.take(command, command)
     assert answer == again
     assert (answer.outcome, answer.reason, answer.model_id) == ("done", "model m1 is the champion again", "m1")
+    assert answer.asked_reason == "too many alarms"
     newest = bench.routing[-1]
     assert (newest.champion, newest.previous, newest.held, newest.reason) == ("m1", "", True, "too many alarms")
     assert len(bench.routing) == 3

@@ -31,6 +31,8 @@ async def serving() -> Bench:
     bench.models.fold(encode(version_of(SPEC, name)) for name in ("m1", "m2", "m3", "s1"))
     await bench.control.open({COMMANDS: 0})
     await bench.take(command_of("m1", 0))
+    bench.deployments.fold(value for _, value in bench.written["flights.deployments"])
+    bench.models.fold(value for _, value in bench.written["flights.models"])
     bench.proved.clear()
     bench.written.clear()
     return bench
@@ -104,7 +106,7 @@ async def test_the_promotion_of_a_variant_says_which_experiment_it_ended(serving
         (_start(variants={"b": "m9"}, shares={"b": 0.1}), "no model 'm9' is registered"),
         (_start(variants={"b": "old"}, shares={"b": 0.1}), "model old is archived; restore it first"),
         (_start(0), "is at revision 1, not at 0"),
-        (_start(shares={"b": 0.9, "c": 0.2}), "add up to 1.1, which is more than 1"),
+        (_start(shares={"b": 0.9, "c": 0.2}), "add up to 110 %, which is more than 100 %"),
         (_start(variants={"b": "damaged"}, shares={"b": 0.1}), "the file of model damaged is damaged"),
         (_start(plan=None), "must have a plan"),
         (command_of("m2", 1, action="move"), "a command to move must name a status"),
@@ -135,7 +137,10 @@ async def test_a_second_experiment_is_refused_while_one_runs(serving: Bench) -> 
     serving.written.clear()
     [answer] = await serving.take(_start(2, experiment_id="y", correlation_id="second"))
     assert (answer.outcome, answer.experiment_id) == ("refused", "y")
-    assert answer.reason == "experiment 'x' runs, and a stream has one at a time: stop it first"
+    assert (
+        answer.reason
+        == "experiment 'x' runs, and a stream has one at a time; stop it first: penstock experiments stop x"
+    )
     assert set(serving.written) == {"flights.audit"}
 
 

@@ -97,4 +97,4 @@ def test_nothing_that_a_terminal_would_obey_is_shown() -> None:
     text = "\n".join(shown(report_of(1, column_of(evil, reason=evil), recommendation=evil, model_id=evil)))
     assert "\x1b" not in text
     assert "\x9b" not in text
-    assert text.count("?[2J?x?") == 4
+    assert text.count(r"\x1b[2J\x9bx\n") == 4

@@ -263,6 +263,18 @@ async def test_a_shadow_is_measured_but_not_judged() -> None:
     assert bench.alerts == []
 
 
+@pytest.mark.parametrize("cut", [1, 3, 10])
+async def test_a_variant_is_told_by_its_own_model_where_the_champion_stood_in_last(cut: int) -> None:
+    def model_of(i: int) -> str:
+        return "m1" if i % 2 == 0 or i in (3, 7, 9) else "v1" if i < 4 else "v2"
+
+    bench = await Bench(_spec()).open()
+    samples = [_sample(i, variant="b" if i % 2 else "champion", model_id=model_of(i)) for i in range(10)]
+    for start in range(0, 10, cut):
+        await bench.take(samples[start : start + cut])
+    assert [(v.variant, v.model_id) for v in bench.performance[-1].variants] == [("champion", "m1"), ("b", "v2")]
+
+
 async def test_each_variant_is_measured_by_its_own_samples_and_only_the_champion_judged() -> None:
     samples = [_sample(i, right=i % 2 == 0, variant="b" if i % 2 else "champion") for i in range(20)]
     bench = await _bench([*samples, _sample(20, minute=300)], reference_accuracy=0.9)

@@ -204,7 +204,7 @@ async def test_what_cannot_be_executed_is_not_reproduced_and_says_why() -> None:
     ]
     found = await examined(registry, *predictions)
     assert [one.served.problem for one in found] == sentences
-    assert [one.wrong for one in found] == [[one.served] for one in found]
+    assert all(one.not_executed and one.wrong == [] for one in found)
     for prediction, sentence in zip(predictions, sentences, strict=True):
         with pytest.raises(PenstockError) as raised:
             await registry.explainer().explain(prediction, cast(PredictionLog, Log()))
@@ -221,21 +221,23 @@ async def test_a_sample_is_counted_by_model_and_tells_what_is_wrong() -> None:
         logged(1, "m1", 0.25, shadows=(gone,)),
         logged(2, "m2", 0.15, shadows=(wrong,)),
         logged(3, "m3", 0.15),
+        logged(4, "m3", 0.15),
     )
-    document = sample_document(StreamSpec(name="flights", features=("a", "b")), 5, 7, found)
-    assert (document["asked"], document["n"], document["identical"]) == (5, 4, 2)
+    document = sample_document(StreamSpec(name="flights", features=("a", "b")), 6, 7, found)
+    assert (document["asked"], document["n"], document["identical"], document["n_not_executed"]) == (6, 5, 2, 2)
     counts = {model_id: (one["n"], one["identical"]) for model_id, one in document["models"].items()}
-    assert counts == {"m1": (2, 1), "m2": (1, 1), "m3": (1, 0)}
+    assert counts == {"m1": (2, 1), "m2": (1, 1), "m3": (2, 0)}
     assert document["shadow_scores"] == {"n": 2, "identical": 0, "not_executed": 1}
     text = list(sample_lines(document))
-    assert text[0] == "2 of 4 scores are identical (there are no more, of 5 asked for); seed 7"
+    assert text[0] == "2 of 5 scores are identical (there are no more, of 6 asked for); seed 7"
     assert text[-3:] == [
         "NOT THE SAME: 0:1 by m1: logged 0.25, executed again 0.15",
         "NOT THE SAME: 0:2 by m2: logged 0.9, executed again 0.15",
-        "NOT THE SAME: 0:3 by m3: stream flights has no model 'm3'",
+        "COULD NOT BE EXECUTED: 2 by m3, such as 0:3: stream flights has no model 'm3'",
     ]
-    assert Explained.of(found) == Explained(4, 1, "m1 at 0:1 of the predictions: logged 0.25, executed again 0.15")
+    assert Explained.of(found) == Explained(5, 1, "m1 at 0:1 of the predictions: logged 0.25, executed again 0.15")
     assert Explained.of(found[:1]) == Explained(1, 1)
+    assert Explained.of(found[3:4]) == Explained(1, 0, "m3 at 0:3 of the predictions: stream flights has no model 'm3'")
 
 
 async def test_contributions_are_compared_with_predictions_of_the_same_features() -> None:

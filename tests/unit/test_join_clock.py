@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from agents.join.clock import MAX_SWEEPS, NEVER, SLACK_MS, Clock, SweepLog
+from agents.join.clock import MAX_SWEEPS, NEVER, Clock, SweepLog
+from stream.timestamps import SLACK_MS
 
 
 def _read(clock: Clock, number: int, times: list[int], timestamps: list[int] | None = None) -> list[int]:

@@ -4,11 +4,11 @@ import msgspec
 import numpy as np
 import pytest
 
-from agents.join.clock import SLACK_MS
 from agents.judge import windows
 from agents.judge.clock import SILENT_MS
 from agents.judge.windows import MAX_IDLE_OFFSETS
 from schemas.streams import StreamSpec
+from stream.timestamps import SLACK_MS
 from tests.judging import (
     BASELINES,
     COUNTERS,

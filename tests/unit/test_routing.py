@@ -227,8 +227,19 @@ def test_a_snapshot_takes_its_lineage_s_place_in_the_experiment_too() -> None:
 def test_the_promotion_of_a_variant_ends_the_experiment_and_of_another_model_is_refused() -> None:
     history = _at("m1", "m2", experiment=experiment_of("m1", "b1", "m3"))
     assert rerouted(_command("promote", "m3"), history, REGISTRY.get, 0) == Routes("m3", ("m2",), previous="m1")
-    with pytest.raises(PenstockError, match=r"experiment 'x' runs, and model m2 is no variant of it: stop it first"):
+    with pytest.raises(PenstockError, match=r"no variant of it; stop it first: penstock experiments stop x$"):
         rerouted(_command("promote", "m2"), history, REGISTRY.get, 0)
+
+
+def test_without_a_champion_before_a_roll_back_is_told_which_command_would_help() -> None:
+    rollout = msgspec.structs.replace(experiment_of("m1", "b1"), kind="rollout")
+    for experiment, words in (
+        (None, "promote the model that should serve: penstock models promote MODEL_ID"),
+        (experiment_of("m1", "b1"), "to end experiment 'x', .*: penstock experiments stop x"),
+        (rollout, "to end rollout 'x', .*: penstock rollouts stop"),
+    ):
+        with pytest.raises(PenstockError, match=f"no previous champion to go back to; {words}$"):
+            rerouted(_command("rollback", ""), _at("m1", experiment=experiment), REGISTRY.get, 0)
 
 
 def test_shadows_come_and_go_beside_an_experiment_but_not_its_variants_nor_their_lineages() -> None:

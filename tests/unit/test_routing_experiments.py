@@ -14,6 +14,7 @@ from schemas.errors import PenstockError
 from schemas.events import Command, Deployment, ModelVersion
 from schemas.experiments import Experiment, ExperimentPlan, Variant
 from schemas.streams import StreamSpec
+from schemas.wire import decode, encode
 from tests.support import deployment_of, experiment_of, version_of
 
 SPEC = StreamSpec(name="flights", features=("a", "b"))
@@ -95,8 +96,6 @@ def test_an_experiment_gives_each_variant_its_share_of_the_buckets_and_the_champ
 def test_a_plan_with_steps_is_a_rollout_that_begins_with_the_first() -> None:
     running = _run(_start(plan=ROLLOUT, shares={"b": 0.1}), _at())
     assert (running.kind, [variant.buckets for variant in running.variants]) == ("rollout", [9_000, 1_000])
-    whole = _run(_start(plan=msgspec.structs.replace(PLAN, steps=(1.0,)), shares={"b": 1.0}), _at())
-    assert [variant.buckets for variant in whole.variants] == [0, 10_000]
 
 
 def test_a_model_that_becomes_a_variant_is_no_shadow_any_more_and_neither_is_one_of_its_lineage() -> None:
@@ -125,15 +124,24 @@ def test_a_model_that_becomes_a_variant_is_no_shadow_any_more_and_neither_is_one
         ({"shares": {}}, "the share of 'b' is missing"),
         ({"shares": {"b": 0.1, "c": 0.1}}, "there is no variant 'c'; the variants are b"),
         ({"shares": {"b": 0.1, "champion": 0.9}}, "the share of 'champion' is not asked for"),
-        ({"shares": {"b": -0.1}}, "the share of 'b' is -0.1; it must be from 0 to 1"),
-        ({"shares": {"b": 1.2}}, "the share of 'b' is 1.2; it must be from 0 to 1"),
-        ({"shares": {"b": float("nan")}}, "it must be from 0 to 1"),
-        ({"variants": {"b": "m2", "c": "m3"}, "shares": {"b": 0.6, "c": 0.6}}, "add up to 1.2, which is more than 1"),
+        ({"shares": {"b": -0.1}}, "the share of 'b' is -10 %; it must be from 0 to 100 %"),
+        ({"shares": {"b": 1.2}}, "the share of 'b' is 120 %; it must be from 0 to 100 %"),
+        ({"shares": {"b": float("nan")}}, "it must be from 0 to 100 %"),
+        ({"variants": {"b": "m2", "c": "m3"}, "shares": {"b": 0.6, "c": 0.6}}, "add up to 120 %, which is more than 100 %"),
         ({"shares": {"b": 0.00004}}, "the share of 'b' is less than one of 10,000 buckets"),
         ({"shares": {"b": 0.0}}, "the share of 'b' is less than one of 10,000 buckets"),
         ({"shares": {"b": 1.0}}, "the share of 'champion' is less than one of 10,000 buckets"),
-        ({"plan": ROLLOUT, "shares": {"b": 0.5}}, r"a rollout starts at its first step, 0\.1, not at 0\.5"),
+        ({"plan": ROLLOUT, "shares": {"b": 0.5}}, r"a rollout starts at its first step, 10 %, not at 50 %"),
         ({"plan": msgspec.structs.replace(PLAN, steps=(0.25, 0.25))}, "the steps of a rollout must rise"),
+        (
+            {"plan": msgspec.structs.replace(PLAN, steps=tuple(0.01 * i for i in range(1, 34))), "shares": {"b": 0.01}},
+            "a rollout has 32 steps at most, not 33",
+        ),
+        (
+            {"plan": msgspec.structs.replace(PLAN, steps=(1.0,)), "shares": {"b": 1.0}},
+            "the share of 'champion' is less than one of 10,000 buckets: it would get no traffic",
+        ),
+        ({"experiment_id": "x" * 201}, "the name of an experiment has 200 characters at most, not 201"),
         (
             {"plan": ROLLOUT, "variants": {"b": "m2", "c": "m3"}, "shares": {"b": 0.1, "c": 0.1}},
             "a rollout has one variant besides the champion, not 2",
@@ -143,6 +151,13 @@ def test_a_model_that_becomes_a_variant_is_no_shadow_any_more_and_neither_is_one
 def test_an_experiment_that_makes_no_sense_is_refused_in_one_sentence(changes: dict[str, Any], sentence: str) -> None:
     with pytest.raises(PenstockError, match=sentence):
         rerouted(_start(**changes), _at(), _find, 0)
+
+
+def test_the_longest_name_fits_into_what_a_rollout_asks_for() -> None:
+    running = _run(_start(plan=ROLLOUT, shares={"b": 0.1}, experiment_id="x" * 200), _at())
+    asked = {"experiment_id": "x" * 200, "correlation_id": f"{'x' * 200}-{MAX_EPOCHS}-promote"}
+    command = _reshare({"b": 0.5}, issued_by=f"rollout {'x' * 200}", **asked)
+    assert _run(decode(Command, encode(command)), _at(experiment=running)).epoch == 1
 
 
 def test_a_stream_without_a_champion_has_no_experiment() -> None:
@@ -158,10 +173,13 @@ def test_a_version_of_the_champion_s_lineage_is_no_challenger() -> None:
 
 def test_a_stream_has_one_experiment_at_a_time_and_no_name_twice() -> None:
     running = _at(experiment=experiment_of("m1", "m3", experiment_id="w"))
-    with pytest.raises(PenstockError, match="experiment 'w' runs, and a stream has one at a time: stop it first"):
+    with pytest.raises(
+        PenstockError,
+        match="experiment 'w' runs, and a stream has one at a time; stop it first: penstock experiments stop w",
+    ):
         rerouted(_start(), running, _find, 0)
     ended = [*running, *_at()]
-    with pytest.raises(PenstockError, match="there was an experiment 'w' before: choose another name"):
+    with pytest.raises(PenstockError, match="there was an experiment or rollout 'w' before: choose another name"):
         rerouted(_start(experiment_id="w"), ended, _find, 0)
 
 
@@ -207,21 +225,21 @@ STEPPING = _run(_start(plan=ROLLOUT, shares={"b": 0.1}), _at())
 @pytest.mark.parametrize(
     ("experiment", "command", "sentence"),
     [
-        (None, _reshare({"b": 0.5}), "experiment 'x' does not run; no experiment does"),
-        (None, _stop(), "experiment 'x' does not run; no experiment does"),
-        (RUNNING, _reshare({"b": 0.5}, experiment_id="y"), "experiment 'y' does not run; the one that does is 'x'"),
-        (RUNNING, _stop(experiment_id="y"), "experiment 'y' does not run; the one that does is 'x'"),
+        (None, _reshare({"b": 0.5}), "experiment 'x' does not run; no experiment or rollout does"),
+        (None, _stop(), "experiment 'x' does not run; no experiment or rollout does"),
+        (RUNNING, _reshare({"b": 0.5}, experiment_id="y"), "experiment 'y' does not run; what does is experiment 'x'"),
+        (RUNNING, _stop(experiment_id="y"), "experiment 'y' does not run; what does is experiment 'x'"),
         (RUNNING, _reshare({"b": 0.5}, experiment_id=""), "a command to reshare must name the experiment"),
         (RUNNING, _stop(experiment_id=""), "a command to stop must name the experiment"),
         (RUNNING, _reshare({}), "the share of 'b' is missing"),
         (RUNNING, _reshare({"b": 0.5, "c": 0.1}), "there is no variant 'c'"),
-        (RUNNING, _reshare({"b": 1.5}), "it must be from 0 to 1"),
+        (RUNNING, _reshare({"b": 1.5}), "it must be from 0 to 100 %"),
         (RUNNING, _reshare({"b": 0.00001}), "less than one of 10,000 buckets"),
         (RUNNING, _reshare({"b": 0.25}), "experiment 'x' has these shares already"),
         (RUNNING, _reshare({"b": 0.5}, expected_revision=2), "is at revision 3, not at 2"),
         (RUNNING, _reshare({"b": 0.5}, expected_revision=None), "must name the revision"),
         (RUNNING, _stop(expected_revision=None, expected_epoch=1), "is at epoch 0, not at 1"),
-        (STEPPING, _reshare({"b": 0.4}), "the share 0.4 is no step of this rollout; its steps are 0.1, 0.5, 1"),
+        (STEPPING, _reshare({"b": 0.4}), "the share 40 % is no step of this rollout; its steps are 10 %, 50 %, 100 %"),
         (STEPPING, _reshare({"b": 0.5}, expected_epoch=4), "rollout 'x' is at epoch 0, not at 4"),
     ],
 )

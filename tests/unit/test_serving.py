@@ -5,10 +5,12 @@ import asyncio
 import msgspec
 from aiokafka.errors import KafkaConnectionError
 
-from agents.serving import BASELINE_S, RETRY_S
+from agents.serving import LOAD_S, REST_S, RETRY_S, SOON_S
 from agents.shelf import ModelUnusable
+from agents.yardsticks import BASELINE_S
 from schemas.errors import PenstockError
 from schemas.wire import encode
+from stores.artifacts import ArtifactUnavailable
 from tests.serving import OTHER, OWN, SPEC, World, baseline_of, serving
 from tests.support import deployment_of, version_of
 
@@ -147,14 +149,86 @@ async def test_champion_and_shadows_are_swapped_in_together_and_each_is_loaded_o
     world.register("m1", "m2", "s1", "s2")
     world.deploy("m1", 1)
     await asyncio.sleep(1.0)
-    world.load_s = 10.0
+    world.load_s = REST_S / 3
     world.deploy("m2", 2, "s1", "s2")
-    await asyncio.sleep(29.0)
+    await asyncio.sleep(2.9 * world.load_s)
     assert (world.champion, world.shadows) == ("m1", [])
-    await asyncio.sleep(2.0)
+    await asyncio.sleep(0.2 * world.load_s)
     assert (world.champion, world.shadows) == ("m2", ["s1", "s2"])
     assert world.got == [("m1",), ("m2",), ("s1", "m2"), ("s2", "m2", "s1")]
-    assert (world.routed[-1], world.routed_beside[-1]) == ("m2", ["s1", "s2"])
+    assert (world.routed, world.routed_beside[-1]) == (["m1", "m2"], ["s1", "s2"])
+
+
+@serving
+async def test_a_champion_serves_while_its_shadows_are_loaded_and_each_joins_it_as_it_comes(world: World) -> None:
+    world.baselines[OWN] = baseline_of("a", "b")
+    world.register("m1", "s1", "s2")
+    world.measure("m2", OWN)
+    world.deploy("m1", 1)
+    await asyncio.sleep(1.0)
+    world.load_s = 8.0
+    world.deploy("m2", 2, "s1", "s2")
+    seen = []
+    for _ in range(4):
+        await asyncio.sleep(8.0 + REST_S / 2)
+        seen.append((world.champion, world.baseline, world.shadows))
+    assert seen[0] == ("m1", None, [])
+    assert seen[1:] == [("m2", OWN, []), ("m2", OWN, ["s1"]), ("m2", OWN, ["s1", "s2"])]
+
+
+@serving
+async def test_a_roll_back_waits_for_nothing_that_hangs(world: World) -> None:
+    world.register("m1", "m2", "s1", "s2")
+    world.deploy("m1", 1)
+    await asyncio.sleep(1.0)
+    world.deploy("m2", 2, previous="m1")
+    await asyncio.sleep(1.0)
+    world.slow = {"s1": 3600.0, "s2": 3600.0}
+    world.deploy("m2", 3, "s1", previous="m1")
+    await asyncio.sleep(0.5 * REST_S)
+    assert (await world.serving.ready()).deployment.revision == 2
+    await asyncio.sleep(REST_S)
+    assert (await world.serving.ready()).deployment.revision == 3
+    world.deploy("m1", 4, "s1")
+    await asyncio.sleep(1.1 * REST_S)
+    assert world.champion == "m1"
+    world.slow["m9"] = 3600.0
+    world.register("m9")
+    world.deploy("m9", 5)
+    await asyncio.sleep(10.0)
+    world.deploy("m2", 6)
+    await asyncio.sleep(0.1)
+    assert (world.champion, (await world.serving.ready()).deployment.revision) == ("m2", 6)
+
+
+@serving
+async def test_a_shadow_that_takes_too_long_does_not_keep_the_next_one_waiting(world: World) -> None:
+    world.register("m1", "s1", "s2")
+    world.slow["s1"] = 3600.0
+    world.deploy("m1", 1, "s1", "s2")
+    await asyncio.sleep(LOAD_S + 1.0)
+    assert (world.champion, world.shadows) == ("m1", ["s2"])
+    assert "the model store did not give it within 45 s" in world.alerts[0].message
+    world.slow.clear()
+    await asyncio.sleep(SOON_S[0] + 0.1)
+    assert world.shadows == ["s1", "s2"]
+
+
+@serving
+async def test_when_the_store_was_away_for_a_moment_it_is_asked_again_within_seconds(world: World) -> None:
+    world.register("m1", "m2", "s1")
+    world.deploy("m1", 1)
+    await asyncio.sleep(1.0)
+    world.broken["m2"] = world.broken["s1"] = ArtifactUnavailable("no answer")
+    world.deploy("m2", 2, "s1")
+    await asyncio.sleep(sum(SOON_S) + 0.1)
+    asked = world.got.count(("m2",))
+    assert (world.champion, asked) == ("m1", 1 + len(SOON_S))
+    await asyncio.sleep(2 * RETRY_S)  # it stays away: from now on seldom
+    assert world.got.count(("m2",)) == asked + 2
+    del world.broken["m2"]
+    await asyncio.sleep(RETRY_S)
+    assert (world.champion, world.shadows) == ("m2", [])
 
 
 @serving

@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 from aiokafka.errors import KafkaConnectionError
 
-from agents.serving import RETRY_S, Served, Serving
+from agents.serving import ARMS_S, FORGIVEN_S, RETRY_S, SOON_S, Served, Serving
 from agents.shelf import ModelShelf, ModelUnusable
 from ml.experiments.assignment import bucket_counts, expanded, initial_table, reshared
 from schemas.events import Alert, ModelVersion
 from schemas.experiments import Experiment
+from stores.artifacts import ArtifactCorrupted, ArtifactMissing, ArtifactUnavailable
 from tests.scoring import experiment_of
 from tests.serving import OTHER, OWN, SPEC, World, baseline_of, serving
 from tests.support import Model, version_of
@@ -35,11 +36,11 @@ async def test_variants_are_loaded_beside_the_champion_before_shadows_and_swappe
     world.register("m1", "b", "c", "s")
     world.deploy("m1", 1)
     await asyncio.sleep(1.0)
-    world.load_s = 10.0
+    world.load_s = ARMS_S / 4
     world.deploy("m1", 2, "s", experiment=experiment("b", "c"))
-    await asyncio.sleep(29.0)
+    await asyncio.sleep(2.9 * world.load_s)
     assert (await world.serving.ready()).arms == ()
-    await asyncio.sleep(2.0)
+    await asyncio.sleep(0.2 * world.load_s)
     served = await world.serving.ready()
     assert arms_of(served) == [("champion", "m1", True), ("b", "b", True), ("c", "c", True)]
     assert served.arms[0].model is served.model
@@ -48,6 +49,66 @@ async def test_variants_are_loaded_beside_the_champion_before_shadows_and_swappe
     assert served.experiment is not None
     assert world.got == [("m1",), ("b", "m1"), ("c", "m1", "b"), ("s", "m1", "b", "c")]
     assert (world.routed[-1], world.routed_beside[-1]) == ("m1", ["b", "c", "s"])
+
+
+@serving
+async def test_an_experiment_waits_only_so_long_for_its_models_and_not_at_all_when_it_ends(world: World) -> None:
+    world.register("m1", "b", "c")
+    world.deploy("m1", 1)
+    await asyncio.sleep(1.0)
+    world.slow["c"] = 3600.0
+    world.deploy("m1", 2, experiment=experiment("b", "c"))
+    await asyncio.sleep(ARMS_S - 1.0)
+    assert (await world.serving.ready()).deployment.revision == 1
+    await asyncio.sleep(2.0)
+    served = await world.serving.ready()
+    assert arms_of(served) == [("champion", "m1", True), ("b", "b", True), ("c", "c", False)]
+    assert [arm.away for arm in served.arms] == [False, False, True]
+    world.deploy("m1", 3)
+    await asyncio.sleep(0.1)
+    assert (await world.serving.ready()).deployment.revision == 3
+    world.deploy("m1", 4, experiment=experiment("b", "c"))
+    await asyncio.sleep(1.0)
+    world.deploy("m1", 5)
+    await asyncio.sleep(0.1)
+    assert (await world.serving.ready()).deployment.revision == 5
+
+
+@serving
+async def test_a_store_that_is_away_is_not_held_against_a_variant_for_a_while_and_a_broken_model_is(
+    world: World,
+) -> None:
+    async def away() -> dict[str, bool]:
+        return {arm.name: arm.away for arm in (await world.serving.ready()).arms if arm.model is None}
+
+    world.register("m1", "b", "c", "d")
+    world.broken = {"b": ArtifactUnavailable("no answer"), "c": ArtifactCorrupted("its SHA-256 is wrong")}
+    world.broken["d"] = ArtifactMissing("does not exist")
+    world.deploy("m1", 1, experiment=experiment("b", "c", "d"))
+    await asyncio.sleep(0.5)
+    assert await away() == {"b": True, "c": False, "d": False}
+    await asyncio.sleep(FORGIVEN_S + RETRY_S)
+    assert await away() == {"b": False, "c": False, "d": False}
+    del world.broken["b"]
+    await asyncio.sleep(RETRY_S)
+    assert list(await away()) == ["c", "d"]
+
+
+@serving
+async def test_a_blip_of_the_store_is_over_within_seconds_however_long_it_was_away_before(world: World) -> None:
+    world.register("m1", "b")
+    world.broken["b"] = ArtifactUnavailable("no answer")
+    world.deploy("m1", 1, experiment=experiment("b"))
+    await asyncio.sleep(2 * FORGIVEN_S)
+    assert [arm.away for arm in (await world.serving.ready()).arms] == [False, False]
+    world.deploy("m1", 2)
+    await asyncio.sleep(1.0)
+    world.deploy("m1", 3, experiment=experiment("b"))
+    await asyncio.sleep(0.1)
+    assert [arm.away for arm in (await world.serving.ready()).arms] == [False, True]
+    world.broken.clear()
+    await asyncio.sleep(SOON_S[0])
+    assert arms_of(await world.serving.ready())[1] == ("b", "b", True)
 
 
 @serving

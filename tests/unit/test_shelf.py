@@ -225,3 +225,23 @@ async def test_one_who_stops_waiting_takes_nothing_from_the_others() -> None:
     await asyncio.wait({impatient})
     go_on.set()
     assert isinstance(await asyncio.wait_for(patient, 10), Model)
+
+
+async def test_what_nobody_waits_for_any_more_is_loaded_to_the_end_and_not_a_second_time(opener: Opener) -> None:
+    go_on = threading.Event()
+
+    def open_slowly(version: ModelVersion) -> Model:
+        model = opener(version)
+        assert go_on.wait(10)
+        return model
+
+    shelf, version = ModelShelf(open_slowly, 1000), version_of(FLIGHTS, "m1")
+    for _ in range(3):
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(shelf.get(FLIGHTS, version), 0.02)
+    go_on.set()
+    for _ in range(500):
+        await asyncio.sleep(0.002)
+        if _names(shelf):
+            break
+    assert (_names(shelf), opener.opened) == (["m1"], ["m1"])

@@ -121,6 +121,11 @@ def test_what_may_not_be_moved_is_refused_in_one_sentence(model_id: str, status:
         moved(_command("move", model_id, status), ROUTES, _find)
 
 
+def test_what_a_roll_back_would_bring_back_is_not_archived() -> None:
+    with pytest.raises(PenstockError, match="model ready would be brought back by a roll-back, so it cannot be"):
+        moved(_command("move", "ready", "archived"), Routes("live", (), previous="ready"), _find)
+
+
 def test_what_is_staged_cannot_be_a_draft_again() -> None:
     with pytest.raises(PenstockError, match="cannot go from staging to draft, only to archived or testing"):
         moved(_command("move", "ready", "draft"), Routes("live"), _find)

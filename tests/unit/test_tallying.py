@@ -78,6 +78,21 @@ async def test_the_events_of_a_tally_are_those_that_were_predicted() -> None:
     assert (counts.from_offset, counts.to_offset) == (16, 40)
 
 
+@pytest.mark.parametrize(("max_call_ms", "slow"), [(0.4, 2), (0.5, 0), (None, 0)])
+async def test_calls_that_take_longer_than_the_plan_allows_are_tallied(max_call_ms: float | None, slow: int) -> None:
+    bench = Bench(BINARY, Model())
+    compare(bench, b=Constant(0.72))
+    deployment, experiment = bench.served.deployment, bench.served.experiment
+    assert experiment is not None
+    plan = msgspec.structs.replace(experiment.plan, max_call_ms=max_call_ms)
+    experiment = msgspec.structs.replace(experiment, plan=plan)
+    bench.served = replace(bench.served, deployment=msgspec.structs.replace(deployment, experiment=experiment))
+    for first in (0, 40):
+        await bench.take(*records(first))  # a call takes half a millisecond
+    [counts] = await tallied(bench)
+    assert [(v.calls, v.slow_calls) for v in counts.variants] == [(2, slow)] * 2
+
+
 async def test_each_deployment_revision_has_a_tally_of_its_own() -> None:
     bench = Bench(BINARY, Model())
     await bench.take(*records())

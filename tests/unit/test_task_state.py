@@ -32,9 +32,12 @@ async def test_a_fast_consumer_never_gets_further_ahead_than_the_lane_and_what_i
 LEFT, RIGHT = TopicPartition("left", 0), TopicPartition("right", 0)
 
 
-async def read_side_by_side(left: Sequence[Entry], right: Sequence[Entry], poll_records: int) -> Bench:
+async def read_side_by_side(
+    left: Sequence[Entry], right: Sequence[Entry], poll_records: int, *, aligned: bool = True
+) -> Bench:
     """Let a task with two inputs read all of both; one input's batches are long on their way."""
     bench = Bench(LEFT, RIGHT)
+    bench.aligned = aligned
     for source, entries in ((LEFT, left), (RIGHT, right)):
         bench.kafka.logs[source].extend(entries)
         bench.kafka.ends[source] = len(entries)
@@ -61,6 +64,14 @@ def test_several_inputs_are_read_in_the_order_in_which_they_were_written() -> No
     bench = leap_through(read_side_by_side(even, odd, 1))
     assert bench.processed == sorted(bench.processed, key=int)
     assert len(bench.processed) == 50
+
+
+def test_a_stage_to_which_their_order_does_not_matter_waits_for_none_of_its_inputs() -> None:
+    left = [Entry(offset, b"l", timestamp=100) for offset in range(2)]
+    right = [Entry(0, b"r", timestamp=0)]
+    bench = leap_through(read_side_by_side(left, right, 1, aligned=False))
+    assert bench.times("process")[0] < 0.3
+    assert sorted(bench.processed) == [b"l", b"l", b"r"]
 
 
 @on_bench
