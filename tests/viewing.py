@@ -30,7 +30,10 @@ Logs = Mapping[TopicPartition, Sequence[LogEntry]]
 
 @dataclass
 class MemoryViews:
-    """What Redis would hold. `down` makes it refuse, `hung` makes it never answer; `calls` tells which were whole."""
+    """What Redis would hold. `down` makes it refuse, `hung` makes it never answer; `calls` tells which were whole.
+
+    One that is `broken` by being cancelled says that Redis is away instead, as its client sometimes does.
+    """
 
     mark: str = ""
     assigning: str = ""
@@ -38,11 +41,17 @@ class MemoryViews:
     calls: list[bool] = field(default_factory=list)
     down: bool = False
     hung: bool = False
+    broken: bool = False
 
     async def show(self, stream: str, written: View | None, view: View, now_ms: int) -> Changes:
         assert stream == "flights"
-        if self.hung:
-            await asyncio.Event().wait()
+        if self.hung or self.broken:
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                if not self.broken:
+                    raise
+                raise RetryableError("the connection is closed") from None
         await asyncio.sleep(0.01)
         if self.down:
             raise RetryableError("Redis is away")

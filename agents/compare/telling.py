@@ -71,8 +71,8 @@ def reported(tracked: Tracked, look: Look, told: Told) -> Told:
 def asked_of(tracked: Tracked, look: Look, told: Told) -> tuple[Command | None, Told]:
     """Return the command that is due, if any, and what was said with it.
 
-    A rollout's step is asked for once. When nothing came of it while as many more events were counted as a verdict
-    needs samples, it is asked for again under the same correlation id: control carries out one of them.
+    A rollout's step is asked for once. When nothing came of it while as many events again were counted, and no fewer
+    than a verdict needs samples, it is asked for again under the same correlation id: control carries out one of them.
     A rollout that is not automatic only goes back by itself.
     """
     experiment, asked = tracked.experiment, told.asked
@@ -80,7 +80,8 @@ def asked_of(tracked: Tracked, look: Look, told: Told) -> tuple[Command | None, 
     if experiment.kind != "rollout" or not wished:
         return None, told
     repeated = asked is not None and (asked.epoch, asked.step) == (experiment.epoch, look.step)
-    if repeated and asked is not None and abs(tracked.events - asked.events) < experiment.plan.min_samples:
+    patience = max(experiment.plan.min_samples, asked.events) if asked is not None else 0
+    if repeated and asked is not None and abs(tracked.events - asked.events) < patience:
         return None, told
     now = Asked(experiment.epoch, look.step, tracked.events)
     return command_of(tracked, look), replace(told, asked=now)

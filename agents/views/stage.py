@@ -88,15 +88,23 @@ class Views(Stage):
             await asyncio.wait({writer})
 
     async def _keep(self, views: ViewStore) -> None:
-        """Write news, look after what was written, and never give up."""
+        """Write news, look after what was written, and do not give up before `close`.
+
+        A client of Redis that is cancelled while it writes may raise what its broken connection does instead: so it is
+        also asked whether this was cancelled.
+        """
         failing = False
-        while True:
+        me = asyncio.current_task()
+        assert me is not None
+        while not me.cancelling():
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._check_s):
                     await self._news.wait()
             try:
                 await self._bring_up(views)
             except RetryableError as error:
+                if me.cancelling():
+                    return
                 self._metrics.count(m.VIEW_FAILURES, 1, self._stream)
                 if not failing:
                     log.warning("the views of %s wait: %s", self._stream, error)

@@ -192,3 +192,15 @@ def test_without_a_redis_the_stage_takes_records_and_does_nothing() -> None:
         await stage.close()
 
     through(main)
+
+
+def test_the_writing_ends_also_where_a_client_swallows_that_it_was_cancelled() -> None:
+    async def main() -> None:
+        made = scene({})
+        made.views.broken = True
+        await made.stage.open({})
+        await asyncio.sleep(1)
+        async with asyncio.timeout(1):
+            await made.stage.close()
+
+    through(main)
