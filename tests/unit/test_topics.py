@@ -25,6 +25,7 @@ def test_the_names_are_the_ones_that_producers_and_consumers_know() -> None:
         "flights.commands.dead",
         "flights.deployments",
         "flights.drift",
+        "flights.experiments",
         "flights.features",
         "flights.features.dead",
         "flights.histograms",
@@ -36,6 +37,7 @@ def test_the_names_are_the_ones_that_producers_and_consumers_know() -> None:
         "flights.retrain",
         "flights.samples",
         "flights.updates",
+        "flights.variants",
     ]
 
 
