@@ -31,6 +31,7 @@ def nothing_runs(here: Deployment, penstock: Penstock, champion: str) -> Iterato
             penstock("experiments", "stop", course["experiment"]["experiment_id"])
     if champion != newest(here)["champion"]:
         assert penstock("models", "rollback").code == 0
+    eventually(lambda: here.health()["streams"][here.stream]["champion"] == champion)  # the next test asks for it
 
 
 def newest(here: Deployment) -> Any:
