@@ -55,10 +55,29 @@ def _info(stream: str, model_id: str) -> dict[str, str]:
     return {"stream": stream, "model": model_id, "algorithm": "xgboost", "revision": "3"}
 
 
+async def _check_what_was_told(deployment: Deployment, topics: StreamTopics) -> None:
+    """Every report, command and alert is there once, over the restart."""
+    async with deployment.reader(topics.experiments, topics.commands, topics.alerts) as reader:
+        found: dict[str, list[bytes]] = {}
+        while polled := await reader.getmany(timeout_ms=1_000):
+            for source, records in polled.items():
+                found.setdefault(source.topic, []).extend(record.value for record in records)
+    reports = [decode(ExperimentReport, value) for value in found[topics.experiments]]
+    assert [report.number for report in reports] == list(range(len(reports)))
+    commands = [decode(Command, value) for value in found[topics.commands]]
+    assert [(command.action, command.issued_by) for command in commands] == [
+        ("promote", "tests"),
+        ("start", "tests"),
+        ("reshare", "rollout r"),
+        ("promote", "rollout r"),
+    ]
+    alerts = [decode(Alert, value) for value in found[topics.alerts]]
+    assert [alert.window for alert in alerts if alert.kind == "rollout"] == ["epoch 0 advance", "epoch 1 promote"]
+
+
 async def test_a_rollout_takes_its_steps_over_a_restart_and_ends_with_the_promotion(
     deployment: Deployment, unique: str
 ) -> None:
-    topics = StreamTopics(unique)
     versions = await deployment.prepare(**{unique: train(1)})
     better = await deployment.register(unique, train(2))
     start = Command(
@@ -105,19 +124,4 @@ async def test_a_rollout_takes_its_steps_over_a_restart_and_ends_with_the_promot
         ]
         assert statuses == [1, 1, 0]
 
-    async with deployment.reader(topics.experiments, topics.commands, topics.alerts) as reader:
-        found: dict[str, list[bytes]] = {}
-        while polled := await reader.getmany(timeout_ms=1_000):
-            for source, records in polled.items():
-                found.setdefault(source.topic, []).extend(record.value for record in records)
-    reports = [decode(ExperimentReport, value) for value in found[topics.experiments]]
-    assert [report.number for report in reports] == list(range(len(reports)))
-    commands = [decode(Command, value) for value in found[topics.commands]]
-    assert [(command.action, command.issued_by) for command in commands] == [
-        ("promote", "tests"),
-        ("start", "tests"),
-        ("reshare", "rollout r"),
-        ("promote", "rollout r"),
-    ]
-    alerts = [decode(Alert, value) for value in found[topics.alerts]]
-    assert [alert.window for alert in alerts if alert.kind == "rollout"] == ["epoch 0 advance", "epoch 1 promote"]
+    await _check_what_was_told(deployment, StreamTopics(unique))
