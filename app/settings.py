@@ -15,7 +15,8 @@ import msgspec
 
 from app.sources import Source, allowed
 from schemas.errors import SettingsError
-from schemas.streams import Count, Share, Strategy, StreamSpec
+from schemas.quantities import Count, Share
+from schemas.streams import Strategy, StreamSpec
 from stream.connection import KafkaConnection, SaslMechanism, SecurityProtocol
 from topics import MAX_MESSAGE_BYTES
 
@@ -57,8 +58,8 @@ class Settings:
     kafka_client_id: Annotated[Word, "The name that brokers log for this client."] = "penstock"
     kafka_group_prefix: Annotated[
         Word,
-        "Consumer groups are `<prefix>-score`, `-join`, `-learn`, `-evaluate`, `-compare`, `-judge`, `-views` and "
-        "`-learn-<lineage>`.",
+        "Consumer groups are `<prefix>-score`, `-join`, `-learn`, `-evaluate`, `-archive`, `-compare`, `-judge`, "
+        "`-views`, `-learn-<lineage>` and `-train`.",
     ] = "penstock"
     kafka_session_timeout_ms: Annotated[Millis, "A silent worker loses its partitions after this time."] = 10_000
     kafka_request_timeout_ms: Annotated[Millis, "A request without an answer fails after this time."] = 30_000
@@ -87,6 +88,22 @@ class Settings:
     ab_min_samples: Annotated[
         Count, "Mature samples that each variant needs before a verdict, unless the stream's table says otherwise."
     ] = 1000
+    training_dir: Annotated[Word, "Where the train role keeps hyper-parameter studies and unfinished work."] = (
+        ".penstock/training"
+    )
+    training_threads: Annotated[Count, "Threads that a training run uses, beside the stream and after it."] = 1
+    training_sql_url: Annotated[str, "The database of `training.sql` queries, as an SQLAlchemy URL."] = field(
+        default="", repr=False
+    )
+    optuna_storage: Annotated[
+        str, "The database of hyper-parameter studies, as an SQLAlchemy URL; empty: a file in `training_dir`."
+    ] = field(default="", repr=False)
+    mlflow_uri: Annotated[str, "Where MLflow is; empty: runs are not tracked. `MLFLOW_URI` counts, too."] = field(
+        default="", repr=False
+    )
+    mlflow_experiment: Annotated[Word, "The name of the experiment there. `MLFLOW_EXPERIMENT` counts, too."] = (
+        "penstock"
+    )
     redis_url: Annotated[str, "Where Redis is, for views; empty: the embedded one."] = field(default="", repr=False)
     checkpoint_interval_ms: Annotated[Millis, "The longest time that a learner has to repeat after a crash."] = 10_000
     max_event_bytes: Annotated[EventSize, "A larger event becomes a dead letter."] = 1024**2

@@ -129,7 +129,12 @@ def _words(info: inspect.Type) -> str:
 
 
 def nested(kind: Any) -> tuple[type[msgspec.Struct], bool] | None:
-    """Return the struct that a field of type `kind` is, or is a dict of, and which; None for other types."""
+    """Return the struct that a field of type `kind` is, or is a dict of, and which; None for other types.
+
+    A struct or None is that struct: where there is no table, there is none.
+    """
+    if len(given := get_args(kind)) == 2 and given[1] is type(None):
+        kind = given[0]
     many = get_origin(kind) is dict
     inner = get_args(kind)[1] if many else kind
     return (inner, many) if isinstance(inner, type) and issubclass(inner, msgspec.Struct) else None

@@ -38,8 +38,8 @@ from stream.tail import read_back
 from stream.views import LogView, ViewFollower
 from topics.specs import StreamTopics
 
-RoleName = Literal["score", "join", "learn"]
-ROLES: tuple[RoleName, ...] = ("score", "join", "learn")
+RoleName = Literal["score", "join", "learn", "train"]
+ROLES: tuple[RoleName, ...] = ("score", "join", "learn", "train")
 
 
 def inputs_of(spec: StreamSpec, role: RoleName) -> Mapping[str, tuple[str, ...]]:
@@ -49,6 +49,8 @@ def inputs_of(spec: StreamSpec, role: RoleName) -> Mapping[str, tuple[str, ...]]
         return {"score": (topics.features,)}
     if role == "join":
         return {"join": (topics.predictions, topics.labels)}
+    if role == "train":
+        return {}
     of_samples = ("evaluate", *map(learner_group, spec.learners))
     shown = (topics.drift, topics.alerts, topics.models, topics.deployments, topics.experiments)
     others = {"compare": (topics.samples, topics.variants), "judge": (topics.histograms,), "views": shown}

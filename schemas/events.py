@@ -13,6 +13,8 @@ import msgspec
 from schemas.drift import DriftReport, PartialHistogram
 from schemas.event import Event, Id, TimeMs
 from schemas.experiments import Experiment, ExperimentPlan, ExperimentReport, VariantCounts
+from schemas.runs import TrainingEvent
+from schemas.training import Reason
 
 
 class Label(Event, frozen=True, kw_only=True, gc=False):
@@ -179,7 +181,7 @@ class RetrainRequest(Event, frozen=True, kw_only=True, gc=False):
 
     id: str
     stream: str
-    reason: Literal["accuracy", "false_positive_rate", "latency", "error_drift", "drift", "schedule", "manual"]
+    reason: Reason
     evidence: dict[str, str | int | float | bool | None]
     requested_time_ms: TimeMs
     requested_by: str = ""
@@ -221,7 +223,8 @@ class ModelVersion(Event, frozen=True, kw_only=True, gc=False):
     `status` (who changed it, when and why) and of nothing else, otherwise of everything but that. So writers that do
     not see each other both have their way. The artifact of a `pruned` version is gone.
     `baseline` is the SHA-256 of what drift is measured against, an artifact of `baseline_bytes`; a version that has
-    none is measured against its nearest ancestor's.
+    none is measured against its nearest ancestor's. `run_id` names the training run that made it, whose model card is
+    in the artifact store, too.
     """
 
     model_id: Id
@@ -254,6 +257,7 @@ class ModelVersion(Event, frozen=True, kw_only=True, gc=False):
     pruned: bool = False
     baseline: Annotated[str, msgspec.Meta(pattern="^([0-9a-f]{64})?$")] = ""
     baseline_bytes: int = 0
+    run_id: str = ""
 
 
 class Deployment(Event, frozen=True, kw_only=True, gc=False):
@@ -375,6 +379,7 @@ EVENT_TYPES: tuple[type[Event], ...] = (
     PartialHistogram,
     DriftReport,
     RetrainRequest,
+    TrainingEvent,
     Checkpoint,
     ModelVersion,
     Deployment,

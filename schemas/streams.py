@@ -5,16 +5,12 @@ from typing import Annotated, Literal
 import msgspec
 
 from schemas.experiments import Metric
+from schemas.quantities import MINUTE_MS as MINUTE_MS
+from schemas.quantities import Count, Minutes, NotNegative, Share, SomeHours, SomeMinutes
+from schemas.training import ArchiveSpec, TrainingSpec
 
 Task = Literal["binary", "multiclass", "anomaly"]
 Strategy = Literal["incremental", "mini_batch", "periodic", "adaptive"]
-Minutes = Annotated[int, msgspec.Meta(ge=0, le=10 * 366 * 24 * 60)]
-SomeMinutes = Annotated[int, msgspec.Meta(ge=1, le=10 * 366 * 24 * 60)]
-SomeHours = Annotated[int, msgspec.Meta(ge=1, le=10 * 366 * 24)]
-Count = Annotated[int, msgspec.Meta(ge=1)]
-Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
-NotNegative = Annotated[float, msgspec.Meta(ge=0)]
-MINUTE_MS = 60_000
 
 
 class JoinSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -246,6 +242,8 @@ class StreamSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     drift: DriftSpec = DriftSpec()
     experiments: ExperimentSpec = ExperimentSpec()
     learners: dict[str, LearnerSpec] = {}
+    archive: ArchiveSpec = ArchiveSpec()
+    training: TrainingSpec | None = None
 
     @property
     def ripens_ms(self) -> int:
@@ -270,6 +268,8 @@ class StreamSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
             )
         found += self.join.problems(self) + self.evaluation.problems(self) + self.drift.problems(self)
         found += self.experiments.problems(self)
+        if self.training is not None:
+            found += self.training.problems(self)
         return found + [p for name, learner in self.learners.items() for p in learner.problems(name, self)]
 
     def _feature_problems(self) -> list[str]:

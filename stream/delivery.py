@@ -36,7 +36,7 @@ class Delivery(Protocol):
         """Hand everything in `outbox` to the client; acknowledgements are awaited by `commit`."""
 
     async def commit(self, offsets: Offsets) -> None:
-        """Make all that was sent, and `offsets` (the next to read), durable and visible."""
+        """Make all that was sent, and `offsets` (the next to read, if there is news of them), durable and visible."""
 
     async def stop(self) -> None:
         """Give up what was not committed and close. Never raises."""
@@ -68,9 +68,8 @@ class ExactlyOnce:
         with self._saying_why():
             await self._begin()
             # aiokafka would commit a transaction although a batch of it failed: so every batch is awaited first.
-            await asyncio.gather(
-                self._producer.send_offsets_to_transaction(dict(offsets), self._group), *self._unacknowledged
-            )
+            read = [self._producer.send_offsets_to_transaction(dict(offsets), self._group)] if offsets else []
+            await asyncio.gather(*read, *self._unacknowledged)
             self._unacknowledged = []
             await self._producer.commit_transaction()
             self._in_transaction = False
@@ -121,7 +120,8 @@ class AtLeastOnce:
     async def commit(self, offsets: Offsets) -> None:
         pending, self._unacknowledged = self._unacknowledged, []
         await asyncio.gather(*pending)
-        await self._commit_offsets(offsets)
+        if offsets:
+            await self._commit_offsets(offsets)
 
     async def stop(self) -> None:
         for future in self._unacknowledged:

@@ -304,6 +304,48 @@ JOIN_IGNORED = Metric(
     "Predictions that the join left aside: of an event that waits already, or not to be read.",
     ("stream", "reason"),
 )
+TRAINING_RUNS = Metric(
+    "ml_training_runs_total",
+    "counter",
+    "runs",
+    "Training runs that ended: accepted, rejected (by a gate), failed or skipped.",
+    ("stream", "outcome"),
+)
+TRAINING_DURATION = Metric(
+    "ml_training_duration_seconds",
+    "histogram",
+    "seconds",
+    "From the beginning of a training run to its end, of runs that were not skipped.",
+    ("stream",),
+)
+PIPELINE_UPDATES = Metric(
+    "ml_pipeline_updates_total",
+    "counter",
+    "models",
+    "Candidates that training runs registered.",
+    ("stream",),
+)
+PIPELINE_SAMPLES = Metric(
+    "ml_pipeline_samples_processed_total",
+    "counter",
+    "samples",
+    "Samples that training runs read.",
+    ("stream",),
+)
+PIPELINE_ACCURACY = Metric(
+    "ml_pipeline_accuracy",
+    "gauge",
+    "share",
+    "The accuracy of the newest candidate on its test data.",
+    ("stream",),
+)
+SAMPLES_ARCHIVED = Metric(
+    "ml_samples_archived_total",
+    "counter",
+    "samples",
+    "Samples that were written to the archive and committed.",
+    ("stream",),
+)
 
 METRICS: tuple[Metric, ...] = (
     PREDICTIONS,
@@ -350,6 +392,12 @@ METRICS: tuple[Metric, ...] = (
     JOIN_PENDING,
     JOIN_UNLABELLED,
     JOIN_IGNORED,
+    TRAINING_RUNS,
+    TRAINING_DURATION,
+    PIPELINE_UPDATES,
+    PIPELINE_SAMPLES,
+    PIPELINE_ACCURACY,
+    SAMPLES_ARCHIVED,
 )
 
 

@@ -1,6 +1,6 @@
 """A stage of the stream, as a partition task runs it: a batch in, everything that is made of it out."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import ClassVar
 
 from stream.batches import Batch, Outbox, TopicPartition
@@ -17,6 +17,13 @@ class Stage:
     """
 
     aligned: ClassVar[bool] = True
+    wake: Callable[[], None] = staticmethod(lambda: None)
+    """Set by the task: a stage that works in the background calls it, on the event loop, when it has news."""
+
+    @property
+    def has_news(self) -> bool:
+        """Whether `save` has something to write although no record came: it is called soon after `wake`."""
+        return False
 
     async def open(self, committed: Mapping[TopicPartition, int]) -> None:
         """Get ready for records from `committed` on, after the previous owner was fenced; forget any state before."""

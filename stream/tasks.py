@@ -120,6 +120,7 @@ class PartitionTask:
         self._working = False
         self._epochs: dict[TopicPartition, int] = {}
         self._wake = asyncio.Event()
+        stage.wake = self._wake.set
         self._closing = False
         self._failure: RetryableError | None = None
         self._pace = Pace()
@@ -232,7 +233,7 @@ class PartitionTask:
                     break
             self._working = False
         await self._settle()
-        if self._uncommitted:
+        if self._uncommitted or self._stage.has_news:
             await self._begin_commit(delivery)
             await self._settle()
         if self._failure is not None and not self._closing:
@@ -256,7 +257,8 @@ class PartitionTask:
             if self._failure is not None and not any(self._lanes.values()):
                 return None
             early = delivery.hides_until_commit and self._drained()
-            if self._uncommitted and self._commit is None and (early or self._clock() >= self._commit_due):
+            due = self._uncommitted and (early or self._clock() >= self._commit_due)
+            if self._commit is None and (due or self._stage.has_news):
                 await self._begin_commit(delivery)
             self._wake.clear()
             try:

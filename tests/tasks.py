@@ -23,6 +23,8 @@ class Bench:
     """One task on a Kafka in memory; the bench is its stage. `log` is what happened, each with its time."""
 
     aligned = True
+    has_news = False
+    wake: Callable[[], None]
 
     def __init__(self, *inputs: TopicPartition) -> None:
         self.kafka = MemoryKafka()

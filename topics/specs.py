@@ -30,6 +30,7 @@ from schemas.events import (
     Sample,
 )
 from schemas.experiments import ExperimentReport, VariantCounts
+from schemas.runs import TrainingEvent
 from schemas.streams import StreamSpec
 
 MAX_MESSAGE_BYTES: Final = 4 * 1024 * 1024
@@ -58,6 +59,7 @@ class StreamTopics:
         self.performance: Final = f"{stream}.performance"
         self.updates: Final = f"{stream}.updates"
         self.retrain: Final = f"{stream}.retrain"
+        self.training: Final = f"{stream}.training"
         self.checkpoints: Final = f"{stream}.checkpoints"
         self.models: Final = f"{stream}.models"
         self.deployments: Final = f"{stream}.deployments"
@@ -125,6 +127,7 @@ def topics_of(stream: StreamSpec) -> tuple[TopicSpec, ...]:
         topic(names.performance, "stream", Performance, 1, weeks, "how good each variant was, window by window"),
         topic(names.updates, "stream", ModelUpdate, 1, weeks, "what the learners did, and why"),
         topic(names.retrain, "stream", RetrainRequest, 1, weeks, "requests to train anew, with their evidence"),
+        topic(names.training, "stream", TrainingEvent, 1, weeks, "what training runs are at, and what became of them"),
         topic(names.checkpoints, "stage", Checkpoint, 1, compacted, "the newest state of every stage that has one"),
         topic(names.models, "stream", ModelVersion, 1, forever, "the registry: every model ever registered"),
         topic(names.deployments, "stream", Deployment, 1, forever, "the routing: every deployment there ever was"),

@@ -4,9 +4,10 @@ import itertools
 
 import pytest
 
+from stream.batches import Outbox
 from stream.tasks import LANE_BATCHES
 from tests.support import now
-from tests.tasks import INPUT, INTERVAL_S, OUTPUT, Bench, on_bench
+from tests.tasks import INPUT, INTERVAL_S, OUTPUT, STATE, Bench, on_bench
 
 
 @on_bench
@@ -119,3 +120,37 @@ async def test_progress_is_the_time_of_the_last_commit(bench: Bench) -> None:
     bench.deliver()
     await bench.settle()
     assert bench.task.progress_at == bench.times("committed")[-1]
+
+
+@on_bench
+async def test_news_of_the_stage_is_committed_though_no_record_came(bench: Bench) -> None:
+    await bench.begin(b"0")
+    bench.deliver()
+    await bench.settle(1.0)
+    bench.log.clear()
+    tell_news(bench)
+    await bench.settle()
+    assert bench.points() == ["save", "send", "sent", "commit", "committed"]
+    assert bench.kafka.written[STATE] == [b"news"]
+    assert bench.kafka.offsets == {INPUT: 1}
+
+
+@on_bench
+async def test_news_of_the_stage_is_committed_before_it_closes(bench: Bench) -> None:
+    await bench.begin(b"0")
+    bench.has_news = bench.saves = True  # and nobody woke the task
+    await bench.task.close(1.0)
+    assert STATE in bench.kafka.written
+
+
+def tell_news(bench: Bench) -> None:
+    """Have `save` write one record, and wake the task as a stage does."""
+
+    async def save(outbox: Outbox) -> None:
+        await bench.at("save")
+        bench.has_news = False
+        outbox.add(STATE.topic, STATE.partition, None, b"news")
+
+    bench.save = save  # type: ignore[method-assign]
+    bench.has_news = True
+    bench.wake()

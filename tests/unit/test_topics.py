@@ -36,6 +36,7 @@ def test_the_names_are_the_ones_that_producers_and_consumers_know() -> None:
         "flights.predictions",
         "flights.retrain",
         "flights.samples",
+        "flights.training",
         "flights.updates",
         "flights.variants",
     ]

@@ -1,0 +1,1 @@
+"""Archive: samples go to Parquet files before Kafka forgets them."""
