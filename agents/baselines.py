@@ -3,11 +3,17 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
 
 from agents.registry import Registry
-from ml.drift.baseline import Baseline
+from agents.shadows import finite_rows
+from ml.drift.baseline import Baseline, make_baseline
 from ml.drift.counting import Counter
-from ml.errors import BaselineInvalid
+from ml.errors import BaselineInvalid, ModelError
+from ml.models.protocol import Matrix, Model, Scores
 from schemas.errors import PenstockError
 from schemas.events import ModelVersion
 from schemas.streams import StreamSpec
@@ -16,6 +22,9 @@ from stream.views import LogView
 
 OpenBaseline = Callable[[str, int], Awaitable[Baseline]]
 """Opens the baseline with this SHA-256 and size in bytes. Raises PenstockError with a sentence."""
+
+LEAST_ROWS: Final = 100  # ten for each of ten bins: with fewer, every window would seem to have drifted
+_SCORED_ROWS: Final = 8192
 
 
 class BaselineUnusable(PenstockError):
@@ -57,9 +66,49 @@ def baseline_of(newest: Mapping[str, ModelVersion], model_id: str) -> ModelVersi
     return version
 
 
+def baseline_of_rows(spec: StreamSpec, model: Model, matrix: Matrix) -> bytes:
+    """Return the baseline of `matrix`, shape (n, features) in declared order, and of what `model` predicts of it.
+
+    Rows without a finite score are left out, as the worker refuses such events. Raises PenstockError with a sentence.
+    """
+    scores = scores_of(model, matrix)
+    finite = finite_rows(scores)
+    if finite.sum() < LEAST_ROWS:
+        raise PenstockError(
+            f"a baseline needs at least {LEAST_ROWS} rows that the model can score, and there are {finite.sum()}"
+        )
+    values = prediction_values(scores[finite])
+    try:
+        baseline = make_baseline(
+            matrix[finite],
+            spec.features,
+            dict(zip(prediction_columns(spec), values, strict=True)),
+            bins=spec.drift.bins,
+        )
+    except ModelError as error:
+        raise PenstockError(f"no baseline can be made: {error}") from error
+    return baseline.encode()
+
+
+def scores_of(model: Model, matrix: Matrix) -> Scores:
+    """Return what `model` predicts of `matrix`, shape (n, features), in pieces that need little memory each."""
+    pieces = [model.predict(matrix[start : start + _SCORED_ROWS]) for start in range(0, len(matrix), _SCORED_ROWS)]
+    return np.concatenate(pieces) if pieces else np.zeros(0 if model.classes == 1 else (0, model.classes))
+
+
 def prediction_columns(spec: StreamSpec) -> tuple[str, ...]:
     """Return the names of what is counted of a prediction: its score, and the index of its best class."""
     return ("score", "class") if spec.task == "multiclass" else ("score",)
+
+
+def prediction_values(scores: Scores) -> list[NDArray[np.float32]]:
+    """Return what is counted of predictions with these scores: the (best) score, and for (n, classes) the class.
+
+    Each has shape (n,). All are float32, as the features: so a value that was read from JSON is the same again.
+    """
+    if scores.ndim == 1:
+        return [scores.astype(np.float32, copy=False)]
+    return [scores.max(axis=1).astype(np.float32, copy=False), scores.argmax(axis=1).astype(np.float32)]
 
 
 def require_columns(spec: StreamSpec, baseline: Baseline) -> None:

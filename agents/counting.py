@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from agents.baselines import Yardstick
+from agents.baselines import Yardstick, prediction_values
 from agents.serving import Served
 from ml.drift.counting import Counts
 from ml.models.protocol import Matrix, Scores
@@ -200,16 +200,6 @@ def span_ms(drift: DriftSpec) -> int:
     """Return the spans of event time in which windows begin and end, in milliseconds; 0 when they are not of time."""
     window_ms = drift.window_minutes * MINUTE_MS
     return min(window_ms, (drift.check_seconds or 0) * 1000) if drift.sliding else window_ms
-
-
-def prediction_values(scores: Scores) -> list[NDArray[np.float32]]:
-    """Return what is counted of predictions with these scores: the (best) score, and for (n, classes) the class.
-
-    Each has shape (n,). All are float32, as the features: so a value that was read from JSON is the same again.
-    """
-    if scores.ndim == 1:
-        return [scores.astype(np.float32, copy=False)]
-    return [scores.max(axis=1).astype(np.float32, copy=False), scores.argmax(axis=1).astype(np.float32)]
 
 
 def _range(known: list[int], low: int, high: int) -> list[int]:

@@ -1,4 +1,7 @@
-"""Evaluate: every sample tells how good the models were; windows become performance records, findings become alerts."""
+"""Evaluate: every sample tells how good the models were; windows become performance records, findings become alerts.
+
+It also reads the stream's schedule: the label times of the samples are its clock.
+"""
 
 import asyncio
 import hashlib
@@ -11,6 +14,8 @@ import msgspec
 
 from agents.blobs import Blobs
 from agents.evaluable import EvaluableReader
+from agents.schedule import Due, schedule_of
+from agents.schedule import request_of as scheduled_request
 from ml.errors import ModelPayloadInvalid
 from ml.evaluation.evaluator import Evaluator, Folded, Report
 from ml.evaluation.gates import Finding, GateRules, Kind
@@ -53,6 +58,7 @@ class Evaluate(Stage):
         self._scoring, self._windows, self._gates = rules_of(spec)
         self._rules = msgspec.json.encode([self._scoring, self._windows])
         self._reader = EvaluableReader(spec)
+        self._schedule = schedule_of(spec)
         self._forget()
 
     def _forget(self) -> None:
@@ -89,22 +95,28 @@ class Evaluate(Stage):
 
     async def process(self, batch: Batch, outbox: Outbox) -> None:
         """Fold the batch; put performance, alerts and retrain requests into `outbox`."""
-        folded = self._fold(batch)
+        folded, due = self._fold(batch)
+        key = self._spec.name.encode()
         for found in folded.found:
             if isinstance(found, Report):
                 self._report(found, outbox)
             else:
-                key = self._spec.name.encode()
                 alert = alert_of(self._spec.name, found)
                 log.warning("stream %s: %s", self._spec.name, alert.message)
                 outbox.add(self._topics.alerts, 0, key, encode(alert))
                 outbox.add(self._topics.retrain, 0, key, encode(request_of(self._spec.name, found)))
+        for passed in due:
+            assert self._schedule is not None
+            asked = scheduled_request(self._spec.name, self._schedule, passed, STAGE)
+            outbox.add(self._topics.retrain, 0, key, encode(asked))
         self._metrics.count(m.SAMPLES_EVALUATED, len(batch.records), self._spec.name)
         for reason, count in folded.missed.items():
             self._metrics.count(m.SAMPLES_MISSED, count, self._spec.name, reason)
 
-    def _fold(self, batch: Batch) -> Folded:
+    def _fold(self, batch: Batch) -> tuple[Folded, list[Due]]:
         samples, unusable = self._reader.read(batch.records)
+        clock_ms = self._evaluator.label_head_ms
+        due = self._schedule.passed(clock_ms, samples.label_times_ms) if self._schedule else []
         folded = self._evaluator.fold(samples)
         if unusable:
             folded.missed["unusable"] += unusable
@@ -113,7 +125,7 @@ class Evaluate(Stage):
         self._newest_ms = batch.records[-1].timestamp
         if self._unsaved_since_ms is None:
             self._unsaved_since_ms = batch.records[0].timestamp
-        return folded
+        return folded, due
 
     def _report(self, report: Report, outbox: Outbox) -> None:
         performance = performance_of(self._spec, report)

@@ -6,20 +6,15 @@ A baseline is an artifact; the model's record, written again, names it. So a wor
 import asyncio
 from collections.abc import Sequence
 from contextlib import aclosing
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from agents.baselines import prediction_columns
-from agents.counting import prediction_values
-from agents.shadows import finite_rows
 from app.models import log_reader, read_registry, record
 from app.partitions import partition_count
-from ml.drift.baseline import make_baseline
-from ml.errors import ModelError
-from ml.models.protocol import Matrix, Model
+from ml.models.protocol import Matrix
 from schemas.errors import PenstockError
 from schemas.events import ModelVersion, Prediction
 from schemas.streams import StreamSpec
@@ -29,35 +24,6 @@ from stream.batches import TopicPartition
 from stream.connection import KafkaConnection
 from stream.tail import read_back
 from topics import StreamTopics
-
-LEAST_ROWS: Final = 100  # ten for each of ten bins: with fewer, every window would seem to have drifted
-_SCORED_ROWS: Final = 8192
-
-
-def baseline_of_rows(spec: StreamSpec, model: Model, matrix: Matrix) -> bytes:
-    """Return the baseline of `matrix`, shape (n, features) in declared order, and of what `model` predicts of it.
-
-    Rows without a finite score are left out, as the worker refuses such events. Raises PenstockError with a sentence.
-    """
-    scores = [
-        np.asarray(model.predict(matrix[start : start + _SCORED_ROWS])) for start in range(0, len(matrix), _SCORED_ROWS)
-    ]
-    finite = finite_rows(np.concatenate(scores)) if scores else np.zeros(0, dtype=np.bool_)
-    if finite.sum() < LEAST_ROWS:
-        raise PenstockError(
-            f"a baseline needs at least {LEAST_ROWS} rows that the model can score, and there are {finite.sum()}"
-        )
-    values = prediction_values(np.concatenate(scores)[finite])
-    try:
-        baseline = make_baseline(
-            matrix[finite],
-            spec.features,
-            dict(zip(prediction_columns(spec), values, strict=True)),
-            bins=spec.drift.bins,
-        )
-    except ModelError as error:
-        raise PenstockError(f"no baseline can be made: {error}") from error
-    return baseline.encode()
 
 
 def with_baseline(version: ModelVersion, store: ArtifactStore, baseline: bytes) -> ModelVersion:

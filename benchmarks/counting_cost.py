@@ -14,12 +14,11 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from agents.baselines import Yardstick
+from agents.baselines import Yardstick, baseline_of_rows
 from agents.counting import Counting
+from agents.registering import describe_model
 from agents.score import Score
 from agents.serving import Served
-from app.baselines import baseline_of_rows
-from app.models import describe_model
 from benchmarks import histogram_checker, synthetic
 from benchmarks.histogram_checker import Scale
 from ml.drift.baseline import Baseline

@@ -20,7 +20,7 @@ _WORSE: Final = PARAMETERS | {"eta": 0.2}
 
 
 def rollout_stream() -> StreamSpec:
-    """Return the demo's stream without its learner, whose snapshots would change the routing in between.
+    """Return the demo's stream without its learner and its training, whose models would change the routing in between.
 
     At 1,000 events per second three days pass in each, so a partition whose worker has died falls weeks behind the
     others: a sample counts as mature after 60 days, and not after one, or those of the slower partitions would all come
@@ -29,6 +29,7 @@ def rollout_stream() -> StreamSpec:
     return msgspec.structs.replace(
         flights_stream(),
         learners={},
+        training=None,
         evaluation=EvaluationSpec(maturity_minutes=_MATURITY_DAYS * 24 * 60),
         experiments=ExperimentSpec(metric="brier", margin=0.01, min_samples=MIN_SAMPLES, steps=STEPS),
     )

@@ -1,6 +1,8 @@
 """How a stream's samples are archived and its model trained anew: two tables of its declaration. See `streams`."""
 
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Literal
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import msgspec
 
@@ -151,7 +153,45 @@ class TrainingSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
             found += self.search.problems(stream)
             if both := sorted(self.search.space.keys() & self.parameters.keys()):
                 found.append(f"{where}: {', '.join(both)} cannot be given and searched")
+        found += [f"{where}.{problem}" for problem in self._schedule_problems()]
         return found + self.gates.problems(stream)
+
+    def _schedule_problems(self) -> list[str]:
+        if not self.schedule:
+            return []
+        found = []
+        if not _is_schedule(self.schedule):
+            found.append(
+                f"schedule {self.schedule!r} is no cron expression of five fields (minute, hour, day, month, weekday) "
+                "with a moment that ever comes, such as '0 3 * * mon'"
+            )
+        if not _is_time_zone(self.time_zone):
+            found.append(f"time_zone {self.time_zone!r} is not known on this machine; write one such as Europe/Zurich")
+        if "schedule" not in self.reasons:
+            found.append("reasons leaves out 'schedule', so the schedule would do nothing")
+        return found
+
+
+def _is_schedule(expression: str) -> bool:
+    """Whether this has five fields, none of them random or hashed, and a moment ever comes."""
+    from croniter import croniter  # most streams have no schedule
+
+    fields = expression.split()
+    if len(fields) != 5 or any(part[:1] in "rRhH" for field in fields for part in field.split(",")):
+        return False
+    try:
+        croniter(expression, datetime(2000, 1, 1, tzinfo=UTC)).get_next()
+    except (ValueError, KeyError):  # croniter's own errors are ValueErrors
+        return False
+    return True
+
+
+def _is_time_zone(name: str) -> bool:
+    try:
+        ZoneInfo(name)
+    except (ValueError, OSError, ZoneInfoNotFoundError):
+        return False
+    return True
 
 
 def _is_range(given: object) -> bool:

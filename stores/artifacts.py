@@ -104,7 +104,7 @@ class ArtifactStore:
         try:
             with self._files.open(part, "wb") as file:
                 file.write(payload)
-                _reach_disk(file)
+                reach_disk(file)
             self._files.mv(part, path)
         except BaseException:  # whatever stopped us, take the rubbish along
             with contextlib.suppress(OSError):
@@ -131,7 +131,7 @@ class ArtifactStore:
             ) from error
 
 
-def _reach_disk(file: IO[bytes]) -> None:
+def reach_disk(file: IO[bytes]) -> None:
     """Without this, a power cut after the rename can leave an empty file under the final name."""
     file.flush()
     with contextlib.suppress(io.UnsupportedOperation):  # not a local file
@@ -207,7 +207,7 @@ def _create_key(path: Path) -> None:
     try:
         with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
             file.write(secrets.token_hex(32).encode() + b"\n")
-            _reach_disk(file)
+            reach_disk(file)
         with contextlib.suppress(FileExistsError):
             os.link(part, path)
     finally:

@@ -19,9 +19,10 @@ import xgboost
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from numpy.typing import NDArray
 
+from agents.registering import describe_model
 from app.clock import now_ms
 from app.commands import ask_control
-from app.models import describe_model, register
+from app.models import register
 from app.registry import artifact_store, signer
 from app.settings import Settings, load_settings
 from app.stages import ROLES, RoleName

@@ -1,1 +1,3 @@
 """Archive: samples go to Parquet files before Kafka forgets them."""
+
+STAGE = "archive"

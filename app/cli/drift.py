@@ -6,8 +6,9 @@ from pathlib import Path
 import click
 import msgspec
 
+from agents.baselines import baseline_of_rows
 from agents.shelf import ModelShelf
-from app.baselines import baseline_of_rows, newest_rows, record_baseline
+from app.baselines import newest_rows, record_baseline
 from app.cli.context import Context, json_option, pass_context, run, stream_option
 from app.csv_columns import read_matrix
 from app.drift_report import newest_report, render, why_none, why_outdated

@@ -6,14 +6,16 @@ from typing import Any, Final, get_args
 import click
 import msgspec
 
-from app.baselines import baseline_of_rows, with_baseline
+from agents.baselines import baseline_of_rows
+from agents.registering import describe_model
+from app.baselines import with_baseline
 from app.cli.asking import WHO_MAY, ask, asks_control, revision_option
 from app.cli.context import Context, json_option, pass_context, run, stream_option, whoami
 from app.cli.types import NamedValueType, TimeType, VersionType, require_order
 from app.clock import now_ms
 from app.csv_columns import read_matrix
 from app.model_tables import comparison, comparison_lines, description, description_lines, list_lines, routing_of
-from app.models import RegistryView, describe_model, read_registry, register
+from app.models import RegistryView, read_registry, register
 from app.registry import artifact_store, signer
 from ml.models.registry import model_type
 from schemas.events import Status

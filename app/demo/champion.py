@@ -1,6 +1,7 @@
 """The demo's first champion, trained on January, and how good it is on the rest of the year."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import xgboost
@@ -41,7 +42,7 @@ def champion_auc(champion: xgboost.Booster, flights: Flights) -> float:
     return roc_auc(flights.labels[rest], scores)
 
 
-def roc_auc(labels: NDArray[np.int8], scores: NDArray[np.float32]) -> float:
+def roc_auc(labels: NDArray[np.int8], scores: NDArray[np.floating[Any]]) -> float:
     """Return the share of (late, punctual) pairs that `scores` puts in the right order; a tie counts one half.
 
     Both are (n,), with both classes among the labels. Mann and Whitney's U over the number of pairs

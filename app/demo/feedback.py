@@ -2,14 +2,16 @@
 
 from array import array
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Final, Protocol
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
 from app.demo.champion import roc_auc
-from app.demo.flights import ONLINE, PUBLISH_SAMPLES, WINDOW_SAMPLES
+from app.demo.flights import ARCHIVE_SAMPLES, ONLINE, PUBLISH_SAMPLES, WINDOW_SAMPLES
 from schemas.events import DeadLetter
 from schemas.wire import decoder
 from topics import StreamTopics
@@ -18,6 +20,16 @@ CHAMPION: Final = "champion"
 VARIANTS: Final = (CHAMPION, ONLINE)
 _RECENT_SAMPLES: Final = 2_000
 _TRIGGER: Final = b"trigger"  # the key of records of `<s>.samples` that are no samples
+_ARCHIVE: Final = b"archive.0"  # the key of the archive's checkpoints
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Served:
+    """n samples as they came back: event ids, labels int8 (n,), and the served scores float64 (n,)."""
+
+    event_ids: Sequence[str]
+    labels: NDArray[np.int8]
+    scores: NDArray[np.float64]
 
 
 class Record(Protocol):
@@ -75,6 +87,12 @@ class SeenUpdate(msgspec.Struct, frozen=True, gc=False):
     last_offset: int
 
 
+class SeenCheckpoint(msgspec.Struct, frozen=True, gc=False):
+    """The fields of a Checkpoint that are counted."""
+
+    offsets: dict[str, int]
+
+
 class SeenVersion(msgspec.Struct, frozen=True, gc=False):
     """The fields of a ModelVersion that are counted."""
 
@@ -84,25 +102,24 @@ class SeenVersion(msgspec.Struct, frozen=True, gc=False):
 class Feedback:
     """What has come back of the labels from `label_offsets` on (of `<s>.labels`, by partition).
 
-    `run` ends the ids of the events that count; `samples_offset` is where `<s>.samples` began. `windows` are the newest
-    figures of each window, by number.
+    `samples_offset` is where `<s>.samples` began. `windows` are the newest figures of each window, by number.
     """
 
-    def __init__(
-        self, topics: StreamTopics, label_offsets: Mapping[int, int], samples_offset: int = 0, run: str = ""
-    ) -> None:
+    def __init__(self, topics: StreamTopics, label_offsets: Mapping[int, int], samples_offset: int = 0) -> None:
         self.takers: dict[str, Callable[[Record], None]] = {
             topics.samples: self._take_sample,
             topics.labels_dead: self._take_dead_letter,
             topics.performance: self._take_window,
             topics.updates: self._take_update,
             topics.models: self._take_version,
+            topics.checkpoints: self._take_checkpoint,
         }
+        self._topic = topics.samples
         self._label_offsets = label_offsets
         self._samples_offset = samples_offset
-        self._run = run
-        self._known: set[tuple[str, int]] = set()
+        self._known: dict[tuple[str, int], None] = {}  # in the order in which they came
         self._learnt = 0
+        self._archived = 0
         self._labels = {variant: array("b") for variant in VARIANTS}
         self._scores = {variant: array("d") for variant in VARIANTS}
         self._delays_ms = array("q")
@@ -120,12 +137,21 @@ class Feedback:
     def settled(self) -> int:
         """How many labels are dead letters, or samples that everybody has read.
 
-        The evaluator tells how far it is with each window, the learner with each snapshot: as long as the next is not
-        due, they are taken to be as far as this reader.
+        The evaluator tells how far it is with each window, the learner with each snapshot, the archive with each chunk:
+        as long as the next is not due, they are taken to be as far as this reader.
         """
         evaluated = (len(self.windows) + 1) * WINDOW_SAMPLES
         learnt = self._learnt + PUBLISH_SAMPLES
-        return self.unmatched.total() + min(self.samples, evaluated, learnt)
+        archived = self._archived + ARCHIVE_SAMPLES
+        return self.unmatched.total() + min(self.samples, evaluated, learnt, archived)
+
+    @property
+    def served(self) -> Served:
+        """What was served, sample by sample; only the first label of each event counts."""
+        first = [place for place, (_, revision) in enumerate(self._known) if revision == 0]
+        event_ids = [event_id for event_id, revision in self._known if revision == 0]
+        labels = np.array(self._labels[CHAMPION], dtype=np.int8)[first]
+        return Served(event_ids, labels, np.array(self._scores[CHAMPION])[first])
 
     @property
     def label_delay_ms(self) -> float | None:
@@ -142,13 +168,11 @@ class Feedback:
         if record.key == _TRIGGER:
             return
         sample = decoder(SeenSample).decode(record.value or b"")
-        if not sample.event_id.endswith(self._run):
-            return
         known = (sample.event_id, sample.revision)
         if known in self._known:
             self.repeated += 1
             return
-        self._known.add(known)
+        self._known[known] = None
         self._delays_ms.append(sample.label_time_ms - sample.event_time_ms)
         self._score(CHAMPION, sample.label, sample.score)
         for shadow in sample.shadows:
@@ -172,6 +196,11 @@ class Feedback:
         update = decoder(SeenUpdate).decode(record.value or b"")
         if update.lineage == ONLINE:
             self._learnt = max(self._learnt, update.last_offset + 1 - self._samples_offset)
+
+    def _take_checkpoint(self, record: Record) -> None:
+        if record.key == _ARCHIVE:
+            offset = decoder(SeenCheckpoint).decode(record.value or b"").offsets[self._topic]
+            self._archived = max(self._archived, offset - self._samples_offset)
 
     def _take_version(self, record: Record) -> None:
         self.versions.add(decoder(SeenVersion).decode(record.value or b"").model_id)

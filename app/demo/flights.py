@@ -17,7 +17,8 @@ from zoneinfo import ZoneInfo
 import numpy as np
 from numpy.typing import NDArray
 
-from schemas.streams import DriftSpec, EvaluationSpec, JoinSpec, LearnerSpec, StreamSpec
+from schemas.streams import DriftSpec, EvaluationSpec, ExperimentSpec, JoinSpec, LearnerSpec, StreamSpec
+from schemas.training import ArchiveSpec, TrainingSpec
 
 DATA_FILE: Final = Path(__file__).with_name("flights_ewr_2013.csv.gz")
 LOCAL_TIME: Final = ZoneInfo("America/New_York")
@@ -28,6 +29,7 @@ ONLINE: Final = "online"  # the lineage of the model that learns while the champ
 WINDOW_SAMPLES: Final = 2_000  # about six days
 PUBLISH_SAMPLES: Final = 500
 DRIFT_WINDOW_EVENTS: Final = 2_000  # about six days
+ARCHIVE_SAMPLES: Final = 2_000  # in a chunk; the embedded broker holds some five of them
 
 COLUMNS: Final = (
     "month",
@@ -101,6 +103,10 @@ def flights_stream() -> StreamSpec:
     Every year has its months and every week its weekdays: they are counted, not judged. Against January, the year's
     distances move by a PSI of 0.10 and by 0.24 deviations at most, as new destinations come: what counts as drift
     here is more than that. A feature that has moved stays so for months, and is named again after four weeks only.
+
+    Training is asked for on the first of each month, and when accuracy or drift ask for it, on all that the stream has
+    seen. A candidate that passes its gates gets half of the traffic, and all of it when that went well: with a tenth, a
+    verdict would take a month of flights.
     """
     return StreamSpec(
         name=STREAM,
@@ -126,6 +132,17 @@ def flights_stream() -> StreamSpec:
                 parameters={"learning_rate": 0.002},
             )
         },
+        experiments=ExperimentSpec(steps=(0.5,)),
+        archive=ArchiveSpec(samples=ARCHIVE_SAMPLES),
+        training=TrainingSpec(
+            days=366,
+            min_samples=5_000,
+            parameters={"max_depth": 4, "subsample": 0.8, "colsample_bytree": 0.8, "min_child_weight": 5},
+            approve="rollout",
+            schedule="0 4 1 * *",
+            time_zone="America/New_York",
+            cooldown_minutes=14 * 24 * 60,
+        ),
     )
 
 

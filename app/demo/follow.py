@@ -17,6 +17,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from app.demo.drift import Drift
 from app.demo.feedback import Feedback, Record
+from app.demo.retraining import Retraining
 from schemas.events import DeadLetter
 from schemas.wire import decoder
 from topics import StreamTopics
@@ -44,13 +45,14 @@ class Tally:
 
     Answers to earlier sources are not counted, nor is what `feedback` leaves out. `scores` has SCORE_BINS equal bins
     from 0 to 1; `latencies_ms` has one entry per prediction, in the order in which they were seen. `drift` is what was
-    said of drift.
+    said of drift, `retraining` what was said of training.
     """
 
     def __init__(self, topics: StreamTopics, start_offsets: dict[int, int], feedback: Feedback) -> None:
         self.feedback = feedback
         self.drift = Drift(topics)
-        self._told = feedback.takers | self.drift.takers
+        self.retraining = Retraining(topics, lambda: self.event_time_ms)
+        self._told = feedback.takers | self.drift.takers | self.retraining.takers
         self._start_offsets = start_offsets
         self._takers: dict[str, Callable[[Record, float], None]] = {
             topics.features: self._take_feature,
@@ -164,8 +166,8 @@ class Follower:
     """A consumer without a group that reads a stream's topics from where they end when it starts.
 
     On a fresh broker that is their beginning. Start it before the producer, and before the worker. `options` are
-    `KafkaConnection.client_options()`; `clock_ms` is the wall clock in milliseconds since the epoch; `run` ends the
-    producer's event ids. `starts` is where the topics ended when it started.
+    `KafkaConnection.client_options()`; `clock_ms` is the wall clock in milliseconds since the epoch.
+    `starts` is where the topics ended when it started.
     """
 
     def __init__(
@@ -176,15 +178,14 @@ class Follower:
         *,
         read_committed: bool,
         clock_ms: Callable[[], float],
-        run: str = "",
     ) -> None:
         wide = (topics.features, topics.predictions, topics.features_dead, topics.labels, topics.labels_dead)
-        learning = (topics.samples, topics.performance, topics.updates, topics.models)
+        learning = (topics.samples, topics.performance, topics.updates, topics.models, topics.checkpoints)
+        training = (topics.training, topics.deployments)
         drift = (topics.histograms, topics.drift, topics.alerts)
         self._topics = topics
-        self._run = run
         self._places = [TopicPartition(name, partition) for name in wide for partition in range(partitions)]
-        self._places += [TopicPartition(name, 0) for name in (*learning, *drift)]
+        self._places += [TopicPartition(name, 0) for name in (*learning, *training, *drift)]
         self._clock_ms = clock_ms
         self._consumer = AIOKafkaConsumer(
             **options,
@@ -219,7 +220,7 @@ class Follower:
             return {place.partition: end for place, end in ends.items() if place.topic == topic}
 
         topics = self._topics
-        feedback = Feedback(topics, of(topics.labels), of(topics.samples).get(0, 0), self._run)
+        feedback = Feedback(topics, of(topics.labels), of(topics.samples).get(0, 0))
         return Tally(topics, of(topics.features), feedback)
 
     async def stop(self) -> None:

@@ -1,18 +1,21 @@
 """What the demo found out, and whether that is what Penstock promises."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from app.demo.drift_outcome import DriftOutcome
 from app.demo.explained import Explained
+from app.demo.retraining import Promotion, SeenRun
+from app.demo.year import Year
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
     """The counts of one demo. `events`, `bad_events`, `labels_sent` and `bad_labels` (labels of bad events) are the
     producer's, the rest the follower's. `auc` is by variant; `drift` is what was said of drift, and
-    `explained` what became of predictions that were executed again.
+    `explained` what became of predictions that were executed again. `runs` of training ended, some of them
+    more than once (`runs_repeated`), and of their models `promotions` took over; `year` is what that was worth.
 
     `failure` is a sentence when the replay did not come to its end.
     """
@@ -34,11 +37,20 @@ class Outcome:
     model_versions: int
     drift: DriftOutcome
     explained: Explained
+    runs: Sequence[SeenRun]
+    runs_repeated: int
+    promotions: Sequence[Promotion]
+    year: Year
     throughput_eps: float
     latency_ms: Mapping[str, float]
     model_id: str
     champion_auc: float
     failure: str = ""
+
+    @property
+    def retrains(self) -> list[SeenRun]:
+        """The runs that were carried out, however they ended."""
+        return [run for run in self.runs if run.outcome != "skipped"]
 
     @property
     def labels_waiting(self) -> int:
@@ -58,7 +70,16 @@ class Outcome:
             "samples": self.samples,
             "labels_unmatched": sum(self.labels_unmatched.values()),
             "labels_waiting": self.labels_waiting,
-            "auc": {variant: None if auc is None else round(auc, 4) for variant, auc in self.auc.items()},
+            "auc": {variant: None if auc is None else round(auc, 4) for variant, auc in self.auc.items()}
+            | self.year.document(),
+            "retrains": len(self.retrains),
+            "promotions": len(self.promotions),
+            "runs": [
+                {"reasons": run.reasons, "outcome": run.outcome, "message": run.message, "samples": run.samples}
+                for run in self.runs
+            ],
+            "promoted": [asdict(promotion) for promotion in self.promotions],
+            "auc_by_month": [asdict(month) for month in self.year.months],
             "model_versions": self.model_versions,
             "label_delay_ms": self.label_delay_ms,
             "windows": self.windows,
@@ -85,6 +106,8 @@ class Outcome:
             found.append(f"{self.bad_events} events were bad, but {dead} became dead letters")
         if self.labels != self.labels_sent:
             found.append(f"{self.labels_sent} labels were sent, but {self.labels} came out")
+        if self.runs_repeated:
+            found.append(f"{self.runs_repeated} training runs ended more than once")
         found += self._label_problems() + self.drift.problems(self.predictions)
         return found + self.explained.problems(self.predictions)
 
@@ -113,6 +136,8 @@ class Outcome:
             f"became dead letters and {self.labels_waiting:,} still wait. {self.model_versions:,} model versions; "
             f"ROC AUC {', '.join(f'{variant} {shown(auc)}' for variant, auc in self.auc.items())}.\n"
             f"{self.drift.summary()}\n"
+            f"{len(self.retrains):,} training runs, {len(self.promotions):,} of their models promoted by evidence. "
+            f"{self.year.summary()}\n"
             f"{self.explained.identical:,} of {self.explained.n:,} random predictions, executed again by their models, "
             "have the very score that was logged.\n"
             f"{self.throughput_eps:,.0f} events/s at the demo's pace, "

@@ -50,10 +50,7 @@ _NO_FAULT: Final = Fault()
 
 
 class FlightSender:
-    """Sends moments of the replay to the topics and counts what the broker has acknowledged.
-
-    `run` ends every event id: where an earlier replay has been, its events are others. `fault` is planted.
-    """
+    """Sends moments of the replay to the topics and counts what the broker has acknowledged; `fault` is planted."""
 
     def __init__(
         self,
@@ -61,14 +58,12 @@ class FlightSender:
         topics: StreamTopics,
         producer: Any,
         bad_share: float,
-        run: str = "",
         fault: Fault = _NO_FAULT,
     ) -> None:
         self._flights = flights
         self._topics = topics
         self._producer = producer
         self._bad_share = bad_share
-        self._run = run
         self._fault = fault
         self._spoilt: set[int] = set()
         self.features = 0
@@ -82,7 +77,7 @@ class FlightSender:
     def send(self, moment: Moment) -> None:
         """Hand one record to the client; keyed by entity, so that features and labels meet at one partition."""
         if moment.is_label:
-            topic, value = self._topics.labels, encode(label_event(self._flights, moment.row, self._run))
+            topic, value = self._topics.labels, encode(label_event(self._flights, moment.row))
             self.labels += 1
             self.bad_labels += moment.row in self._spoilt
         else:
@@ -112,7 +107,7 @@ class FlightSender:
         }
 
     def _feature_value(self, row: int) -> bytes:
-        event = feature_event(self._flights, row, self._run)
+        event = feature_event(self._flights, row)
         kind = spoils(self.features, self._bad_share)
         if kind is not None:
             self.bad += 1
@@ -205,7 +200,7 @@ def main() -> None:
     stop = min(start + options.events, len(flights))
     fault = Fault(stop - options.fault_events if options.fault_events else None)
     client = confluent_kafka.Producer(client_config(connection))
-    sender = FlightSender(flights, StreamTopics(options.stream), client, options.bad_share, options.run, fault)
+    sender = FlightSender(flights, StreamTopics(options.stream), client, options.bad_share, fault)
     reporter = Reporter(sys.stdout, time.monotonic)
 
     def tick() -> None:
@@ -232,7 +227,6 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--rate", type=float, default=DEFAULT_RATE, help="features per second")
     parser.add_argument("--bad-share", type=float, default=0.0, help="share of features that are spoilt on purpose")
     parser.add_argument("--fault-events", type=int, default=0, help="how many of the last features have the fault")
-    parser.add_argument("--run", default="", help="what event ids end with")
     parser.add_argument("--follow-stdin", action="store_true", help="wait for readers, who tell on stdin")
     return parser.parse_args()
 

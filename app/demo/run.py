@@ -15,12 +15,14 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Final
 
+import msgspec
+import xgboost
 from rich.console import Console
 
 from app.demo.champion import champion_auc, train_champion, write_training_rows
 from app.demo.drift_outcome import DriftOutcome
 from app.demo.explained import Explained, execute_again
-from app.demo.fault import fault_events
+from app.demo.fault import Fault, fault_events
 from app.demo.feedback import VARIANTS
 from app.demo.flights import Flights, flights_stream, load_flights, replay_start
 from app.demo.follow import Follower, Tally
@@ -29,17 +31,17 @@ from app.demo.processes import Child
 from app.demo.producer import DEFAULT_RATE
 from app.demo.stage import Stage, deploy_champion, set_stage
 from app.demo.view import LiveView, Meter, PlainView, View
+from app.demo.year import Year, judge_year
 from app.embedded import EmbeddedBroker
 from app.settings import Settings
 from schemas.errors import FatalError, SettingsError
+from schemas.streams import StreamSpec
 from stream.metrics import JOIN_PENDING
 from topics import StreamTopics
 
 BAD_SHARE: Final = 0.002
 _SEED: Final = 2013
 _REPORTED: Final = ("features", "labels", "bad", "bad_labels", "faulty")
-_STREAM: Final = flights_stream()
-_TOPICS: Final = StreamTopics(_STREAM.name)
 _STALL_TIMEOUT_S: Final = 30.0
 _SETTLE_S: Final = 1.0  # how long to go on reading after the last answer: a double would come late
 _TICK_S: Final = 0.05
@@ -72,9 +74,9 @@ class Replay:
     report: dict[str, Any] = field(default_factory=lambda: dict.fromkeys(_REPORTED, 0) | {"done": False})
 
     @classmethod
-    async def start(cls, stage: Stage, options: DemoOptions, events: int, run: str) -> "Replay":
+    async def start(cls, stage: Stage, options: DemoOptions, events: int, stream: str) -> "Replay":
         """Start the producer; it waits for what `tell` says."""
-        choices = {"events": events, "rate": options.rate, "bad-share": options.bad_share, "run": run}
+        choices = {"events": events, "rate": options.rate, "bad-share": options.bad_share, "stream": stream}
         choices |= {"fault-events": fault_events(events)}
         arguments = [f"--{name}={value}" for name, value in choices.items()]
         return cls(await stage.start("producer", "app.demo.producer", *arguments, "--follow-stdin", pipes=True))
@@ -127,8 +129,9 @@ async def run_demo(settings: Settings, options: DemoOptions, console: Console) -
         async with AsyncExitStack() as stack:
             bootstrap = settings.kafka_bootstrap or stack.enter_context(EmbeddedBroker()).bootstrap
             view.say(f"{'embedded broker' if settings.embedded else 'Kafka'} at {bootstrap}")
-            stage = set_stage(settings, os.environ, _STREAM, bootstrap, Path(folder))
-            outcome = await _perform(stack, stage, settings, options, flights, view)
+            spec = _stream(settings)
+            stage = set_stage(settings, os.environ, spec, bootstrap, Path(folder))
+            outcome = await _perform(stack, stage, settings, options, spec, flights, view)
     if options.json_path:
         options.json_path.write_text(json.dumps(outcome.document(), indent=2) + "\n")
     print(outcome.summary())
@@ -140,43 +143,55 @@ async def run_demo(settings: Settings, options: DemoOptions, console: Console) -
     return 0
 
 
+def _stream(settings: Settings) -> StreamSpec:
+    """Return the stream to play. On a Kafka that lasts, each demo has its own: to it, an earlier one is the future."""
+    spec = flights_stream()
+    name = spec.name if settings.embedded else f"{spec.name}-{secrets.token_hex(3)}"
+    return msgspec.structs.replace(spec, name=name)
+
+
 async def _perform(
-    stack: AsyncExitStack, stage: Stage, settings: Settings, options: DemoOptions, flights: Flights, view: View
+    stack: AsyncExitStack,
+    stage: Stage,
+    settings: Settings,
+    options: DemoOptions,
+    spec: StreamSpec,
+    flights: Flights,
+    view: View,
 ) -> Outcome:
     """Start everything, replay, and return what was counted; what was started ends with `stack`."""
     events = _event_count(options.events, flights)
-    run = "" if settings.embedded else f"-{secrets.token_hex(3)}"  # a Kafka may know these flights from an earlier run
     if not settings.embedded:
+        view.say(f"the demo's stream is {spec.name}; its topics stay")
         await stage.command("topics", "apply")
     follower = Follower(
         settings.kafka_connection(stage.bootstrap).client_options(),
-        _TOPICS,
-        _STREAM.partitions,
+        StreamTopics(spec.name),
+        spec.partitions,
         read_committed=not settings.embedded,
         clock_ms=lambda: time.time() * 1000,
-        run=run,
     )
     stack.push_async_callback(follower.stop)
     await follower.start()
     worker = await stage.start("worker", "app.cli", "worker")
     stack.push_async_callback(worker.stop, _STOP_GRACE_S)
-    auc = await _champion(stage, flights, view)
+    champion, auc = await _champion(stage, spec.name, flights, view)
     await stage.ready(worker)
     view.say(f"replaying {events:,} flights at {options.rate:,.0f} events/s")
-    replay = await Replay.start(stage, options, events, run)
+    replay = await Replay.start(stage, options, events, spec.name)
     stack.push_async_callback(replay.child.stop, 0)
     meter = Meter(follower.tally, events, time.monotonic)
     failure = await _watch(replay, stage, worker, follower, meter, view)
     explained = Explained()
     if not failure:  # the worker is idle by now, and every latency was taken
-        explained = await execute_again(stage, _STREAM, follower.starts)
-    fault_row = flights.first_at(replay_start()) + events - fault_events(events)
-    fault_time_ms = int(flights.event_time_ms[fault_row])
-    return _outcome(follower.tally, replay.report, auc, fault_time_ms, explained, failure)
+        explained = await execute_again(stage, spec, follower.starts)
+    fault = Fault(flights.first_at(replay_start()) + events - fault_events(events))
+    year = await asyncio.to_thread(judge_year, flights, champion, fault, follower.tally.feedback.served)
+    return _outcome(follower.tally, replay.report, auc, flights, fault, explained, year, failure)
 
 
-async def _champion(stage: Stage, flights: Flights, view: View) -> float:
-    """Train the first champion on January, deploy it with its baseline; return its AUC on the rest of the year."""
+async def _champion(stage: Stage, stream: str, flights: Flights, view: View) -> tuple[xgboost.Booster, float]:
+    """Train the first champion on January, deploy it with its baseline; return it, and its AUC on the rest."""
     champion = await asyncio.to_thread(train_champion, flights, seed=_SEED)
     auc = await asyncio.to_thread(champion_auc, champion, flights)
     model = stage.folder / "champion.ubj"
@@ -184,8 +199,8 @@ async def _champion(stage: Stage, flights: Flights, view: View) -> float:
     champion.save_model(model)
     await asyncio.to_thread(write_training_rows, flights, rows)
     view.say(f"champion trained on January: ROC AUC {auc:.3f} on the rest of the year")
-    view.say(f"champion deployed: {await deploy_champion(stage, model, rows, _STREAM.name)}")
-    return auc
+    view.say(f"champion deployed: {await deploy_champion(stage, model, rows, stream)}")
+    return champion, auc
 
 
 async def _watch(replay: Replay, stage: Stage, worker: Child, follower: Follower, meter: Meter, view: View) -> str:
@@ -193,6 +208,9 @@ async def _watch(replay: Replay, stage: Stage, worker: Child, follower: Follower
 
     async def show() -> None:
         pending = await stage.gauge(JOIN_PENDING.name)
+        news = follower.tally.retraining.news
+        while news:
+            view.say(news.pop(0))
         view.show(meter.snapshot(replay.report["features"], int(pending or 0)))
 
     following, reading = asyncio.create_task(follower.run()), asyncio.create_task(replay.read())
@@ -238,9 +256,17 @@ async def _until_answered(
 
 
 def _outcome(
-    tally: Tally, sent: dict[str, Any], auc: float, fault_time_ms: int, explained: Explained, failure: str
+    tally: Tally,
+    sent: dict[str, Any],
+    auc: float,
+    flights: Flights,
+    fault: Fault,
+    explained: Explained,
+    year: Year,
+    failure: str,
 ) -> Outcome:
-    feedback, drift = tally.feedback, tally.drift
+    feedback, drift, retraining = tally.feedback, tally.drift, tally.retraining
+    assert fault.first_row is not None
     return Outcome(
         events=sent["features"],
         bad_events=sent["bad"],
@@ -262,9 +288,13 @@ def _outcome(
             reports=drift.reports,
             alerts=drift.drift_alerts,
             faulty=sent["faulty"],
-            fault_time_ms=fault_time_ms,
+            fault_time_ms=int(flights.event_time_ms[fault.first_row]),
         ),
         explained=explained,
+        runs=retraining.ended,
+        runs_repeated=retraining.repeated,
+        promotions=retraining.promotions,
+        year=year,
         throughput_eps=tally.throughput_eps,
         latency_ms=tally.latency_ms(),
         model_id=tally.model_id,

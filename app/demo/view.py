@@ -20,6 +20,7 @@ from app.demo.feedback import VARIANTS
 from app.demo.flights import LOCAL_TIME
 from app.demo.follow import Tally
 from app.demo.outcome import shown
+from app.demo.retraining import Retraining
 
 _WINDOW_S: Final = 5.0
 _PLAIN_EVERY_S: Final = 2.0
@@ -49,6 +50,7 @@ class Snapshot:
 
     `pending` predictions wait for their label; `waiting` labels wait for their prediction, or have not been read yet.
     `auc` holds the ROC AUC of each variant in the newest windows, oldest first; `mature` is how many windows are.
+    `training` says that there is one, or how many there were; of its models `promotions` took over.
     `drift` is None until a window is judged.
     """
 
@@ -74,6 +76,8 @@ class Snapshot:
     windows: int
     mature: int
     versions: int
+    training: str
+    promotions: int
     alerts: int
     drift: DriftNow | None
 
@@ -123,6 +127,8 @@ class Meter:
             windows=len(windows),
             mature=sum(window.mature for window in windows),
             versions=len(feedback.versions),
+            training=_training(tally.retraining),
+            promotions=len(tally.retraining.promotions),
             alerts=tally.drift.alerts.total(),
             drift=DriftNow(reports[-1], tuple(lasting(reports))) if (reports := tally.drift.reports) else None,
         )
@@ -199,6 +205,7 @@ def line(snapshot: Snapshot) -> str:
         f" | {_event_date(snapshot)} | {snapshot.out_eps:,.0f}/s | {_latency(snapshot)}"
         f" | {sum(snapshot.dead_letters.values()):,} dead letters | {snapshot.labels:,} labels"
         f" | {snapshot.samples:,} samples | AUC {auc} | drift {_drift_line(snapshot.drift)}"
+        f" | {snapshot.training}, promoted {snapshot.promotions}"
     )
 
 
@@ -270,10 +277,16 @@ def _learning(snapshot: Snapshot) -> RenderableType:
     )
     return Text(
         f"{rows}{snapshot.windows:,} windows, {snapshot.mature:,} mature; {snapshot.alerts:,} alerts\n"
-        f"{snapshot.versions:,} model versions",
+        f"{snapshot.versions:,} models, {snapshot.training}, promoted {snapshot.promotions}",
         no_wrap=True,
         overflow="ellipsis",
     )
+
+
+def _training(retraining: Retraining) -> str:
+    if retraining.now is not None:
+        return "training…"
+    return f"trained {sum(run.outcome != 'skipped' for run in retraining.ended)}"
 
 
 def _drift(now: DriftNow | None) -> RenderableType:

@@ -62,6 +62,11 @@ class Evaluator:
         self._detector = ErrorDetector()
         self._event_head_ms = self._label_head_ms = _DAWN_MS
 
+    @property
+    def label_head_ms(self) -> int | None:
+        """The newest label time of all samples so far; None before the first."""
+        return None if self._label_head_ms == _DAWN_MS else self._label_head_ms
+
     def fold(self, samples: Columns) -> Folded:
         """Count samples, at least one, at most some 100,000 at once; about 2 µs each with two variants."""
         heads = Heads(

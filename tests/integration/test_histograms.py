@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from app.baselines import baseline_of_rows, record_baseline
+from agents.baselines import baseline_of_rows
+from app.baselines import record_baseline
 from app.registry import artifact_store, model_opener
 from ml.drift.baseline import Baseline
 from schemas.drift import DriftReport, PartialHistogram

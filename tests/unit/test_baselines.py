@@ -7,8 +7,15 @@ import msgspec
 import numpy as np
 import pytest
 
-from agents.baselines import BaselineUnusable, baseline_finder, baseline_opener, require_columns
-from app.baselines import LEAST_ROWS, baseline_of_rows, record_baseline, with_baseline
+from agents.baselines import (
+    LEAST_ROWS,
+    BaselineUnusable,
+    baseline_finder,
+    baseline_of_rows,
+    baseline_opener,
+    require_columns,
+)
+from app.baselines import record_baseline, with_baseline
 from app.csv_columns import read_matrix
 from app.models import RegistryView
 from ml.drift.baseline import Baseline

@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from app.demo.feedback import Feedback
-from app.demo.flights import ONLINE, PUBLISH_SAMPLES, WINDOW_SAMPLES
+from app.demo.flights import ARCHIVE_SAMPLES, ONLINE, PUBLISH_SAMPLES, WINDOW_SAMPLES
 from schemas.events import ShadowScore
 from schemas.wire import encode
 from tests.support import sample_of
@@ -73,10 +73,16 @@ def test_a_sample_that_comes_again_is_not_another_sample(feedback: Feedback) -> 
     assert (feedback.samples, feedback.repeated) == (2, 1)
 
 
-def test_triggers_and_other_runs_events_are_not_counted() -> None:
-    feedback = Feedback(TOPICS, {}, run="-7f")
-    read(feedback, TOPICS.samples, sample("a-7f"), sample("a-80"), Record(b'{"lineage": "online"}', key=b"trigger"))
+def test_triggers_are_not_counted(feedback: Feedback) -> None:
+    read(feedback, TOPICS.samples, sample("a"), Record(b'{"lineage": "online"}', key=b"trigger"))
     assert feedback.samples == 1
+
+
+def test_what_was_served_is_told_sample_by_sample_without_corrections(feedback: Feedback) -> None:
+    corrected = Record(encode(sample_of(1, event_id="a", revision=1, label=1, score=0.9)))
+    read(feedback, TOPICS.samples, sample("a", 0, 0.9), corrected, sample("b", 1, 0.2))
+    served = feedback.served
+    assert (served.event_ids, served.labels.tolist(), served.scores.tolist()) == (["a", "b"], [0, 1], [0.9, 0.2])
 
 
 def test_dead_letters_of_labels_that_were_there_before_are_not_counted(feedback: Feedback) -> None:
@@ -112,7 +118,22 @@ def test_a_mature_window_takes_the_place_of_its_first_look(feedback: Feedback) -
     assert [feedback.windows[number].mature for number in (0, 1)] == [True, False]
 
 
+def archived(offset: int, key: bytes = b"archive.0") -> Record:
+    return Record(msgspec.json.encode({"offsets": {TOPICS.samples: offset}}), key=key)
+
+
+def test_samples_that_are_not_archived_are_not_settled(feedback: Feedback) -> None:
+    read(feedback, TOPICS.samples, *(sample(str(i)) for i in range(ARCHIVE_SAMPLES + 10)))
+    read(feedback, TOPICS.updates, learnt(ONLINE, 9_999))
+    read(feedback, TOPICS.performance, window(0), window(1))
+    read(feedback, TOPICS.checkpoints, archived(9_999, key=b"evaluate.0"))
+    assert feedback.settled == ARCHIVE_SAMPLES, "the archive may be anywhere before the end of its first chunk"
+    read(feedback, TOPICS.checkpoints, archived(100 + ARCHIVE_SAMPLES))
+    assert feedback.settled == ARCHIVE_SAMPLES + 10
+
+
 def test_samples_that_the_learner_or_the_evaluator_has_not_read_are_not_settled(feedback: Feedback) -> None:
+    read(feedback, TOPICS.checkpoints, archived(99_999))
     count = WINDOW_SAMPLES + 10
     read(feedback, TOPICS.samples, *(sample(str(i)) for i in range(count)))
     assert feedback.settled == PUBLISH_SAMPLES, "the learner may be anywhere before its first snapshot"

@@ -12,6 +12,8 @@ from app.demo.explained import Explained
 from app.demo.feedback import Feedback
 from app.demo.follow import SCORE_BINS, Follower, Tally
 from app.demo.outcome import Outcome
+from app.demo.retraining import Promotion, SeenRun
+from app.demo.year import Year
 from app.embedded import EmbeddedBroker
 from schemas.events import DeadLetter, Prediction
 from schemas.wire import encode
@@ -239,6 +241,13 @@ KEPT = Outcome(
     model_versions=4,
     drift=DriftOutcome(counted=9, reports=(), alerts=(), faulty=2, fault_time_ms=1),
     explained=Explained(n=9, identical=9),
+    runs=(
+        SeenRun(run_id="r1", phase="ended", reasons=("schedule",), outcome="skipped", message="too soon"),
+        SeenRun(run_id="r2", phase="ended", reasons=("drift",), outcome="accepted", message="good", samples=70),
+    ),
+    runs_repeated=0,
+    promotions=(Promotion("m2", "rollout m2", 5),),
+    year=Year(static=0.65, served=0.67, low=0.011, high=0.029),
     throughput_eps=3_000.04,
     latency_ms={"p50": 9.0, "p99": 20.0},
     model_id="m1",
@@ -252,7 +261,10 @@ def test_a_kept_promise_is_no_problem_and_is_written_down() -> None:
     assert document.items() >= {"events": 10, "predictions": 9, "dead_letters": 1, "duplicates": 0, "labels": 8}.items()
     assert document.items() >= {"samples": 6, "labels_unmatched": 1, "labels_waiting": 1, "model_versions": 4}.items()
     assert document.items() >= {"drift_alerts": 0, "drifted_features": [], "drift_windows": 0}.items()
-    assert document["auc"] == {"champion": 0.6667, "online": None}
+    assert document["auc"].items() >= {"champion": 0.6667, "online": None, "static": 0.65, "served": 0.67}.items()
+    assert document["auc"].items() >= {"difference": 0.02, "low": 0.011, "high": 0.029}.items()
+    assert (document["retrains"], document["promotions"]) == (1, 1), "a request that was skipped is no run"
+    assert "1 training runs, 1 of their models promoted" in KEPT.summary()
     assert document["explained"] == {"n": 9, "identical": 9}
     assert document["throughput_eps"] == 3_000.0
     assert document["latency_ms"] == {"p50": 9.0, "p99": 20.0}
@@ -283,6 +295,7 @@ def test_a_kept_promise_is_no_problem_and_is_written_down() -> None:
         (replace(KEPT, labels=7), "8 labels were sent, but 7 came out"),
         (replace(KEPT, samples=5), "6 labels were of scored events, but 5 became samples"),
         (replace(KEPT, samples_repeated=2), "2 samples came more than once"),
+        (replace(KEPT, runs_repeated=1), "1 training runs ended more than once"),
         (
             replace(KEPT, labels_unmatched={"no_prediction": 3}),
             "2 labels were of bad events, but 3 became dead letters",

@@ -52,6 +52,8 @@ SNAPSHOT = Snapshot(
     windows=14,
     mature=13,
     versions=58,
+    training="training…",
+    promotions=2,
     alerts=3,
     drift=DriftNow(
         SeenReport(
@@ -90,6 +92,8 @@ NOTHING_YET = Snapshot(
     windows=0,
     mature=0,
     versions=0,
+    training="trained 0",
+    promotions=0,
     alerts=0,
     drift=None,
 )
@@ -152,7 +156,7 @@ def test_the_page_shows_what_comes_back_of_the_labels() -> None:
         "champion 0.642 ▅·▆▄",
         "online   0.607 ▁▂▄▃",
         "14 windows, 13 mature; 3 alerts",
-        "58 model versions",
+        "58 models, training…, promoted 2",
     ):
         assert shown in text
 
@@ -190,9 +194,9 @@ def test_the_line_shows_the_same_without_a_terminal() -> None:
         "29,800 of 110,942 events | 02 Apr 2013 | 2,998/s | latency p50 8.1 ms, p99 22.4 ms"
         " | 53 dead letters | 29,111 labels | 28,950 samples | AUC champion 0.642, online 0.607"
         " | drift distance_miles PSI 0.24, departures_in_hour PSI 0.38, scheduled_minutes -, flight_number PSI 12.30,"
-        " carrier PSI 0.10"
+        " carrier PSI 0.10 | training…, promoted 2"
     )
-    assert line(NOTHING_YET).endswith("| drift -")
+    assert line(NOTHING_YET).endswith("| drift - | trained 0, promoted 0")
 
 
 def test_the_tallest_bar_fills_the_chart_and_the_smallest_can_be_seen() -> None:

@@ -1,0 +1,244 @@
+"""Making a candidate: the parameters are chosen on the data before the test, and then one model is fitted."""
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from agents.train.job import Job, Kept, Progress, Said
+from ml.training.protocol import Fitted, Unwatched, Watch
+from ml.training.registry import trainer_type
+from ml.training.search import SearchRules, search
+from ml.training.split import Split, folds
+from ml.training.table import Table
+from schemas.errors import PenstockError
+from schemas.training import SearchSpec, TrainingSpec, Value
+from stores.artifacts import ArtifactCorrupted, ArtifactMissing, ArtifactStore, ArtifactUnavailable
+
+log = logging.getLogger("penstock.train")
+
+Say = Callable[[Said], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """A trainer by its name, and all that it is made from but the parameters that are searched. Can be pickled."""
+
+    trainer: str
+    feature_names: tuple[str, ...]
+    classes: int
+    seed: int
+    threads: int
+    parameters: Mapping[str, Value]
+
+    def fit(
+        self, searched: Mapping[str, Value], train: Table, validation: Table, watch: Watch, resume: bytes = b""
+    ) -> Fitted:
+        """Fit a model, as Trainer.fit does. Raises TrainingImpossible, also when there is no such trainer."""
+        kind = trainer_type(self.trainer)
+        given = {**self.parameters, **searched}
+        trainer = kind(self.feature_names, self.classes, seed=self.seed, threads=self.threads, **given)
+        return trainer.fit(train, validation, watch, resume)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trial:
+    """What some parameters come to: the loss on the validation rows, or over folds in time. Can be pickled."""
+
+    recipe: Recipe
+    train: Table
+    validation: Table
+    folds: int
+
+    def __call__(self, parameters: Mapping[str, Value], watch: Watch) -> float:
+        """Return the loss; of folds the mean, by the events that each is judged on."""
+        if not self.folds:
+            return self.recipe.fit(parameters, self.train, self.validation, watch).loss
+        return mean_loss(self.fold_losses(parameters, watch))
+
+    def fold_losses(self, parameters: Mapping[str, Value], watch: Watch) -> tuple[tuple[int, float], ...]:
+        """Return of each fold the events that it was judged on, and the loss. The watch is told the mean so far."""
+        losses: list[tuple[int, float]] = []
+        for train, judged in folds(joined(self.train, self.validation), self.folds):
+            losses.append((len(judged), self.recipe.fit(parameters, train, judged, Unwatched()).loss))
+            watch.progress(len(losses), self.folds, mean_loss(tuple(losses)))
+        return tuple(losses)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Candidate:
+    """A fitted model and how it came to be: the trials of the search, and the loss in each fold."""
+
+    fitted: Fitted
+    trials: int = 0
+    fold_losses: tuple[float, ...] = ()
+
+
+def make(job: Job, parts: Split, store: ArtifactStore, say: Say) -> tuple[Candidate, "Unfinished"]:
+    """Search, validate and fit as the stream wants it. Raises TrainingImpossible, and OSError of a study's storage.
+
+    What is unfinished in the store is to be cleared by the caller, once the model is safe.
+    """
+    training = _training_of(job)
+    recipe = recipe_of(job, training)
+    trial = Trial(recipe=recipe, train=parts.train, validation=parts.validation, folds=training.folds)
+    searched: Mapping[str, Value] = {}
+    trials = 0
+    if training.search is not None:
+        searched, trials = _search(job, training.search, trial, say)
+    fold_losses: tuple[float, ...] = ()
+    if training.folds:
+        say(Progress(phase="validate", share=0.0))
+        fold_losses = tuple(loss for _, loss in trial.fold_losses(searched, _Folds(say)))
+    say(Progress(phase="fit", share=0.0))
+    unfinished = Unfinished(store, job, say)
+    fitted = recipe.fit(searched, parts.train, parts.validation, _Fit(say, unfinished), unfinished.resume())
+    return Candidate(fitted=fitted, trials=trials, fold_losses=fold_losses), unfinished
+
+
+def recipe_of(job: Job, training: TrainingSpec) -> Recipe:
+    """Return what the stream's models are made by. The seed is the run's: every attempt makes the same model."""
+    return Recipe(
+        trainer=training.trainer,
+        feature_names=job.spec.features,
+        classes=len(job.spec.classes) or 1,
+        seed=seed_of(job),
+        threads=job.resources.threads,
+        parameters=training.parameters,
+    )
+
+
+def seed_of(job: Job) -> int:
+    """Return a number that follows from the run's id."""
+    return int(np.random.SeedSequence(list(job.run_id.encode())).generate_state(1)[0]) >> 1
+
+
+def joined(first: Table, second: Table) -> Table:
+    """Return the rows of two tables that follow one another in time, of which entities have one numbering."""
+    columns = ("matrix", "labels", "weights", "event_time_ms", "entities", "served")
+    return Table(*(np.concatenate([getattr(first, name), getattr(second, name)]) for name in columns))
+
+
+def mean_loss(losses: tuple[tuple[int, float], ...]) -> float:
+    """Return the mean of (events, loss) over the events."""
+    return sum(count * loss for count, loss in losses) / sum(count for count, _ in losses)
+
+
+class Unfinished:
+    """The unfinished work of a run's fit in the artifact store, from which another attempt goes on.
+
+    An attempt that finds nothing there, or something damaged, begins anew, and comes to the same model. The newest two
+    are kept: what the newest replaces may be all that the stage has noted yet.
+    """
+
+    def __init__(self, store: ArtifactStore, job: Job, say: Say) -> None:
+        self._store = store
+        self._say = say
+        self._head = job.run_id.encode() + b"\n"  # nobody else's bytes, so that removing them takes nothing from others
+        self._found = job.kept
+        self._stored = [job.kept.sha256] if job.kept is not None else []
+
+    def resume(self) -> bytes:
+        """Return what the attempt before came to; empty without one. Raises ArtifactUnavailable."""
+        if self._found is None:
+            return b""
+        try:
+            whole = self._store.get(self._found.sha256, self._found.size_bytes)
+        except (ArtifactMissing, ArtifactCorrupted) as error:
+            log.warning("the run begins anew: %s", error)
+            return b""
+        return whole.removeprefix(self._head)
+
+    def keep(self, payload: bytes) -> None:
+        """Store what the fit has come to, and say so. When the store is away the fit goes on all the same."""
+        whole = self._head + payload
+        try:
+            sha256 = self._store.put(whole)
+        except ArtifactUnavailable as error:
+            log.warning("unfinished work is not kept: %s", error)
+            return
+        self._say(Kept(sha256=sha256, size_bytes=len(whole)))
+        self._stored = [*(stored for stored in self._stored if stored != sha256), sha256]
+        while len(self._stored) > 2:
+            self._remove(self._stored.pop(0))
+
+    def clear(self) -> None:
+        """Remove all of it."""
+        while self._stored:
+            self._remove(self._stored.pop())
+
+    def _remove(self, sha256: str) -> None:
+        try:
+            self._store.remove(sha256)
+        except PenstockError as error:
+            log.warning("unfinished work stays in the store: %s", error)
+
+
+class _Fit:
+    """Watches the fit of the candidate."""
+
+    def __init__(self, say: Say, unfinished: Unfinished) -> None:
+        self._say = say
+        self._unfinished = unfinished
+
+    def progress(self, done: int, of: int, loss: float | None = None) -> None:
+        told = f"round {done} of at most {of}" + (f", loss {loss:.4f}" if loss is not None else "")
+        self._say(Progress(phase="fit", message=told, share=_share(done, of)))
+
+    def keep(self, payload: bytes) -> None:
+        self._unfinished.keep(payload)
+
+
+class _Folds(Unwatched):
+    """Watches the folds."""
+
+    def __init__(self, say: Say) -> None:
+        self._say = say
+
+    def progress(self, done: int, of: int, loss: float | None = None) -> None:
+        told = f"fold {done} of {of}" + (f", mean loss {loss:.4f}" if loss is not None else "")
+        self._say(Progress(phase="validate", message=told, share=_share(done, of)))
+
+
+def _search(job: Job, wanted: SearchSpec, trial: Trial, say: Say) -> tuple[Mapping[str, Value], int]:
+    """Return the best parameters of the search, and how many were tried."""
+
+    def told(done: int, of: int, loss: float | None) -> None:
+        best = f", lowest loss {loss:.4f}" if loss is not None else ""
+        say(Progress(phase="search", message=f"trial {done} of {of}{best}", share=_share(done, of)))
+
+    say(Progress(phase="search", share=0.0))
+    rules = SearchRules(
+        method=wanted.method,
+        trials=wanted.trials,
+        parallel=wanted.parallel,
+        seconds=wanted.minutes * 60,
+        prune=wanted.prune,
+    )
+    found = search(
+        wanted.space,
+        rules,
+        trial,
+        storage=job.resources.optuna_storage or _study_folder(job),
+        study_name=job.run_id,
+        seed=seed_of(job),
+        on_trial=told,
+    )
+    return found.parameters, len(found.trials)
+
+
+def _study_folder(job: Job) -> str:
+    folder = Path(job.resources.training_dir)
+    folder.mkdir(parents=True, exist_ok=True)
+    return str(folder)
+
+
+def _training_of(job: Job) -> TrainingSpec:
+    assert job.spec.training is not None  # else nothing runs
+    return job.spec.training
+
+
+def _share(done: int, of: int) -> float:
+    return min(done / of, 1.0) if of else 1.0

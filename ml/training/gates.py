@@ -1,0 +1,135 @@
+"""Whether a candidate may go on: what it must reach by itself, and how far it must be above the champion."""
+
+from dataclasses import dataclass
+
+from ml.training.comparison import Difference, Metric, lower_is_better
+from ml.training.measure import Measures
+
+_TITLES = {"roc_auc": "ROC AUC", "accuracy": "accuracy", "log_loss": "log loss", "brier": "Brier score"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GateRules:
+    """What a candidate must be; GatesSpec in schemas/training.py says what each is. None is no limit."""
+
+    metric: Metric
+    min_gain: float
+    alpha: float
+    min_auc: float | None = None
+    min_precision: float | None = None
+    min_recall: float | None = None
+    backtest: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gate:
+    """What one gate said: `message` is a sentence with the figures.
+
+    `value` is what was measured and `limit` what it had to reach; `low` and `high` are the ends of the interval of the
+    difference from the champion.
+    """
+
+    gate: str
+    passed: bool
+    message: str
+    value: float | None = None
+    limit: float | None = None
+    low: float | None = None
+    high: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Champion:
+    """What the candidate has against it: the difference, or a sentence on why there is none to be had.
+
+    `alerts` are those that the candidate and the champion raise when the test rows are replayed, in this order.
+    """
+
+    difference: Difference | None = None
+    incomparable: str = ""
+    alerts: tuple[int, int] | None = None
+
+
+def judge(rules: GateRules, test: Measures, champion: Champion | None) -> tuple[Gate, ...]:
+    """Return what each gate says of a candidate that came to `test`; it passed when all did.
+
+    Without a champion only what it must reach by itself counts.
+    """
+    floors = (
+        ("min_auc", "ROC AUC", test.roc_auc, rules.min_auc),
+        ("min_precision", "precision", test.precision, rules.min_precision),
+        ("min_recall", "recall", test.recall, rules.min_recall),
+    )
+    gates = [_floor(gate, title, value, limit) for gate, title, value, limit in floors if limit is not None]
+    gates.append(_against(rules, champion))
+    if rules.backtest:
+        gates.append(_backtest(champion))
+    return tuple(gates)
+
+
+def _floor(gate: str, title: str, value: float | None, limit: float) -> Gate:
+    if value is None:
+        message = f"the test rows do not say what its {title} is, which must be at least {limit:g}"
+        return Gate(gate=gate, passed=False, message=message, limit=limit)
+    passed = value >= limit
+    message = f"{title} {value:.4f} is {'at least' if passed else 'below'} {limit:g}"
+    return Gate(gate=gate, passed=passed, message=message, value=value, limit=limit)
+
+
+def _against(rules: GateRules, champion: Champion | None) -> Gate:
+    if champion is None:
+        return Gate(gate="champion", passed=True, message="there is no champion to compare with")
+    difference = champion.difference
+    if difference is None:
+        why = champion.incomparable or "it was not compared with the champion"
+        return Gate(gate="champion", passed=False, message=f"{why}; whether it is better takes a person")
+    limit = _limit(rules, difference)
+    enough = difference.candidate <= limit if lower_is_better(rules.metric) else difference.candidate >= limit
+    return Gate(
+        gate="champion",
+        passed=enough and difference.surely_better,
+        message=_told(rules, difference, enough),
+        value=difference.candidate,
+        limit=limit,
+        low=difference.low,
+        high=difference.high,
+    )
+
+
+def _limit(rules: GateRules, difference: Difference) -> float:
+    """Return what the candidate's figure had to reach."""
+    direction = -1 if lower_is_better(rules.metric) else 1
+    return difference.champion * (1 + direction * rules.min_gain)
+
+
+def _told(rules: GateRules, difference: Difference, enough: bool) -> str:
+    figures = f"{_TITLES[rules.metric]} {difference.candidate:.4f} against the champion's {difference.champion:.4f}"
+    if difference.low is None or difference.high is None:
+        return f"{figures}: too few entities to know whether that is luck (worth {difference.entities:.1f})"
+    interval = f"{difference.low:+.4f} to {difference.high:+.4f} at {1 - difference.alpha:g} confidence"
+    found = f"{figures}, a difference of {difference.value:+.4f} ({interval})"
+    limit = _limit(rules, difference)
+    if not enough:
+        beyond = ", which no model can reach" if not lower_is_better(rules.metric) and limit > 1 else ""
+        return f"{found}, is not {rules.min_gain:g} of the champion's better: that is {limit:.4f}{beyond}"
+    if not difference.surely_better:
+        return f"{found}, may be luck"
+    return f"{found}, is better"
+
+
+def _backtest(champion: Champion | None) -> Gate:
+    if champion is None:
+        return Gate(gate="backtest", passed=True, message="there is no champion whose alerts to compare with")
+    if champion.alerts is None:
+        why = champion.incomparable or "the test rows were not replayed"
+        return Gate(gate="backtest", passed=False, message=f"{why}, so the alerts are not known")
+    own, champions = champion.alerts
+    passed = own <= champions
+    message = f"replayed on the test rows it raises {own} alerts, {'no' if passed else ''} more than the champion's"
+    return Gate(
+        gate="backtest",
+        passed=passed,
+        message=f"{message} {champions}".replace("  ", " "),
+        value=float(own),
+        limit=float(champions),
+    )

@@ -1,0 +1,93 @@
+"""Small files that belong together, such as the card of a model: a folder of them in the model store.
+
+All of this does file or network I/O and blocks: call it from a thread.
+"""
+
+import contextlib
+import posixpath
+import secrets
+from collections.abc import Iterator, Mapping
+
+from fsspec.core import url_to_fs
+
+from schemas.errors import PenstockError, SettingsError
+from stores.artifacts import ArtifactUnavailable, reach_disk
+
+
+class DocumentsMissing(PenstockError):
+    """The store has no such folder."""
+
+
+class Documents:
+    """Folders under `root`, which is a folder or an fsspec URL. The files of a folder are told apart by their names."""
+
+    def __init__(self, root: str) -> None:
+        """Raise SettingsError when nothing installed can open such a URL. Nothing is read or written yet."""
+        try:
+            self._files, self._root = url_to_fs(root)
+        except (ImportError, ValueError) as error:
+            raise SettingsError(f"model_storage_dir {root!r} cannot be used: {error}") from error
+
+    def put(self, folder: str, files: Mapping[str, bytes]) -> None:
+        """Write `files`, by name, into `folder`; a file that is there already is replaced whole, the others stay.
+
+        Raises ArtifactUnavailable.
+        """
+        path = self._path(folder)
+        with self._working(path):
+            self._files.makedirs(path, exist_ok=True)
+            for name, payload in files.items():
+                self._write(f"{path}/{_checked(name)}", payload)
+
+    def get(self, folder: str) -> dict[str, bytes]:
+        """Return the files of `folder` by name, in the order of their names.
+
+        Raises DocumentsMissing or ArtifactUnavailable.
+        """
+        path = self._path(folder)
+        with self._working(path):
+            try:
+                self._files.invalidate_cache()
+                paths: list[str] = sorted(self._files.ls(path, detail=False))
+            except FileNotFoundError as error:
+                raise DocumentsMissing(f"the model store has nothing at {self._where(path)}") from error
+            found = [found for found in paths if not found.endswith(".part")]
+            return {posixpath.basename(each): self._files.cat_file(each) for each in found}
+
+    def _write(self, path: str, payload: bytes) -> None:
+        part = f"{path}.{secrets.token_hex(8)}.part"
+        try:
+            with self._files.open(part, "wb") as file:
+                file.write(payload)
+                reach_disk(file)
+            self._files.mv(part, path)
+        except BaseException:  # whatever stopped us, take the rubbish along
+            with contextlib.suppress(OSError):
+                self._files.rm_file(part)
+            raise
+
+    def _path(self, folder: str) -> str:
+        return "/".join((self._root, *map(_checked, folder.split("/"))))
+
+    def _where(self, path: str) -> str:
+        where: str = self._files.unstrip_protocol(path)
+        return where.removeprefix("file://")
+
+    @contextlib.contextmanager
+    def _working(self, path: str) -> Iterator[None]:
+        try:
+            yield
+        except PenstockError:
+            raise
+        except Exception as error:  # besides OSError, each fsspec backend raises errors of its own library
+            raise ArtifactUnavailable(
+                f"the model store failed at {self._where(path)} ({type(error).__name__}: {error}); "
+                "check that it can be reached, written and read"
+            ) from error
+
+
+def _checked(name: str) -> str:
+    """Return a name of a file or folder; a name may come from a record, and must not lead out of the store."""
+    if not name or name.startswith(".") or "/" in name or "\\" in name:
+        raise PenstockError(f"{name!r} cannot be the name of a file or folder in the model store")
+    return name
