@@ -28,7 +28,7 @@ _SCORED_ROWS: Final = 8192
 
 
 class BaselineUnusable(PenstockError):
-    """A baseline cannot be used for its stream; the message says why."""
+    """A baseline cannot be made or used for its stream; the message says why."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -69,12 +69,12 @@ def baseline_of(newest: Mapping[str, ModelVersion], model_id: str) -> ModelVersi
 def baseline_of_rows(spec: StreamSpec, model: Model, matrix: Matrix) -> bytes:
     """Return the baseline of `matrix`, shape (n, features) in declared order, and of what `model` predicts of it.
 
-    Rows without a finite score are left out, as the worker refuses such events. Raises PenstockError with a sentence.
+    Rows without a finite score are left out, as the worker refuses such events. Raises BaselineUnusable.
     """
     scores = scores_of(model, matrix)
     finite = finite_rows(scores)
     if finite.sum() < LEAST_ROWS:
-        raise PenstockError(
+        raise BaselineUnusable(
             f"a baseline needs at least {LEAST_ROWS} rows that the model can score, and there are {finite.sum()}"
         )
     values = prediction_values(scores[finite])
@@ -86,7 +86,7 @@ def baseline_of_rows(spec: StreamSpec, model: Model, matrix: Matrix) -> bytes:
             bins=spec.drift.bins,
         )
     except ModelError as error:
-        raise PenstockError(f"no baseline can be made: {error}") from error
+        raise BaselineUnusable(f"no baseline can be made: {error}") from error
     return baseline.encode()
 
 

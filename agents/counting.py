@@ -7,15 +7,16 @@ is forgotten with them: `<s>.histograms` tells of exactly the events whose predi
 import asyncio
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from agents.baselines import Yardstick, prediction_values
-from agents.serving import Served
 from ml.drift.counting import Counts
 from ml.models.protocol import Matrix, Scores
 from schemas.drift import ColumnCounts, PartialHistogram
+from schemas.events import ModelVersion
 from schemas.streams import MINUTE_MS, DriftSpec, StreamSpec
 from schemas.wire import encode
 from stream import metrics as m
@@ -27,6 +28,15 @@ from topics.specs import StreamTopics
 HELD_ROWS = 4096  # at most so many wait to be counted, which then takes about a millisecond
 PARTIALS_AT_ONCE = 8  # then the loop has its turn
 _MISSING = np.float32(np.nan)
+
+
+class Measured(Protocol):
+    """The champion of some events, and what they are counted against; None when it has no baseline."""
+
+    @property
+    def version(self) -> ModelVersion: ...
+    @property
+    def yardstick(self) -> Yardstick | None: ...
 
 
 class Counting:
@@ -58,7 +68,7 @@ class Counting:
         self._closed: list[tuple[int, bytes]] = []  # how many events, and the partial as it is written
 
     async def take(
-        self, taken: Intake, scores: Scores, served: Served, champions: NDArray[np.bool_] | None = None
+        self, taken: Intake, scores: Scores, served: Measured, champions: NDArray[np.bool_] | None = None
     ) -> None:
         """Count the events that `served` gave `scores`, of shape (n,) or (n, classes), if it has a baseline.
 

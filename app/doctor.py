@@ -13,6 +13,7 @@ from app import local_checks as local
 from app.findings import Finding, problem, skipped
 from app.settings import Settings
 from app.stages import ROLES, inputs_of
+from app.training_checks import check_training
 from schemas.errors import PenstockError, SettingsError
 from schemas.streams import StreamSpec
 from stream.connection import Cluster, KafkaConnection
@@ -61,6 +62,7 @@ async def attempt(subject: str, check: Check, timeout_s: float = CHECK_TIMEOUT_S
 def _local_checks(settings: Settings) -> Iterator[tuple[str, Check]]:
     yield "settings", partial(asyncio.to_thread, local.check_settings, settings)
     yield "learners", partial(asyncio.to_thread, local.check_learners, settings)
+    yield "training", partial(asyncio.to_thread, check_training, settings)
     yield "signing key", partial(asyncio.to_thread, local.check_signing_key, settings)
     yield "artifact store", partial(asyncio.to_thread, local.check_store, settings)
     yield "redis", partial(local.check_redis, settings)

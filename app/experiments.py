@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Final
+from typing import Any
 
 from app.logs import events_of
 from app.models import log_reader, require_topics
@@ -19,8 +19,6 @@ from stream.batches import TopicPartition
 from stream.connection import KafkaConnection
 from stream.tail import read_back
 from topics import StreamTopics
-
-CHALLENGER: Final = "challenger"  # what the new model's variant of a rollout is called
 
 
 def plan_of(settings: Settings, spec: StreamSpec, overrides: Mapping[str, Any]) -> ExperimentPlan:

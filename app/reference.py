@@ -14,6 +14,7 @@ from app.cli.main import cli
 from app.settings import settings_reference
 from app.sources import allowed, nested
 from schemas.streams import DriftSpec, EvaluationSpec, ExperimentSpec, JoinSpec, LearnerSpec, StreamSpec
+from schemas.training import ArchiveSpec, GatesSpec, SearchSpec, TrainingSpec
 from stream.metrics import METRICS, SECONDS
 
 FOLDER: Final = Path(__file__).parents[1] / "docs"
@@ -52,7 +53,21 @@ worker of a deployment needs the same tables. `penstock stream init --csv FILE` 
 {_table(ExperimentSpec)}
 ### Models that learn from the stream's samples: `[streams.<name>.learners.<lineage>]`
 
-{_table(LearnerSpec)}"""
+{_table(LearnerSpec)}
+### How samples are archived: `[streams.<name>.archive]`
+
+{_table(ArchiveSpec)}
+### How a model is trained anew: `[streams.<name>.training]`
+
+Without this table it is not. [training.md](training.md) says what the words mean.
+
+{_table(TrainingSpec)}
+### How its hyper-parameters are searched: `[streams.<name>.training.search]`
+
+{_table(SearchSpec)}
+### What it must be: `[streams.<name>.training.gates]`
+
+{_table(GatesSpec)}"""
 
 
 def metrics_page() -> str:
@@ -85,7 +100,7 @@ def cli_page() -> str:
 {_NOTE}
 
 Exit codes: 0 done; 1 refused, or something is not as it should be; 2 a setting is wrong, or Kafka cannot be reached.
-Results go to standard output, errors and logs to standard error.
+`penstock retrain --wait` has more of them. Results go to standard output, errors and logs to standard error.
 
 {"".join(_command_sections(cli, "penstock"))}"""
 
@@ -113,6 +128,8 @@ def _default(field: msgspec.structs.FieldInfo) -> str:
     if field.required or field.default is None:
         return ""
     default = field.default_factory() if field.default_factory is not msgspec.NODEFAULT else field.default
+    if default == "":
+        return ""
     if isinstance(default, bool):
         return f"`{str(default).lower()}`"
     return f"`{list(default) if isinstance(default, tuple) else default}`"

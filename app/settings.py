@@ -2,6 +2,7 @@
 
 A setting `x` is the environment variable `ML_X` or the top-level key `x` of penstock.toml; the environment wins. A
 secret `x` can also stand in a file of its own, named by the setting `x_file`. Streams are tables, `[streams.<name>]`.
+Some settings have a second name in the environment, which counts when `ML_X` is not there and it is not empty.
 Relative paths are relative to the working directory.
 """
 
@@ -37,6 +38,7 @@ Port = Annotated[int, msgspec.Meta(ge=0, le=65_535)]
 CONFIG_FILE: Final = "penstock.toml"
 CONFIG_VARIABLE: Final = "ML_CONFIG"
 _PREFIX: Final = "ML_"
+_SECOND_NAMES: Final = {"mlflow_uri": "MLFLOW_URI", "mlflow_experiment": "MLFLOW_EXPERIMENT"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,12 +100,8 @@ class Settings:
     optuna_storage: Annotated[
         str, "The database of hyper-parameter studies, as an SQLAlchemy URL; empty: a file in `training_dir`."
     ] = field(default="", repr=False)
-    mlflow_uri: Annotated[str, "Where MLflow is; empty: runs are not tracked. `MLFLOW_URI` counts, too."] = field(
-        default="", repr=False
-    )
-    mlflow_experiment: Annotated[Word, "The name of the experiment there. `MLFLOW_EXPERIMENT` counts, too."] = (
-        "penstock"
-    )
+    mlflow_uri: Annotated[str, "Where MLflow is; empty: training runs are not tracked."] = field(default="", repr=False)
+    mlflow_experiment: Annotated[Word, "The name of the experiment there."] = "penstock"
     redis_url: Annotated[str, "Where Redis is, for views; empty: the embedded one."] = field(default="", repr=False)
     checkpoint_interval_ms: Annotated[Millis, "The longest time that a learner has to repeat after a crash."] = 10_000
     max_event_bytes: Annotated[EventSize, "A larger event becomes a dead letter."] = 1024**2
@@ -191,9 +189,10 @@ def settings_reference() -> str:
         kind = _SCALARS[setting.name]
         default = f"`{setting.default}`" if setting.default != "" else ""
         values = allowed(kind) if setting.repr else f"text; or name its file in `{setting.name}_file`"
-        rows.append(
-            f"| `{setting.name}` | `{_PREFIX}{setting.name.upper()}` | {default} | {values} | {kind.__metadata__[-1]} |"
-        )
+        names = f"`{_PREFIX}{setting.name.upper()}`"
+        if setting.name in _SECOND_NAMES:
+            names += f" or `{_SECOND_NAMES[setting.name]}`"
+        rows.append(f"| `{setting.name}` | {names} | {default} | {values} | {kind.__metadata__[-1]} |")
     return "\n".join(rows) + "\n"
 
 
@@ -203,6 +202,9 @@ def _environment(environ: Mapping[str, str]) -> Source:
         for key, value in environ.items()
         if key.startswith(_PREFIX) and key != CONFIG_VARIABLE
     }
+    for name, second in _SECOND_NAMES.items():
+        if environ.get(second) and not {name, f"{name}_file"} & table.keys():
+            table[name] = environ[second]
     return Source(origin="in the environment", table=table, prefix=_PREFIX, text=True)
 
 

@@ -8,7 +8,7 @@ from typing import Literal
 import msgspec
 from aiokafka import AIOKafkaConsumer
 
-from agents import compare, control, evaluate, join, judge, learn, score, views
+from agents import archive, compare, control, evaluate, join, judge, learn, score, train, views
 from agents.baselines import baseline_finder, baseline_opener
 from agents.blobs import Blobs
 from agents.counting import Counting
@@ -18,7 +18,9 @@ from agents.registry import Registry
 from agents.routes import routes_of
 from agents.serving import Serving
 from agents.shelf import ModelShelf
+from agents.train.job import Resources
 from app.clock import now_ms
+from app.experiments import plan_of
 from app.registry import artifact_store, signer
 from app.settings import Settings
 from ml.models.registry import learner_type
@@ -27,6 +29,7 @@ from schemas.features import FeatureReader
 from schemas.streams import DriftSpec, LearnerSpec, StreamSpec
 from schemas.wire import encode
 from stream.announcer import Announcer
+from stream.batches import TopicPartition
 from stream.deadletters import DeadLetterGate
 from stream.intake import FeatureIntake
 from stream.memory import KafkaMemory
@@ -34,7 +37,7 @@ from stream.metrics import Metrics
 from stream.placement import Placement
 from stream.role import StageSpec
 from stream.stage import Stage
-from stream.tail import read_back
+from stream.tail import end_of, read_back
 from stream.views import LogView, ViewFollower
 from topics.specs import StreamTopics
 
@@ -50,8 +53,9 @@ def inputs_of(spec: StreamSpec, role: RoleName) -> Mapping[str, tuple[str, ...]]
     if role == "join":
         return {"join": (topics.predictions, topics.labels)}
     if role == "train":
-        return {}
-    of_samples = ("evaluate", *map(learner_group, spec.learners))
+        return {"train": (topics.retrain,)} if spec.training is not None else {}
+    archived = (archive.STAGE,) if spec.archive.enabled else ()
+    of_samples = ("evaluate", *archived, *map(learner_group, spec.learners))
     shown = (topics.drift, topics.alerts, topics.models, topics.deployments, topics.experiments)
     others = {"compare": (topics.samples, topics.variants), "judge": (topics.histograms,), "views": shown}
     return {"learn": (topics.commands,)} | dict.fromkeys(of_samples, (topics.samples,)) | others
@@ -94,9 +98,10 @@ class StreamStages:
         metrics: Metrics,
         announcer: Announcer,
         open_consumer: Callable[[], AIOKafkaConsumer],
+        resources: Callable[[], Resources],
         redis: views.ViewStore | None = None,
     ) -> None:
-        """`open_consumer` makes a consumer without a group, which reads what is committed.
+        """`open_consumer` makes a consumer without a group, which reads what is committed; `resources` are a run's.
 
         `redis` is where views are kept; without one there are none.
         """
@@ -108,6 +113,7 @@ class StreamStages:
         self._metrics = metrics
         self._announcer = announcer
         self._open_consumer = open_consumer
+        self._resources = resources
         self._redis = redis
         self._registry = Registry(self.models)
         self._drift = drift_of(settings, spec)
@@ -149,13 +155,15 @@ class StreamStages:
             "join": (join.STAGE, self._join),
             "learn": (control.STAGE, self._control),
             "evaluate": (evaluate.STAGE, self._evaluate),
+            "archive": (archive.STAGE, self._archive),
             "compare": (compare.STAGE, self._compare),
             "judge": (judge.STAGE, self._judge),
             "views": (views.STAGE, self._views),
+            "train": (train.STAGE, self._train),
         }
         made |= {learner_group(name): (learn.STAGE, partial(self._learn, name)) for name in self.spec.learners}
         return [
-            StageSpec(self.spec.name, group, stage, topics, make, single=role == "learn")
+            StageSpec(self.spec.name, group, stage, topics, make, single=role in ("learn", "train"))
             for group, topics in inputs_of(self.spec, role).items()
             for stage, make in [made[group]]
         ]
@@ -188,6 +196,13 @@ class StreamStages:
     def _evaluate(self, partition: int, partitions: int) -> Stage:
         blobs = Blobs(artifact_store(self._settings), f"{self.spec.name} {evaluate.STAGE}")
         return evaluate.Evaluate(self.spec, self._memory(evaluate.STAGE, partition), blobs, self._metrics)
+
+    def _archive(self, partition: int, partitions: int) -> Stage:
+        from agents.archive.stage import ArchiveStage  # with Arrow, which no other role needs
+        from stores.archive import Archive
+
+        store = Archive(self._settings.model_storage_dir)
+        return ArchiveStage(self.spec, store, self._memory(archive.STAGE, partition), self._metrics, now_ms)
 
     def _compare(self, partition: int, partitions: int) -> Stage:
         owner = f"{self.spec.name} {compare.STAGE}"
@@ -224,6 +239,15 @@ class StreamStages:
 
     def _views(self, partition: int, partitions: int) -> Stage:
         return views.Views(self.spec, partial(read_back, self._open_consumer), self._redis, self._metrics, now_ms)
+
+    def _train(self, partition: int, partitions: int) -> Stage:
+        samples = TopicPartition(self._topics.samples, 0)
+        world = train.World(
+            self.models, self.deployments, self._follower.caught_up, partial(end_of, self._open_consumer, samples)
+        )
+        plan = plan_of(self._settings, self.spec, {"steps": self.spec.experiments.steps})
+        memory = self._memory(train.STAGE, partition)
+        return train.Train(self.spec, memory, world, plan, self._resources(), train.run_apart, self._metrics, now_ms)
 
     def _memory(self, stage: str, partition: int) -> KafkaMemory:
         return KafkaMemory(self._topics.checkpoints, stage, partition, self._open_consumer)

@@ -3,9 +3,11 @@
 import asyncio
 import contextlib
 import gc
+import importlib
 import logging
 import signal
 from collections.abc import Coroutine, Iterable
+from functools import partial
 from itertools import groupby
 from typing import Any, get_args
 
@@ -20,6 +22,7 @@ from app.local_checks import check_learners
 from app.registry import model_opener
 from app.settings import Settings
 from app.stages import ROLES, RoleName, StreamStages
+from app.training import resources_of
 from schemas.errors import SettingsError
 from schemas.events import Status
 from stream import admin
@@ -39,7 +42,7 @@ ALIVE_STALL_S = 10.0  # with lag and an answering broker; the watchdog itself wa
 VIEWS_FETCH_WAIT_MS = 500  # news are answered at once; asking more often costs some per cent of a core
 # The embedded broker answers a fetch only when the wait is over, and then with one batch of each partition. Whoever
 # waits for a score waits for the first; asking often costs a tenth of a core for each consumer.
-EMBEDDED_FETCH_WAIT_MS = {"score": 5, "learn": 50, "views": 100}
+EMBEDDED_FETCH_WAIT_MS = {"score": 5, "learn": 50, "archive": 100, "views": 100, "train": 100}
 EMBEDDED_OTHERS_WAIT_MS = 10
 
 
@@ -80,6 +83,8 @@ class Worker:
         await self._check_topics(cluster.embedded)
         if "learn" in self._role_names:  # imports their libraries while the event loop has nothing else to do
             await asyncio.to_thread(self._require_learners)
+            if any(stream.archive.enabled for stream in self._settings.streams):
+                await asyncio.to_thread(importlib.import_module, "agents.archive.stage")
         pages = Pages(self.metrics, self._refresh_gauges, self.health)
         address = await pages.start(self._settings.metrics_host, self._settings.metrics_port)
         closing.push_async_callback(pages.stop)
@@ -135,10 +140,11 @@ class Worker:
                 **self._connection.client_options(),
             )
 
+        resources = partial(resources_of, self._settings, self._connection, embedded)
         # Views are kept where the stage of that name runs.
         redis = await closing.enter_async_context(open_views(self._settings)) if "learn" in self._role_names else None
         self._streams = [
-            StreamStages(spec, self._settings, shelf, self.metrics, announcer, open_consumer, redis)
+            StreamStages(spec, self._settings, shelf, self.metrics, announcer, open_consumer, resources, redis)
             for spec in self._settings.streams
         ]
         logs: list[LogView[Any]] = [view for stream in self._streams for view in (stream.models, stream.deployments)]

@@ -18,6 +18,9 @@ are killed; nothing else happens. The committed partial histograms must add up t
 --stage rollout: two workers with all roles score the demo's flights, while a better model is rolled out and then a
 worse one. The first must be promoted by itself and the second go back, every prediction must be by the model that its
 bucket says, and a roll-back must take effect within two seconds.
+
+--stage train: two workers train anew, and owners of the stage and the processes of its runs are killed in every phase.
+Each request must end once, each run register one model, and all the same one, because they train on the same samples.
 """
 
 import argparse
@@ -29,16 +32,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from benchmarks import chaos_drift, chaos_learn, chaos_rollout, chaos_score
+from benchmarks import chaos_drift, chaos_learn, chaos_rollout, chaos_score, chaos_train
 
 _PLAYS: Final = {
     "score": chaos_score.play,
     "learn": chaos_learn.play,
     "drift": chaos_drift.play,
     "rollout": chaos_rollout.play,
+    "train": chaos_train.play,
 }
-_KILLS: Final = {"score": 20, "learn": 20, "drift": 4, "rollout": 8}
-_RATES: Final = {"score": 3_000, "learn": 1_000, "drift": 10_000, "rollout": 1_000}
+_KILLS: Final = {"score": 20, "learn": 20, "drift": 4, "rollout": 8, "train": 18}
+_RATES: Final = {"score": 3_000, "learn": 1_000, "drift": 10_000, "rollout": 1_000, "train": 1_000}
 
 
 def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
@@ -48,7 +52,9 @@ def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--stage", choices=list(_PLAYS), default="score", help="what is struck and checked")
     parser.add_argument(
-        "--kills", type=int, help="how often a worker is killed, at least once (20; drift: 4; rollout: 8 at least)"
+        "--kills",
+        type=int,
+        help="how often a worker is killed, at least once (20; drift: 4; rollout: 8 at least; train: 18)",
     )
     parser.add_argument("--only-kills", action="store_true", help="freeze, end and restart nothing")
     parser.add_argument("--rate", type=int, help="events per second (score: 3,000, drift: 10,000, others: 1,000)")

@@ -78,13 +78,19 @@ def play(arguments: argparse.Namespace, tell: Callable[[str], None]) -> tuple[bo
 
 @contextlib.contextmanager
 def deployed(
-    folder: Path, server: KafkaServer, config: str, seed: int, baseline_data: Path | None = None, **settings: object
+    folder: Path,
+    server: KafkaServer,
+    config: str,
+    seed: int,
+    baseline_data: Path | None = None,
+    trees: int = 100,
+    **settings: object,
 ) -> Iterator[Penstock]:
     """Give a deployment of the synthetic stream, with a champion, which has a baseline if there is data for one."""
     settings = {"kafka_session_timeout_ms": int(SESSION_TIMEOUT_S * 1000)} | settings
     with Penstock(folder, server.bootstrap, config, **settings) as penstock:
         penstock.run("topics", "apply")
-        penstock.deploy(synthetic.STREAM, synthetic.save(synthetic.train(seed), folder / "model.ubj"), baseline_data)
+        penstock.deploy(synthetic.STREAM, synthetic.save(synthetic.train(seed, trees), folder / "model.ubj"), baseline_data)
         yield penstock
 
 

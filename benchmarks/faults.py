@@ -61,6 +61,11 @@ class Scene:
         self._workers: dict[str, Worker] = {}
         self.struck: Counter[str] = Counter()
 
+    @property
+    def workers(self) -> Sequence[Worker]:
+        """The workers that there are."""
+        return list(self._workers.values())
+
     def start(self) -> None:
         """Start two workers and wait until they are ready."""
         for name in ("worker-a", "worker-b"):

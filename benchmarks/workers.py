@@ -113,6 +113,11 @@ class Worker:
         self._pages = f"http://127.0.0.1:{port}"
 
     @property
+    def pid(self) -> int:
+        """The number of its process."""
+        return self._process.pid
+
+    @property
     def exit_code(self) -> int | None:
         """The exit code, or None while it runs."""
         return self._process.poll()

@@ -12,6 +12,7 @@ from schemas.event import Event, Id, TimeMs
 
 BUCKETS: Final = 10_000
 CHAMPION: Final = "champion"
+CHALLENGER: Final = "challenger"  # what the new model's variant of a rollout is called
 
 Metric = Literal["accuracy", "brier", "log_loss", "cost"]
 Share = Annotated[float, msgspec.Meta(ge=0, le=1)]

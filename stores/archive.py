@@ -1,7 +1,7 @@
 """The archive: samples as Parquet files in the model store, for training and for people.
 
-A file is `<root>/archive/<stream>/log=<log>/date=<date>/<first>-<stop>.parquet`: of the offsets [first, stop) of one log,
-the rows of one date. A topic that was made anew is another log, with the same offsets again; so each has a folder.
+A file is `<root>/archive/<stream>/log=<log>/date=<date>/<first>-<stop>.parquet`: of the offsets [first, stop) of one
+log, the rows of one date. A topic that was made anew is another log, with the same offsets again: each has a folder.
 All of this does file or network I/O and blocks: call it from a thread.
 """
 

@@ -14,6 +14,11 @@ from schemas.errors import PenstockError, SettingsError
 from stores.artifacts import ArtifactUnavailable, reach_disk
 
 
+def card_folder(model_id: str) -> str:
+    """Return the folder below `model_storage_dir` where a model's card is."""
+    return f"cards/{model_id}"
+
+
 class DocumentsMissing(PenstockError):
     """The store has no such folder."""
 

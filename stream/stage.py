@@ -35,5 +35,8 @@ class Stage:
     async def save(self, outbox: Outbox) -> None:
         """Put the state, if it is time, into `outbox`: it is committed with all that was processed so far."""
 
+    async def finish(self) -> None:
+        """Stop what works in the background: the task closes on purpose, and calls `save` for the last time."""
+
     async def close(self) -> None:
         """Give up what `open` took. Never raises."""

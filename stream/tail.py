@@ -43,6 +43,19 @@ async def read_back(
         await consumer.stop()
 
 
+async def end_of(open_consumer: Callable[[], AIOKafkaConsumer], source: TopicPartition) -> int:
+    """Return the offset behind the last record of `source` that is committed by now. Raises KafkaError."""
+    consumer = open_consumer()
+    starting = asyncio.ensure_future(consumer.start())
+    try:
+        await asyncio.shield(starting)
+        ends: dict[TopicPartition, int] = await consumer.end_offsets([source])
+    finally:
+        await quietly(starting)  # one that is cut off would leave its connection behind
+        await consumer.stop()
+    return ends[source]
+
+
 async def read_between(consumer: AIOKafkaConsumer, source: TopicPartition, start: int, end: int) -> list[Record]:
     """Return the records of [start, end), of a `source` that is assigned and goes on at least to `end`.
 

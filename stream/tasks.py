@@ -233,6 +233,8 @@ class PartitionTask:
                     break
             self._working = False
         await self._settle()
+        if self._closing:
+            await self._stage.finish()
         if self._uncommitted or self._stage.has_news:
             await self._begin_commit(delivery)
             await self._settle()

@@ -13,6 +13,7 @@ from app.embedded import EmbeddedBroker
 from tests.kafka.jars import KafkaUnavailable
 from tests.kafka.server import KafkaServer, RunningKafka
 from tests.kafka.server import kafka as any_kafka
+from tests.mlflow_server import MlflowServer
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,13 @@ def broker(request: pytest.FixtureRequest) -> Broker:
 def run_name() -> str:
     """A word that no other run of the tests has, because a running Kafka keeps the topics of earlier runs."""
     return secrets.token_hex(3)
+
+
+@pytest.fixture(scope="session")
+def mlflow_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MlflowServer]:
+    """One real MLflow for all tests of this run; they keep apart by the names of their experiments."""
+    with MlflowServer(tmp_path_factory.mktemp("mlflow")) as server:
+        yield server
 
 
 @pytest.fixture

@@ -72,6 +72,9 @@ class Bench:
         if self.saves:
             outbox.add(STATE.topic, STATE.partition, None, b",".join(self.processed))
 
+    async def finish(self) -> None:
+        await self.at("finish")
+
     async def close(self) -> None:
         await self.at("close")
 

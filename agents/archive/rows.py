@@ -7,14 +7,13 @@ from typing import Annotated, Any, Final
 import msgspec
 import pyarrow as pa
 
-from agents.samplelog import TRIGGER_KEY, decode_records
+from agents.samplelog import TRIGGER_KEY, decode_records, keep
 from ml.models.protocol import is_weight
 from schemas.event import Event, TimeMs
 from schemas.events import ShadowScore
 from schemas.streams import StreamSpec
 from schemas.wire import decoder
 from stream.batches import Record
-from stream.screening import without
 
 Whole = Annotated[int, msgspec.Meta(ge=-(2**53), le=2**53)]
 
@@ -78,7 +77,7 @@ def schema_of(spec: StreamSpec) -> pa.Schema:
 
 
 def table_of(spec: StreamSpec, records: Sequence[Record]) -> pa.Table:
-    """Return the samples among `records` as a table of `schema_of`; about 5 µs each with ten features.
+    """Return the samples among `records` as a table of `schema_of`; about 6 µs each with ten features.
 
     Triggers for learners are passed over. What else is no sample that can be used is logged and left out, as every
     fold of the log does alike: no JSON, other features or classes than the stream has, a weight nothing can have.
@@ -119,10 +118,8 @@ def _usable(
             and is_weight(sample.weight)
         )
 
-    positions = [position for position, sample in enumerate(samples) if not is_ours(sample)]
-    if not positions:
-        return records, samples
-    return without(records, positions), without(samples, positions)
+    kept, samples = keep(range(len(samples)), samples, is_ours, spec.name)
+    return [records[position] for position in kept], samples
 
 
 def _columns_of(spec: StreamSpec, samples: Sequence[ArchivableSample]) -> dict[str, Sequence[Any]]:

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agents.evaluable import EvaluableReader, EvaluatedSample
+from agents.replay.question import Span
 from agents.samplelog import TRIGGER_KEY
 from ml.evaluation.columns import Columns
 from ml.models.protocol import Matrix
@@ -41,25 +42,6 @@ class ReplayedSample(EvaluatedSample, frozen=True, kw_only=True, gc=False):
     features: tuple[float | None, ...]
     weight: float
     predicted: int | str
-
-
-@dataclass(frozen=True, slots=True)
-class Span:
-    """The event times that are replayed: from `from_ms` to before `to_ms`; None is no limit."""
-
-    from_ms: int | None = None
-    to_ms: int | None = None
-
-    def has(self, event_time_ms: int) -> bool:
-        """Whether an event of that time is replayed."""
-        return (self.from_ms is None or event_time_ms >= self.from_ms) and (
-            self.to_ms is None or event_time_ms < self.to_ms
-        )
-
-    @property
-    def is_all(self) -> bool:
-        """Whether nothing is left out."""
-        return self.from_ms is None and self.to_ms is None
 
 
 @dataclass(frozen=True, slots=True, eq=False)

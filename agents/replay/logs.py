@@ -21,8 +21,10 @@ Bounds = Mapping[TopicPartition, tuple[int, int]]
 class Logs:
     """Partitions that one consumer reads side by side, up to where they ended when this was opened."""
 
-    def __init__(self, consumer: AIOKafkaConsumer, bounds: Bounds) -> None:
+    def __init__(self, consumer: AIOKafkaConsumer, bounds: Bounds, oldest: Mapping[TopicPartition, int]) -> None:
+        """`oldest` are the offsets before which Kafka holds nothing any more."""
         self.bounds = bounds
+        self.oldest = oldest
         self._consumer = consumer
 
     def of(self, source: TopicPartition) -> "LogSource":
@@ -82,12 +84,13 @@ async def logs(
     try:
         await asyncio.shield(starting)
         consumer.assign(list(sources))
-        starts, stops = await consumer.beginning_offsets(sources), await consumer.end_offsets(sources)
+        oldest, stops = await consumer.beginning_offsets(sources), await consumer.end_offsets(sources)
+        starts = dict(oldest)
         if from_ms is not None:
-            starts = starts | await _later(consumer, stops, max(from_ms - SLACK_MS, 0))
+            starts |= await _later(consumer, stops, max(from_ms - SLACK_MS, 0))
         for source in sources:
             consumer.seek(source, starts[source])
-        yield Logs(consumer, {source: (starts[source], stops[source]) for source in sources})
+        yield Logs(consumer, {source: (starts[source], stops[source]) for source in sources}, oldest)
     finally:
         await quietly(starting)
         await consumer.stop()

@@ -19,9 +19,9 @@ from ml.models.protocol import Labels, Matrix
 from ml.training.protocol import TrainingImpossible
 from ml.training.table import Table
 from schemas.streams import StreamSpec
-from schemas.training import TrainingSpec
 
-DAY_MS: Final = 24 * 60 * 60_000
+HOUR_MS: Final = 60 * 60_000
+DAY_MS: Final = 24 * HOUR_MS
 DEFAULT_DAYS: Final = 90
 NEVER_BY_CHANCE: Final = math.log(1e-9)
 
@@ -54,12 +54,15 @@ async def read_history(spec: StreamSpec, history: SampleHistory, stop_offset: in
 
     Reads the times of all samples, and then those of the span whole.
     """
-    span = await span_of(spec, history, stop_offset)
-    if span is None:
+    times_ms = await ripe_times(spec, history, stop_offset)
+    if not len(times_ms):
         raise TrainingImpossible(
-            f"stream {spec.name} has no sample yet whose event is {spec.ripens_ms / DAY_MS:.3g} days older than the "
-            "newest label, so that all labels of its time have come"
+            f"stream {spec.name} has no sample yet whose event is {duration(spec.ripens_ms)} older than the newest "
+            "label, so that all labels of its time have come"
         )
+    span = span_before(spec, int(times_ms[-1]) + 1)
+    if span.newest is not None:
+        span = replace(span, from_ms=int(times_ms[-min(span.newest, len(times_ms))]))
     columns = ["offset", "event_id", "entity_id", "revision", "event_time", "label", "weight"]
     columns += ["scores" if spec.classes else "score", *(f"f_{name}" for name in spec.features)]
     rows = await history.read(from_ms=span.from_ms, to_ms=span.to_ms, stop_offset=stop_offset, columns=columns)
@@ -76,23 +79,23 @@ async def read_history(spec: StreamSpec, history: SampleHistory, stop_offset: in
     return replace(data, notes=(note,))
 
 
-async def span_of(spec: StreamSpec, history: SampleHistory, stop_offset: int) -> Span | None:
-    """Return the span of event time that the stream is to be trained on; None when no sample counts yet."""
-    training = _training_of(spec)
+async def ripe_times(spec: StreamSpec, history: SampleHistory, stop_offset: int) -> NDArray[np.int64]:
+    """Return the times of the events that count, ascending, each event once."""
     times = await history.read(stop_offset=stop_offset, columns=["event_time", "label_time", "revision"])
     if not times.num_rows:
-        return None
+        return np.zeros(0, dtype=np.int64)
     events_ms = milliseconds(times["event_time"])
     ripe = events_ms <= milliseconds(times["label_time"]).max() - spec.ripens_ms
     first = times["revision"].to_numpy() == 0  # each event has one of these
-    events_ms = np.sort(events_ms[ripe & first])
-    if not len(events_ms):
-        return None
-    to_ms = int(events_ms[-1]) + 1
-    if training.samples is not None:
-        from_ms = int(events_ms[-min(training.samples, len(events_ms))])
-        return Span(from_ms=from_ms, to_ms=to_ms, newest=training.samples)
-    return Span(from_ms=to_ms - (training.days or DEFAULT_DAYS) * DAY_MS, to_ms=to_ms)
+    return np.sort(events_ms[ripe & first])
+
+
+def span_before(spec: StreamSpec, to_ms: int) -> Span:
+    """Return the span that the stream is to be trained on, when the events before `to_ms` count."""
+    assert spec.training is not None  # else nothing runs
+    if spec.training.samples is not None:
+        return Span(from_ms=0, to_ms=to_ms, newest=spec.training.samples)
+    return Span(from_ms=to_ms - (spec.training.days or DEFAULT_DAYS) * DAY_MS, to_ms=to_ms)
 
 
 def data_of(spec: StreamSpec, rows: Column, span: Span) -> Data:
@@ -108,7 +111,9 @@ def data_of(spec: StreamSpec, rows: Column, span: Span) -> Data:
     kept = np.flatnonzero(keep)
     kept = kept[-span.newest :] if span.newest is not None else kept
     if not len(kept):
-        raise TrainingImpossible(f"stream {spec.name} has no sample between {_date(span.from_ms)} and {_date(span.to_ms)}")
+        raise TrainingImpossible(
+            f"stream {spec.name} has no sample between {_date(span.from_ms)} and {_date(span.to_ms)}"
+        )
     table = Table(
         matrix=_matrix(spec, rows)[kept],
         labels=labels[kept],
@@ -143,15 +148,17 @@ def older_rows(spec: StreamSpec, rows: Column) -> tuple[int, list[str]]:
     return older, lacking
 
 
+def duration(span_ms: int) -> str:
+    """Return a span of time as people say it."""
+    if span_ms % DAY_MS == 0 or span_ms > 4 * DAY_MS:
+        return f"{span_ms / DAY_MS:.3g} days"
+    return f"{span_ms / HOUR_MS:.3g} hours"
+
+
 def milliseconds(column: Column) -> NDArray[np.int64]:
     """Return an Arrow column of timestamps as milliseconds since the epoch."""
     found: NDArray[np.int64] = column.to_numpy().astype("datetime64[ms]").astype(np.int64)
     return found
-
-
-def _training_of(spec: StreamSpec) -> TrainingSpec:
-    assert spec.training is not None  # else nothing runs
-    return spec.training
 
 
 def _newest_revisions(event_ids: Column, times_ms: NDArray[np.int64]) -> NDArray[np.bool_]:

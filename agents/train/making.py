@@ -2,8 +2,7 @@
 
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -217,22 +216,17 @@ def _search(job: Job, wanted: SearchSpec, trial: Trial, say: Say) -> tuple[Mappi
         seconds=wanted.minutes * 60,
         prune=wanted.prune,
     )
+    each = max(1, trial.recipe.threads // wanted.parallel)
     found = search(
         wanted.space,
         rules,
-        trial,
-        storage=job.resources.optuna_storage or _study_folder(job),
+        replace(trial, recipe=replace(trial.recipe, threads=each)),
+        storage=job.resources.optuna_storage or job.resources.training_dir,
         study_name=job.run_id,
         seed=seed_of(job),
         on_trial=told,
     )
     return found.parameters, len(found.trials)
-
-
-def _study_folder(job: Job) -> str:
-    folder = Path(job.resources.training_dir)
-    folder.mkdir(parents=True, exist_ok=True)
-    return str(folder)
 
 
 def _training_of(job: Job) -> TrainingSpec:

@@ -11,7 +11,7 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from multiprocessing.connection import Connection, wait
@@ -27,7 +27,6 @@ Target = Callable[[Job, Say], None]
 """Does a job and says what it is at, and last what came of it; can be pickled."""
 
 _LAST_NICENESS: Final = 19
-_THREADS: Final = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
 def do(job: Job, say: Say) -> None:
@@ -50,6 +49,7 @@ async def run_apart(job: Job, target: Target = do) -> AsyncGenerator[Said, None]
     process = context.Process(target=_serve, args=(theirs, job, target), daemon=True, name=f"penstock {job.run_id}")
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix="train") as threads:  # by then it has nothing to do
         in_thread = partial(asyncio.get_running_loop().run_in_executor, threads)
+        ended = False
         starting = asyncio.ensure_future(in_thread(_start, process, theirs))
         try:
             await asyncio.shield(starting)
@@ -58,29 +58,29 @@ async def run_apart(job: Job, target: Target = do) -> AsyncGenerator[Said, None]
                 if isinstance(said, Made | Failed):
                     return
             await in_thread(wait, [process.sentinel])
-            _kill(process)
-            await in_thread(process.join)
+            ended = True
+            await _end(process, in_thread)
             yield Failed(message=f"the process of the run has ended (exit code {process.exitcode})", again=True)
         except OSError as error:
             yield Failed(message=f"the process of the run cannot be started: {error}", again=True)
         finally:
             await asyncio.wait({starting})  # only what has started can be killed
-            if process.pid is not None:
-                _kill(process)
-                await in_thread(process.join)
-                process.close()
+            if process.pid is not None and not ended:
+                await _end(process, in_thread)
+            process.close()
             ours.close()
 
 
-def _kill(process: BaseProcess) -> None:
-    """Kill the process and all of its group, unless that was done: once it is waited for, its number may be another's.
+async def _end(process: BaseProcess, in_thread: Callable[..., Awaitable[object]]) -> None:
+    """Kill the process, which also ends a call that waits for it, and its group.
 
-    This also ends a call that waits for it.
+    To be called once: when the process has been waited for, its number may be another's.
     """
-    if process.pid is not None and process.exitcode is None:
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.kill()  # it may not have come to its group yet
+    assert process.pid is not None
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.kill()  # it may not have come to its group yet
+    await in_thread(process.join)
 
 
 def _start(process: BaseProcess, theirs: Connection) -> None:
@@ -119,9 +119,8 @@ def _serve(pipe: Connection, job: Job, target: Target) -> None:
 
 
 def _step_back(threads: int) -> None:
-    """Let everybody else have the processor first, and libraries use no more threads than they may."""
-    for name in _THREADS:
-        os.environ[name] = str(threads)
+    """Let everybody else have the processor first, and libraries that are loaded from now on use so many threads."""
+    os.environ["OMP_NUM_THREADS"] = str(threads)
     try:
         os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
     except (AttributeError, OSError):  # not Linux, or it is forbidden here

@@ -1,12 +1,12 @@
 """Training data out of a database, by the query that the stream declares: the columns of the archive again.
 
 The query gives a row for each event: `event_id`, `event_time` (a timestamp, in UTC unless it says otherwise, or
-milliseconds since the epoch), `label`, a column for each feature, and perhaps `entity_id` and `weight`. It may name
-`:from_time` and `:to_time` (timestamps) or `:from_time_ms` and `:to_time_ms` (numbers): the span that is wanted. What it
+milliseconds since the epoch), `label`, a column for each feature, and perhaps `entity_id` and `weight`. It may name the
+span that is wanted: `:from_time` and `:to_time` (timestamps), or `:from_time_ms` and `:to_time_ms` (numbers). What it
 gives beyond that is left out.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, date, datetime, timedelta
 from typing import Any, Final
@@ -40,7 +40,7 @@ def read_sql(spec: StreamSpec, query: str, url: str, span: Span) -> Any:
         raise QueryRefused(
             f"training.sql of stream {spec.name} gives no column {', '.join(missing)}; it gives {', '.join(names)}"
         )
-    columns = dict(zip(names, zip(*rows, strict=True), strict=True)) if rows else {name: () for name in names}
+    columns = {name: [row[place] for row in rows] for place, name in enumerate(names)}
     return _table(spec, columns, len(rows))
 
 
@@ -93,7 +93,7 @@ def _asking(sqlalchemy: Any) -> Iterator[None]:
         raise QueryRefused(f"the database refused training.sql: {getattr(error, 'orig', None) or error}") from error
 
 
-def _table(spec: StreamSpec, columns: dict[str, Sequence[Any]], count: int) -> Any:
+def _table(spec: StreamSpec, columns: Mapping[str, Sequence[Any]], count: int) -> Any:
     ids = [str(_known(value, "event_id")) for value in columns["event_id"]]
     labels: tuple[int | str, ...] = spec.classes or (0, 1)
     made: dict[str, Any] = {
@@ -111,7 +111,7 @@ def _table(spec: StreamSpec, columns: dict[str, Sequence[Any]], count: int) -> A
     return pa.table(made)
 
 
-def _each(columns: dict[str, Sequence[Any]], name: str, read: Callable[[Any], Any]) -> list[Any]:
+def _each(columns: Mapping[str, Sequence[Any]], name: str, read: Callable[[Any], Any]) -> list[Any]:
     """Return the values of a column as `read` understands them; a sentence names the column and the row."""
     found = []
     for row, value in enumerate(columns[name], 1):
@@ -157,7 +157,7 @@ def _label(value: Any, labels: tuple[int | str, ...]) -> int | str:
     found = value if isinstance(labels[0], str) else _whole(value, "is none of the labels 0 and 1")
     if found not in labels:
         raise ValueError(f"is none of the labels {', '.join(map(str, labels))}")
-    return found  # type: ignore[no-any-return]
+    return found
 
 
 def _number(value: Any) -> float | None:

@@ -1,4 +1,4 @@
-"""`penstock models register|list|show|compare|promote|rollback|shadow|unshadow|move|archive`."""
+"""`penstock models register|list|show|compare|card|promote|rollback|shadow|unshadow|move|archive`."""
 
 from pathlib import Path
 from typing import Any, Final, get_args
@@ -14,11 +14,14 @@ from app.cli.context import Context, json_option, pass_context, run, stream_opti
 from app.cli.types import NamedValueType, TimeType, VersionType, require_order
 from app.clock import now_ms
 from app.csv_columns import read_matrix
+from app.model_cards import TEXT, read_card, write_card
 from app.model_tables import comparison, comparison_lines, description, description_lines, list_lines, routing_of
 from app.models import RegistryView, read_registry, register
 from app.registry import artifact_store, signer
+from app.text import printable_lines
 from ml.models.registry import model_type
 from schemas.events import Status
+from stores.documents import Documents
 
 STATUSES: Final = get_args(Status)
 _FILE: Final = click.Path(exists=True, dir_okay=False, path_type=Path)
@@ -137,6 +140,32 @@ def compare(context: Context, first: str, second: str, stream_name: str | None) 
     registry = _registry(context, stream_name)
     one, other = registry.find(first), registry.find(second)
     context.write(comparison(one, other), lambda: "\n".join(comparison_lines(one, other)))
+
+
+@models.command("card")
+@model_argument
+@stream_option
+@click.option(
+    "--to", "folder", type=click.Path(file_okay=False, path_type=Path), help="Write it with its plots to this folder."
+)
+@json_option
+@pass_context
+def card_command(context: Context, model_id: str, stream_name: str | None, folder: Path | None) -> None:
+    """Show a model's card, in Markdown: what it was trained on, how good it is, what its gates said, its limits.
+
+    Models that a training run made have one, whether they passed or not.
+    """
+    version = _registry(context, stream_name).find(model_id)
+    files = read_card(Documents(context.settings().model_storage_dir), version)
+    text = files[TEXT].decode(errors="replace")
+    document = {"model_id": model_id, "files": list(files), "card": text}
+    if folder is None:
+        context.write(document, lambda: printable_lines(text.rstrip("\n")))
+    else:
+        write_card(files, folder)
+        context.write(
+            document | {"folder": str(folder)}, lambda: f"{folder / TEXT}, and {len(files) - 1} files beside it"
+        )
 
 
 @models.command("promote")

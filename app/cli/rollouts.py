@@ -9,11 +9,11 @@ from app.cli.context import Context, json_option, pass_context, run, stream_opti
 from app.cli.experiment_options import plan_options, split_plan
 from app.cli.experiments import show_course
 from app.cli.types import StepsType
-from app.experiments import CHALLENGER, next_step, plan_of
+from app.experiments import next_step, plan_of
 from app.models import read_registry
 from app.settings import Settings
 from schemas.errors import PenstockError
-from schemas.experiments import Experiment
+from schemas.experiments import CHALLENGER, Experiment
 from schemas.streams import StreamSpec
 
 

@@ -105,16 +105,15 @@ def _limit(rules: GateRules, difference: Difference) -> float:
 def _told(rules: GateRules, difference: Difference, enough: bool) -> str:
     figures = f"{_TITLES[rules.metric]} {difference.candidate:.4f} against the champion's {difference.champion:.4f}"
     if difference.low is None or difference.high is None:
-        return f"{figures}: too few entities to know whether that is luck (worth {difference.entities:.1f})"
+        return f"{figures}: whether that is luck cannot be told from events of hardly more than one entity"
     interval = f"{difference.low:+.4f} to {difference.high:+.4f} at {1 - difference.alpha:g} confidence"
     found = f"{figures}, a difference of {difference.value:+.4f} ({interval})"
     limit = _limit(rules, difference)
     if not enough:
-        beyond = ", which no model can reach" if not lower_is_better(rules.metric) and limit > 1 else ""
-        return f"{found}, is not {rules.min_gain:g} of the champion's better: that is {limit:.4f}{beyond}"
-    if not difference.surely_better:
-        return f"{found}, may be luck"
-    return f"{found}, is better"
+        bound = "at most" if lower_is_better(rules.metric) else "at least"
+        beyond = ", which no model can be" if not lower_is_better(rules.metric) and limit > 1 else ""
+        return f"{found}: to be {100 * rules.min_gain:g}% better it must be {bound} {limit:.4f}{beyond}"
+    return f"{found}: it is better" if difference.surely_better else f"{found}: that may be luck"
 
 
 def _backtest(champion: Champion | None) -> Gate:
@@ -122,14 +121,7 @@ def _backtest(champion: Champion | None) -> Gate:
         return Gate(gate="backtest", passed=True, message="there is no champion whose alerts to compare with")
     if champion.alerts is None:
         why = champion.incomparable or "the test rows were not replayed"
-        return Gate(gate="backtest", passed=False, message=f"{why}, so the alerts are not known")
-    own, champions = champion.alerts
-    passed = own <= champions
-    message = f"replayed on the test rows it raises {own} alerts, {'no' if passed else ''} more than the champion's"
-    return Gate(
-        gate="backtest",
-        passed=passed,
-        message=f"{message} {champions}".replace("  ", " "),
-        value=float(own),
-        limit=float(champions),
-    )
+        return Gate(gate="backtest", passed=False, message=f"{why}, so nobody knows which alerts it would raise")
+    own, others = champion.alerts
+    message = f"replayed on the test rows it raises {own} alerts, and the champion {others}"
+    return Gate(gate="backtest", passed=own <= others, message=message, value=float(own), limit=float(others))

@@ -52,10 +52,10 @@ def distributions(space: Space) -> dict[str, Any]:
 class Grid:
     """All combinations of the values in `axes`, in an order that the seed decides.
 
-    Only the first `length` of that order are there; no more than these are ever computed, so the whole may be huge.
+    `order` has the numbers of as many of them as are wanted, and no others are ever computed: there may be millions.
     """
 
-    axes: Mapping[str, tuple[Value, ...]]
+    axes: Mapping[str, Sequence[Value]]
     order: Sequence[int]
 
     def __len__(self) -> int:
@@ -125,7 +125,7 @@ def _distribution(dimension: Range | Choices) -> Any:
     return FloatDistribution(float(dimension.low), float(high), log=dimension.log, step=dimension.step)
 
 
-def _points(name: str, dimension: Range | Choices) -> tuple[Value, ...]:
+def _points(name: str, dimension: Range | Choices) -> Sequence[Value]:
     if isinstance(dimension, Choices):
         return dimension.values
     if dimension.log or not (dimension.whole or dimension.step):
@@ -133,9 +133,9 @@ def _points(name: str, dimension: Range | Choices) -> tuple[Value, ...]:
     return _steps(dimension)
 
 
-def _steps(dimension: Range) -> tuple[int | float, ...]:
+def _steps(dimension: Range) -> Sequence[int | float]:
     if dimension.whole:
-        return tuple(range(int(dimension.low), int(dimension.high) + 1, int(dimension.step or 1)))
+        return range(int(dimension.low), int(dimension.high) + 1, int(dimension.step or 1))
     assert dimension.step is not None
     count = int((dimension.high - dimension.low) / dimension.step + _STEPS_TOLERANCE) + 1
     return tuple(round(dimension.low + number * dimension.step, 12) for number in range(count))

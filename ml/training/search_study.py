@@ -56,7 +56,7 @@ class Study:
         self._running: dict[int, Any] = {}
         with _working():
             self._study = _open(storage, name)
-            self._distributions = self._asked(space)
+            self._distributions = distributions(space)
             self._forget_killed()
 
     def ask(self) -> tuple[int, dict[str, Value]] | None:
@@ -118,14 +118,7 @@ class Study:
     def busy_seconds(self) -> float:
         """How long all trials that ended took, together."""
         with _working():
-            return sum(trial.duration.total_seconds() for trial in self._ended())
-
-    def _asked(self, space: Space) -> dict[str, Any]:
-        from optuna.distributions import CategoricalDistribution
-
-        if self._grid is None:
-            return distributions(space)
-        return {name: CategoricalDistribution(values) for name, values in self._grid.axes.items()}
+            return math.fsum(trial.duration.total_seconds() for trial in self._ended())
 
     def _sampler(self, index: int) -> Any:
         """Return a sampler whose random numbers are those of this index."""
@@ -172,7 +165,8 @@ def _database(url: str) -> Any:
     try:
         return RDBStorage(url)
     except ImportError as error:
-        message = f"the database of studies needs a package that is not installed: {error}; see optuna_storage"
+        missing = error.__cause__ or error
+        message = f"the database of studies (optuna_storage) needs a package that is not installed: {missing}"
         raise TrainingImpossible(message) from error
 
 

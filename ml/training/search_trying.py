@@ -1,10 +1,11 @@
 """Trying parameters: one after the other here, or several at a time in processes that end with this one."""
 
+import math
 import multiprocessing
 import os
 import pickle
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -41,8 +42,8 @@ class _Tried:
 class _Reporting(Unwatched):
     """Reports the loss of a fit, at most 50 times and at rounds that all fits of its length have in common.
 
-    The first tenth says little about the end, and is not reported. Where several fits make one trial, only rounds that
-    are beyond all earlier ones are.
+    The first tenth says little about the end, and after the last round there is nothing to give up: neither is
+    reported. Where several fits make one trial, only rounds that are beyond all earlier ones are.
     """
 
     def __init__(self, is_behind: Callable[[int, float], bool]) -> None:
@@ -52,7 +53,8 @@ class _Reporting(Unwatched):
     def progress(self, done: int, of: int, loss: float | None = None) -> None:
         """Raise Stopped when the trial should be given up."""
         step = done - done % max(1, -(-of // _REPORTS))
-        if loss is None or loss != loss or step <= self._reached or step * 10 < of:
+        ended = done >= of
+        if loss is None or math.isnan(loss) or step <= self._reached or step * 10 < of or ended:
             return
         self._reached = step
         if self._is_behind(step, loss):
@@ -78,14 +80,18 @@ def try_in_processes(processes: int, begin: Begin, is_behind: IsBehind, end: End
                 connection.send(parameters)
             if not busy:
                 return
-            for connection in wait(list(busy)):
-                assert isinstance(connection, Connection)
+            for connection in _ready(busy):
                 said = _heard(connection)
                 if isinstance(said, _Report):
                     connection.send(is_behind(busy[connection], said.step, said.loss))
                     continue
                 end(busy.pop(connection), said.loss, said.pruned, said.message)
                 idle.append(connection)
+
+
+def _ready(busy: Iterable[Connection]) -> list[Connection]:
+    """Wait until somebody says something, or dies; return all who did."""
+    return [connection for connection in wait(list(busy)) if isinstance(connection, Connection)]
 
 
 @contextmanager

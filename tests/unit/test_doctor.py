@@ -190,6 +190,7 @@ def test_every_group_of_a_role_is_known_with_all_that_it_reads() -> None:
         "join": ("flights.predictions", "flights.labels"),
         "learn": ("flights.commands",),
         "evaluate": ("flights.samples",),
+        "archive": ("flights.samples",),
         "learn-online": ("flights.samples",),
         "compare": ("flights.samples", "flights.variants"),
         "judge": ("flights.histograms",),

@@ -11,7 +11,15 @@ from schemas.errors import SettingsError
 from schemas.streams import ExperimentSpec, StreamSpec
 
 CANARY = "canary-7c1f"
-SECRETS = ["kafka_sasl_password", "kafka_ssl_key_password", "model_signing_key", "redis_url"]
+SECRETS = [
+    "kafka_sasl_password",
+    "kafka_ssl_key_password",
+    "mlflow_uri",
+    "model_signing_key",
+    "optuna_storage",
+    "redis_url",
+    "training_sql_url",
+]
 
 
 @pytest.fixture(autouse=True)
@@ -59,7 +67,19 @@ def test_a_named_file_wins_over_ml_config_and_that_over_the_working_directory() 
 
 
 def test_variables_that_are_not_ours_are_let_alone() -> None:
-    assert load_settings({"MLFLOW_URI": "x", "PATH": "y", "HTML_X": "z"}) == Settings()
+    assert load_settings({"MLFLOW_TRACKING_URI": "x", "PATH": "y", "HTML_X": "z"}) == Settings()
+
+
+def test_mlflow_is_also_found_by_the_names_that_others_use() -> None:
+    theirs = {"MLFLOW_URI": "http://theirs:5000", "MLFLOW_EXPERIMENT": "theirs"}
+    written('mlflow_uri = "http://file:5000"')
+    assert load_settings(theirs) == Settings(mlflow_uri="http://theirs:5000", mlflow_experiment="theirs")
+    ours = theirs | {"ML_MLFLOW_URI": "http://ours:5000", "ML_MLFLOW_EXPERIMENT": "ours"}
+    assert load_settings(ours) == Settings(mlflow_uri="http://ours:5000", mlflow_experiment="ours")
+    assert load_settings(theirs | {"ML_MLFLOW_URI": ""}).mlflow_uri == ""
+    written("http://secret:5000", "secret")
+    assert load_settings(theirs | {"ML_MLFLOW_URI_FILE": "secret"}).mlflow_uri == "http://secret:5000"
+    assert load_settings({"MLFLOW_URI": "", "MLFLOW_EXPERIMENT": ""}).mlflow_uri == "http://file:5000"
 
 
 def test_every_setting_can_be_given_in_both_places() -> None:

@@ -28,7 +28,7 @@ def nothing(*_: Any) -> Any:
 
 def stages_of(settings: Settings, **learners: LearnerSpec) -> StreamStages:
     stream = StreamSpec(name="flights", features=("a",), learners=learners)
-    return StreamStages(stream, settings, ModelShelf(nothing, 1), Metrics(), nothing, nothing)  # type: ignore[arg-type]
+    return StreamStages(stream, settings, ModelShelf(nothing, 1), Metrics(), nothing, nothing, nothing)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

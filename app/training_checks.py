@@ -1,0 +1,61 @@
+"""What the doctor can see of training without a run: trainers, searches, and the extras that they need."""
+
+from importlib.util import find_spec
+from typing import Any
+
+from app.findings import Finding, ok, problem, warning
+from app.settings import Settings
+from ml.errors import ModelError
+from ml.training.registry import trainer_type
+from ml.training.search_space import Range, grid, read_space
+from schemas.streams import StreamSpec
+from schemas.training import SearchSpec, TrainingSpec, Value
+
+
+def check_training(settings: Settings) -> list[Finding]:
+    """Say of each stream that is trained whether a run could begin; nothing when there is none.
+
+    Importing a trainer's library takes a second.
+    """
+    found = []
+    trained = [(spec, spec.training) for spec in settings.streams if spec.training is not None]
+    for spec, training in trained:
+        subject = f"training of {spec.name}"
+        if wrong := _problems(settings, spec, training):
+            remedy = f"mend [streams.{spec.name}.training] or what is said here; until then each run fails"
+            found += [problem(subject, sentence, remedy) for sentence in wrong]
+        else:
+            found.append(ok(subject, f"the trainer {training.trainer} and all that it needs are there"))
+        if find_spec("matplotlib") is None:
+            found.append(warning(subject, "model cards have no plots", "pip install 'penstock[train]'"))
+    if trained and settings.mlflow_uri and find_spec("mlflow") is None:
+        sentence = "mlflow_uri is set, but its client is missing, so runs are not tracked"
+        found.append(warning("mlflow", sentence, "pip install 'penstock[mlflow]'"))
+    return found
+
+
+def _problems(settings: Settings, spec: StreamSpec, training: TrainingSpec) -> list[str]:
+    found = []
+    given: dict[str, Any] = dict(training.parameters)
+    try:
+        if training.search is not None:
+            given |= _searched(training.search)
+        kind = trainer_type(training.trainer)
+        kind(spec.features, len(spec.classes) or 1, threads=settings.training_threads, **given)
+    except ModelError as error:
+        found.append(str(error))
+    if training.search is not None and find_spec("optuna") is None:
+        found.append("a search needs Optuna: pip install 'penstock[train]'")
+    if training.sql and not settings.training_sql_url:
+        found.append("training.sql is set, but training_sql_url does not say where the database is")
+    if training.sql and find_spec("sqlalchemy") is None:
+        found.append("training.sql needs SQLAlchemy: pip install 'penstock[train]'")
+    return found
+
+
+def _searched(search: SearchSpec) -> dict[str, Value]:
+    """Return values that the search may try. Raises TrainingImpossible when it could not begin."""
+    space = read_space(search.space)
+    if search.method == "grid":
+        return grid(space, most=search.trials, seed=0)[0]
+    return {name: found.low if isinstance(found, Range) else found.values[0] for name, found in space.items()}
