@@ -14,11 +14,12 @@ import msgspec
 
 from agents.blobs import Blobs
 from agents.evaluable import EvaluableReader
-from agents.schedule import Due, schedule_of
 from agents.schedule import request_of as scheduled_request
+from agents.schedule import schedule_of
 from ml.errors import ModelPayloadInvalid
 from ml.evaluation.evaluator import Evaluator, Folded, Report
 from ml.evaluation.gates import Finding, GateRules, Kind
+from ml.evaluation.histogram import Ints
 from ml.evaluation.tally import Scoring
 from ml.evaluation.windows import WindowRules
 from schemas.events import Alert, Checkpoint, Performance, RetrainRequest, VariantPerformance
@@ -95,7 +96,7 @@ class Evaluate(Stage):
 
     async def process(self, batch: Batch, outbox: Outbox) -> None:
         """Fold the batch; put performance, alerts and retrain requests into `outbox`."""
-        folded, due = self._fold(batch)
+        folded, scheduled = self._fold(batch)
         key = self._spec.name.encode()
         for found in folded.found:
             if isinstance(found, Report):
@@ -105,18 +106,15 @@ class Evaluate(Stage):
                 log.warning("stream %s: %s", self._spec.name, alert.message)
                 outbox.add(self._topics.alerts, 0, key, encode(alert))
                 outbox.add(self._topics.retrain, 0, key, encode(request_of(self._spec.name, found)))
-        for passed in due:
-            assert self._schedule is not None
-            asked = scheduled_request(self._spec.name, self._schedule, passed, STAGE)
-            outbox.add(self._topics.retrain, 0, key, encode(asked))
+        for request in scheduled:
+            outbox.add(self._topics.retrain, 0, key, encode(request))
         self._metrics.count(m.SAMPLES_EVALUATED, len(batch.records), self._spec.name)
         for reason, count in folded.missed.items():
             self._metrics.count(m.SAMPLES_MISSED, count, self._spec.name, reason)
 
-    def _fold(self, batch: Batch) -> tuple[Folded, list[Due]]:
+    def _fold(self, batch: Batch) -> tuple[Folded, list[RetrainRequest]]:
         samples, unusable = self._reader.read(batch.records)
-        clock_ms = self._evaluator.label_head_ms
-        due = self._schedule.passed(clock_ms, samples.label_times_ms) if self._schedule else []
+        scheduled = self._scheduled(samples.label_times_ms)
         folded = self._evaluator.fold(samples)
         if unusable:
             folded.missed["unusable"] += unusable
@@ -125,7 +123,14 @@ class Evaluate(Stage):
         self._newest_ms = batch.records[-1].timestamp
         if self._unsaved_since_ms is None:
             self._unsaved_since_ms = batch.records[0].timestamp
-        return folded, due
+        return folded, scheduled
+
+    def _scheduled(self, label_times_ms: Ints) -> list[RetrainRequest]:
+        """Return what is asked while these times move the clock on from where the evaluator has it."""
+        if self._schedule is None:
+            return []
+        passed = self._schedule.passed(self._evaluator.label_head_ms, label_times_ms)
+        return [scheduled_request(self._spec.name, self._schedule, due, STAGE) for due in passed]
 
     def _report(self, report: Report, outbox: Outbox) -> None:
         performance = performance_of(self._spec, report)

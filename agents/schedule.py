@@ -11,8 +11,8 @@ from zoneinfo import ZoneInfo
 
 import numpy as np
 from croniter import croniter
-from numpy.typing import NDArray
 
+from ml.evaluation.histogram import Ints
 from schemas.events import RetrainRequest
 from schemas.streams import StreamSpec
 
@@ -55,7 +55,7 @@ class Schedule:
                 return moment
             wall += _MINUTE
 
-    def passed(self, clock_ms: int | None, times_ms: NDArray[np.int64]) -> list[Due]:
+    def passed(self, clock_ms: int | None, times_ms: Ints) -> list[Due]:
         """Return what becomes due while `times_ms`, shape (n,), move a clock that stands at `clock_ms`.
 
         The first time of all only sets the clock. However many moments one time passes, they are due once, by the name

@@ -1,62 +1,65 @@
-"""A backtest: history out of the logs and the archive, the models out of the registry, and what comes of both."""
+"""A backtest: history out of the logs and the archive, the models out of the registry, and what comes of both.
 
-from collections.abc import Callable, Mapping
-from contextlib import AsyncExitStack, aclosing
+Without a learner its two halves know nothing of each other: the samples are replayed in a process of their own.
+"""
+
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from contextlib import aclosing
 from dataclasses import dataclass
-from typing import Final
+from functools import partial
 
-from aiokafka import AIOKafkaConsumer
-
-from agents.replay.events import HistoryReader
-from agents.replay.identity import Identity
+from agents.learn.hosts import Apart
+from agents.replay.ahead import ahead
+from agents.replay.drifting import Drifting
 from agents.replay.learning import Learning
-from agents.replay.logs import logs
-from agents.replay.merging import merged
+from agents.replay.merging import Block, Source, merged
 from agents.replay.question import Question
-from agents.replay.run import Progress, Replay
-from agents.replay.worlds import World
-from app.backtest_history import Past
+from agents.replay.run import LabelledReplay, LabelledResult, ServedReplay, ServedResult
+from agents.replay.scoring import Scorer
+from app.backtest_history import Past, past
 from app.backtest_models import BacktestModels
 from app.models import read_registry
-from app.partitions import partition_count
 from app.settings import Settings
 from app.stages import drift_of
 from schemas.errors import PenstockError
-from stream.batches import TopicPartition
 from stream.connection import KafkaConnection
 from topics import StreamTopics
 
-_FETCH_BYTES: Final = 4 * 1024 * 1024
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How many of the records were replayed, and how many events were in them."""
+
+    records: int
+    of: int
+    events: int
+
+
+Follow = Callable[[Progress], None]
+"""Is told the progress: when the first record is about to be replayed, and at times until after the last."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class History:
-    """Where history was found: offsets by partition, from the first to before the second, and what was archived.
-
-    `unusable` records are no events of the stream as it is declared now.
-    """
+    """Where history was found: offsets by partition, from the first to before the second, and what was archived."""
 
     predictions: Mapping[int, tuple[int, int]]
     samples: tuple[int, int]
     archived_samples: int
     archived_predictions: int
-    unusable: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Answered:
-    """A finished replay."""
+    """A finished replay. `problems` say what could not be had, and why."""
 
     question: Question
     history: History
-    replay: Replay
-    identity: Identity
+    served: ServedResult
+    labelled: LabelledResult
     problems: Mapping[str, str]
-    learning: Learning | None
-
-
-Follow = Callable[[Progress, int], None]
-"""Is told the progress before the first block and after each, and how many records there are in all."""
+    learning: Learning | None = None
 
 
 async def backtest(connection: KafkaConnection, settings: Settings, question: Question, follow: Follow) -> Answered:
@@ -64,55 +67,149 @@ async def backtest(connection: KafkaConnection, settings: Settings, question: Qu
 
     Raises PenstockError with a sentence when a model or learner is not to be had, or there is no history at all.
     """
-    spec = question.spec
-    registry = await read_registry(connection, spec)
-    models = BacktestModels(settings, registry, question)
-    scorer = await models.scorer()
-    embedded = (await connection.reachable()).embedded
-    topics = StreamTopics(spec.name)
-    numbers = range(await partition_count(connection, topics.predictions))
-    parts = [TopicPartition(topics.predictions, number) for number in numbers]
-    samples = TopicPartition(topics.samples, 0)
-    open_consumer = _opener(connection)
-    from_ms = None if embedded else question.span.from_ms
-    async with AsyncExitStack() as closing:
-        opened = await closing.enter_async_context(logs(open_consumer, [*parts, samples], from_ms))
-        past = Past(settings.model_storage_dir, question, opened, open_consumer)
-        sources = await past.sources(parts, samples)
-        reader = HistoryReader(spec, question.span)
-        worlds = [
-            World(its, drift_of(settings, its), models.reference, models.measure, models.deployments)
-            for its in (spec, question.changed)
-        ]
-        replay = Replay(reader, scorer, *worlds)
-        blocks = await closing.enter_async_context(aclosing(merged(sources)))
-        records = sum(stop - start for start, stop in opened.bounds.values()) + past.archived_records
-        follow(replay.progress, records)
-        async with aclosing(replay.steps(blocks)) as steps:
-            async for _ in steps:
-                follow(replay.progress, records)
-    if not replay.progress.events and not replay.progress.samples:
-        raise PenstockError(f"there is no history of stream {spec.name} in this time: no prediction and no sample")
-    history = History(
-        predictions={part.partition: opened.bounds[part] for part in parts},
-        samples=opened.bounds[samples],
-        archived_samples=past.archived_samples,
-        archived_predictions=past.archived_predictions,
-        unusable=reader.unusable,
+    answer = _side_by_side if question.learner is None else _together
+    answered = await answer(connection, settings, question, follow)
+    if not answered.served.events and not answered.labelled.samples:
+        raise PenstockError(f"stream {question.spec.name} has no prediction and no sample in this time")
+    return answered
+
+
+async def _side_by_side(
+    connection: KafkaConnection, settings: Settings, question: Question, follow: Follow
+) -> Answered:
+    """Replay predictions here and samples in another process, both from the same moment on."""
+    other = Apart()
+    starting = asyncio.create_task(other.start(partial(LabelledHalf, connection, settings, question)))
+    try:
+        models, scorer = await _prepared(connection, settings, question)
+        async with past(connection, question, settings.model_storage_dir) as found:
+            sources = await found.served()
+            replay = _served(settings, question, models, scorer)
+            await replay.open()
+            await starting
+            labelling = asyncio.create_task(other.call("run"))
+            try:
+                async for records in _through(merged(sources), replay.take):
+                    follow(Progress(records, _held(found.predictions), replay.events))
+                labelled: LabelledHalfResult = await labelling
+            finally:
+                labelling.cancel()
+            follow(Progress(_held(found.predictions), _held(found.predictions), replay.events))
+    finally:
+        starting.cancel()
+        await asyncio.wait({starting})
+        await other.close()
+    return Answered(
+        question=question,
+        history=_history(found, labelled.archived_samples),
+        served=replay.result(),
+        labelled=labelled.result,
+        problems=models.library.problems | labelled.problems,
     )
-    learning = scorer if isinstance(scorer, Learning) else None
-    return Answered(question, history, replay, models.identity, models.library.problems, learning)
 
 
-def _opener(connection: KafkaConnection) -> Callable[[], AIOKafkaConsumer]:
-    def open_consumer() -> AIOKafkaConsumer:
-        return AIOKafkaConsumer(
-            auto_offset_reset="earliest",
-            enable_auto_commit=False,
-            isolation_level="read_committed",
-            fetch_max_wait_ms=20,
-            max_partition_fetch_bytes=_FETCH_BYTES,
-            **connection.client_options(),
-        )
+async def _together(connection: KafkaConnection, settings: Settings, question: Question, follow: Follow) -> Answered:
+    """Replay both in the order in which they were written, so that a learner learns what it could have known."""
+    models, scorer = await _prepared(connection, settings, question)
+    samples = StreamTopics(question.spec.name).samples
+    async with past(connection, question, settings.model_storage_dir) as found:
+        sources: list[Source] = [*await found.served(), await found.labelled()]
+        served, labelled = _served(settings, question, models, scorer), LabelledReplay(question, scorer)
+        await served.open()
 
-    return open_consumer
+        async def take(block: Block) -> None:
+            await served.take([piece for piece in block if piece[0].topic != samples])
+            for source, records in block:
+                if source.topic == samples:
+                    await labelled.take(records)
+
+        whole = _held(found.predictions) + found.samples[1] - found.samples[0]
+        async for records in _through(merged(sources), take):
+            follow(Progress(records, whole, served.events))
+    assert isinstance(scorer, Learning)
+    return Answered(
+        question=question,
+        history=_history(found, found.archived_samples),
+        served=served.result(),
+        labelled=labelled.result(),
+        problems=models.library.problems,
+        learning=scorer,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class LabelledHalfResult:
+    """What came of the samples, in the other process."""
+
+    result: LabelledResult
+    archived_samples: int
+    problems: dict[str, str]
+
+
+class LabelledHalf:
+    """The half of a replay that is about labels, to be made and run in a process of its own."""
+
+    def __init__(self, connection: KafkaConnection, settings: Settings, question: Question) -> None:
+        """Read the registry and open the models."""
+        self._runner = asyncio.Runner()
+        self._connection = connection
+        self._settings = settings
+        self._question = question
+        self._models, self._scorer = self._runner.run(_prepared(connection, settings, question))
+
+    def run(self) -> LabelledHalfResult:
+        """Replay all samples."""
+        return self._runner.run(self._run())
+
+    async def _run(self) -> LabelledHalfResult:
+        replay = LabelledReplay(self._question, self._scorer)
+
+        async def take(block: Block) -> None:
+            for _, records in block:
+                await replay.take(records)
+
+        async with past(self._connection, self._question, self._settings.model_storage_dir) as found:
+            async for _ in _through(merged([await found.labelled()]), take):
+                pass
+        return LabelledHalfResult(replay.result(), found.archived_samples, self._models.library.problems)
+
+
+async def _prepared(
+    connection: KafkaConnection, settings: Settings, question: Question
+) -> tuple[BacktestModels, Scorer]:
+    models = BacktestModels(settings, await read_registry(connection, question.spec), question)
+    return models, await models.scorer()
+
+
+def _served(settings: Settings, question: Question, models: BacktestModels, scorer: Scorer) -> ServedReplay:
+    worlds = [
+        Drifting(spec, drift_of(settings, spec), models.reference, models.measure, models.deployments)
+        for spec in (question.spec, question.changed)
+    ]
+    return ServedReplay(question, scorer, models.identity, *worlds)
+
+
+async def _through(
+    blocks: AsyncGenerator[Block, None], take: Callable[[Block], Awaitable[None]]
+) -> AsyncGenerator[int, None]:
+    """Pass every block on, while the next ones are read; yield how many records were passed on by then."""
+    records = 0
+    yield records
+    async with aclosing(ahead(blocks)) as ready:
+        async for block in ready:
+            await take(block)
+            records += sum(len(piece) for _, piece in block)
+            yield records
+
+
+def _held(predictions: Mapping[int, tuple[int, int]]) -> int:
+    return sum(stop - start for start, stop in predictions.values())
+
+
+def _history(found: Past, archived_samples: int) -> History:
+    return History(
+        predictions=found.predictions,
+        samples=found.samples,
+        archived_samples=archived_samples,
+        archived_predictions=found.archived_predictions,
+    )

@@ -1,6 +1,6 @@
 """A finished replay as a document, as `--json` writes it. It holds no clock: two of one history are the same."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -8,18 +8,17 @@ import msgspec
 
 from agents.evaluate import performance_of
 from agents.replay.decisions import NO_PLACE, Changed, Decisions
-from agents.replay.identity import Identity
+from agents.replay.identity import Compared
 from agents.replay.learning import Learning
 from agents.replay.triggers import triggers_of
-from agents.replay.worlds import World
-from app.backtest import Answered
+from app.backtest import Answered, History
 from app.backtest_figures import Overall, overall
+from schemas.streams import StreamSpec
 
 
 def document_of(answered: Answered, settings: Sequence[str]) -> dict[str, Any]:
     """Return everything that a replay found; `settings` are what `--set` changed, as it was written."""
-    question, replay = answered.question, answered.replay
-    pairs = replay.labelled.pairs()
+    question, pairs = answered.question, answered.labelled.pairs
     return {
         "stream": question.spec.name,
         "from_time_ms": question.span.from_ms,
@@ -28,24 +27,34 @@ def document_of(answered: Answered, settings: Sequence[str]) -> dict[str, Any]:
         "learner": question.learner,
         "threshold": question.changed.threshold,
         "set": list(settings),
-        "history": asdict(answered.history),
-        "events": replay.progress.events,
-        "samples": replay.progress.samples,
-        "scores": _scores(answered.identity),
-        "problems": dict(answered.problems),
+        "history": _history(answered.history),
+        "events": answered.served.events,
+        "samples": answered.labelled.samples,
+        "unusable": answered.served.unusable + answered.labelled.unusable,
+        "scores": _scores(answered.served.compared),
+        "problems": dict(sorted(answered.problems.items())),
         "learned": _learned(answered.learning),
-        "decisions": _decisions(replay.decisions)
+        "decisions": _decisions(answered.served.decisions)
         | {"became_right": pairs.better if pairs else 0, "became_wrong": pairs.worse if pairs else 0},
         "overall": _overall(overall(question.spec, question.changed, pairs)) if pairs else None,
-        "served": _world(replay.served),
-        "replayed": _world(replay.replayed),
+        "served": _world(question.spec, answered, 0),
+        "replayed": _world(question.changed, answered, 1),
     }
 
 
-def _scores(identity: Identity) -> list[dict[str, Any]]:
+def _history(history: History) -> dict[str, Any]:
+    places = [
+        {"partition": number, "from_offset": start, "to_offset": stop}
+        for number, (start, stop) in sorted(history.predictions.items())
+    ]
+    start, stop = history.samples
+    return asdict(history) | {"predictions": places, "samples": {"from_offset": start, "to_offset": stop}}
+
+
+def _scores(compared: Mapping[tuple[str, str], Compared]) -> list[dict[str, Any]]:
     return [
         {"variant": variant, "model_id": model_id, **asdict(counts), "different": counts.different}
-        for (variant, model_id), counts in identity.compared.items()
+        for (variant, model_id), counts in compared.items()
     ]
 
 
@@ -84,15 +93,20 @@ def _overall(found: Overall) -> dict[str, Any]:
     return asdict(found) | {"differences": differences}
 
 
-def _world(world: World) -> dict[str, Any]:
-    triggers = triggers_of(world.spec, world.told.requests)
-    reports = world.evaluating.reports
+def _world(spec: StreamSpec, answered: Answered, world: int) -> dict[str, Any]:
+    """Return what one world told, by the time that it is of: the halves of a replay tell apart from each other."""
+    told = answered.served.told[world], answered.labelled.told[world]
+    alerts = sorted((a for half in told for a in half.alerts), key=lambda alert: (alert.raised_time_ms, alert.id))
+    requests = sorted(
+        (r for half in told for r in half.requests), key=lambda asked: (asked.requested_time_ms, asked.id)
+    )
+    reports = answered.labelled.reports[world]
     return {
-        "windows": [msgspec.to_builtins(performance_of(world.spec, reports[number])) for number in sorted(reports)],
-        "drift_windows": world.drift_windows,
-        "alerts": [msgspec.to_builtins(alert) for alert in world.told.alerts],
+        "windows": [msgspec.to_builtins(performance_of(spec, reports[number])) for number in sorted(reports)],
+        "drift_windows": answered.served.drift_windows[world],
+        "alerts": [msgspec.to_builtins(alert) for alert in alerts],
         "requests": [
             {**msgspec.to_builtins(trigger.request), "runs": not trigger.why_not, "why_not": trigger.why_not}
-            for trigger in triggers
+            for trigger in triggers_of(spec, asked)
         ],
     }

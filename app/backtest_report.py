@@ -34,8 +34,8 @@ def _head(document: Mapping[str, Any]) -> Iterator[str]:
             f"{history['archived_samples']:,} samples come from the archive: Kafka has forgotten them, and with them "
             "the events of that time that got no label"
         )
-    if history["unusable"]:
-        yield f"{history['unusable']:,} records are no events of the stream as it is declared now, and are left out"
+    if document["unusable"]:
+        yield f"{document['unusable']:,} records are no events of the stream as it is declared now, and are left out"
     for subject, problem in document["problems"].items():
         yield f"{printable(subject)}: {printable(problem)}"
 

@@ -90,7 +90,9 @@ def deployed(
     settings = {"kafka_session_timeout_ms": int(SESSION_TIMEOUT_S * 1000)} | settings
     with Penstock(folder, server.bootstrap, config, **settings) as penstock:
         penstock.run("topics", "apply")
-        penstock.deploy(synthetic.STREAM, synthetic.save(synthetic.train(seed, trees), folder / "model.ubj"), baseline_data)
+        penstock.deploy(
+            synthetic.STREAM, synthetic.save(synthetic.train(seed, trees), folder / "model.ubj"), baseline_data
+        )
         yield penstock
 
 

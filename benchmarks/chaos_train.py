@@ -11,7 +11,7 @@ import signal
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from itertools import cycle
 from pathlib import Path
 from typing import Any, Final, get_args
@@ -26,8 +26,9 @@ from benchmarks.faults import Duty, Scene
 from benchmarks.plain import Follower, Kafka, Row, until
 from benchmarks.recovery import now_ms, watch
 from benchmarks.train_outcome import Outcome, outcome_of
+from benchmarks.train_samples import sample_records
 from benchmarks.workers import Worker
-from schemas.events import RetrainRequest, Sample
+from schemas.events import RetrainRequest
 from schemas.runs import Phase, TrainingEvent
 from schemas.wire import encode
 from tests.kafka.server import KafkaServer
@@ -36,8 +37,6 @@ from topics.specs import StreamTopics
 PHASES: Final[tuple[Phase, ...]] = tuple(phase for phase in get_args(Phase) if phase not in ("waiting", "ended"))
 _TOPICS: Final = StreamTopics(synthetic.STREAM)
 _SAMPLES: Final = 12_000
-_MINUTE_MS: Final = 60_000
-_FIRST_EVENT_MS: Final = 1_700_000_000_000
 _RUN_S: Final = 180.0
 _LONGEST_PAUSE_S: Final = 0.6
 _POLL_S: Final = 0.05
@@ -78,7 +77,7 @@ def play(arguments: argparse.Namespace, tell: Callable[[str], None]) -> tuple[bo
         cluster = Kafka(server.bootstrap)
         tell(f"Apache Kafka runs; deploying a model and writing {_SAMPLES:,} samples")
         penstock = stack.enter_context(deployed(folder, server, _CONFIG, arguments.seed, trees=1))
-        cluster.fill(_TOPICS.samples, _samples(arguments.seed))
+        cluster.fill(_TOPICS.samples, sample_records(_SAMPLES, arguments.seed + 1))
         keeper = penstock.worker("keeper", "learn")
         with watch(server.bootstrap, {_TOPICS.training: _shown}, 1) as recoveries:
             rng = random.Random(arguments.seed)
@@ -204,31 +203,6 @@ def _leads(pid: int) -> bool:
     """Whether a process leads its session; /proc says so in the sixth field, after a name in parentheses."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return int(fields[3]) == pid
-
-
-def _samples(seed: int) -> Iterator[tuple[bytes, bytes]]:
-    """Yield key and value of samples whose labels came a minute after their events, a minute apart."""
-    values = synthetic.draw(_SAMPLES, seed + 1)
-    labels = synthetic.labels(values, seed + 1)
-    for number, (row, label) in enumerate(zip(values.tolist(), labels, strict=True)):
-        event_time_ms = _FIRST_EVENT_MS + number * _MINUTE_MS
-        sample = Sample(
-            event_id=synthetic.event_id(number),
-            entity_id=synthetic.entity_id(number),
-            revision=0,
-            event_time_ms=event_time_ms,
-            label_time_ms=event_time_ms + _MINUTE_MS,
-            features=tuple(None if value != value else value for value in row),
-            label=label,
-            weight=1.0,
-            score=0.5,
-            predicted=1,
-            model_id="none",
-            variant="champion",
-            deployment_revision=1,
-            scored_time_ms=event_time_ms,
-        )
-        yield synthetic.STREAM.encode(), encode(sample)
 
 
 def _event_of(row: Row) -> TrainingEvent:

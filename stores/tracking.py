@@ -145,11 +145,12 @@ def _work(connection: Connection, uri: str, experiment: str, run: TrackedRun, fo
 
 def _words(error: BaseException) -> str:
     """Return what is wrong; where nothing answered at all, this instead of the pages that the client says about it."""
-    from requests.exceptions import ConnectionError, Timeout
+    from requests import exceptions
 
     cause: BaseException | None = error
     while cause is not None:
-        if isinstance(cause, ConnectionError | Timeout):
+        silent = isinstance(cause, exceptions.ConnectionError | exceptions.Timeout)
+        if silent and not isinstance(cause, exceptions.SSLError):
             return "nothing answers there; check that it runs"
         cause = cause.__cause__ or cause.__context__
     return f"{type(error).__name__}: {error}"

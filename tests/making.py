@@ -1,18 +1,20 @@
 """What the tests of training runs share: a stream, its samples as Arrow tables, a history in memory, and a listener."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pytest
 from numpy.typing import NDArray
 
 from agents.archive.rows import table_of
 from agents.train.job import Failed, Job, Made, Progress, Resources, Said
+from agents.train.run import run_job
 from schemas.events import Sample
-from schemas.streams import DriftSpec, EvaluationSpec, JoinSpec, StreamSpec
+from schemas.streams import EvaluationSpec, JoinSpec, StreamSpec
 from schemas.training import GatesSpec, TrainingSpec
 from schemas.wire import encode
 from stores.artifacts import Signer
@@ -23,6 +25,7 @@ DAY_MS = 24 * 60 * 60_000
 MINUTE_MS = 60_000
 FEATURES = ("a", "b", "c")
 SIGNER = Signer(b"key")
+END_MS = 1_700_000_100_000
 
 
 def training_of(**changes: Any) -> TrainingSpec:
@@ -43,7 +46,6 @@ def stream_of(name: str = "flights", **changes: Any) -> StreamSpec:
         "partitions": 4,
         "join": JoinSpec(window_minutes=60, lateness_minutes=30),
         "evaluation": EvaluationSpec(maturity_minutes=60),
-        "drift": DriftSpec(threshold=0.05),
         "training": training_of(),
     }
     return StreamSpec(**(fields | changes))
@@ -160,3 +162,26 @@ class History:
             keep &= self.rows["offset"].to_numpy() < stop_offset
         rows = self.rows.filter(pa.array(keep))
         return rows if columns is None else rows.select(list(columns))
+
+
+Run = Callable[..., Heard]
+"""Runs a job of a stream on samples and returns what it said."""
+
+
+def runner(root: Path, patching: pytest.MonkeyPatch) -> Run:
+    """Return what runs a job in this process, with a store in `root`. Cards have plots only where they are wanted."""
+
+    def run(
+        spec: StreamSpec | None = None, samples: Sequence[Sample] | None = None, *, plots: bool = False, **changes: Any
+    ) -> Heard:
+        spec = spec or stream_of()
+        history = History(rows_of(spec, samples_of(1200) if samples is None else samples))
+        heard = Heard()
+        with patching.context() as patch:
+            patch.setattr("agents.train.run.SampleHistory", lambda *_: history)
+            if not plots:
+                patch.setattr("agents.train.card.plots_of", lambda _: {})
+            run_job(job_of(spec, root, **changes), heard, lambda: END_MS)
+        return heard
+
+    return run

@@ -3,9 +3,9 @@
 The archive holds samples. So of a time that Kafka forgot only the events are replayed that got a label.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 
@@ -26,24 +26,34 @@ class Kept:
     value: bytes
 
 
-def samples_of(spec: StreamSpec, table: pa.Table) -> list[tuple[int, int, Sample]]:
-    """Return offset, time of recording in milliseconds, and sample of each row of `<s>`'s archive, about 10 µs each."""
+class Archived(NamedTuple):
+    """A sample, where it stood in the log, and when Kafka took it."""
+
+    offset: int
+    recorded_ms: int
+    sample: Sample
+
+
+def samples_of(spec: StreamSpec, table: pa.Table) -> list[Archived]:
+    """Return the samples in the rows of a stream's archive, about 10 µs each."""
     names = ("event_time", "label_time", "scored_time", "recorded_time")
     for name in names:
         table = table.set_column(table.column_names.index(name), name, table[name].cast(pa.int64()))
     features = [f"f_{name}" for name in spec.features]
     rows = table.drop_columns(features).to_pylist()
     values = zip(*(table[name].to_pylist() for name in features), strict=True)
-    return [(row["offset"], row["recorded_time"], _sample(row, its)) for row, its in zip(rows, values, strict=True)]
+    return [
+        Archived(row["offset"], row["recorded_time"], _sample(row, its)) for row, its in zip(rows, values, strict=True)
+    ]
 
 
-def sample_records(spec: StreamSpec, samples: Iterable[tuple[int, int, Sample]]) -> list[Kept]:
+def sample_records(spec: StreamSpec, samples: Sequence[Archived]) -> list[Kept]:
     """Return them as the records of `<s>.samples` that they were."""
     return [Kept(offset, recorded_ms, spec.name.encode(), encode(sample)) for offset, recorded_ms, sample in samples]
 
 
 def prediction_records(
-    spec: StreamSpec, samples: Iterable[tuple[int, int, Sample]], held_from_ms: Mapping[int, int]
+    spec: StreamSpec, samples: Sequence[Archived], held_from_ms: Mapping[int, int]
 ) -> dict[int, list[Kept]]:
     """Return the records of their predictions by partition of `<s>.predictions`, in the order of scoring.
 

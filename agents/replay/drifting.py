@@ -5,7 +5,7 @@ where blocks of history end, as a worker cuts them where it commits; counts add 
 lie in which window of a number of events.
 """
 
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -16,8 +16,10 @@ from agents.baselines import Yardstick
 from agents.counting import Counting
 from agents.judge.references import OpenBaseline
 from agents.judge.stage import Judge
+from agents.replay.events import ServedEvents
 from ml.models.protocol import Scores
-from schemas.events import Alert, Checkpoint, ModelVersion, RetrainRequest
+from schemas.events import Alert, Checkpoint, Deployment, ModelVersion, RetrainRequest
+from schemas.experiments import CHAMPION
 from schemas.streams import DriftSpec, StreamSpec
 from schemas.wire import decode
 from stream.batches import Batch, Outbox, TopicPartition
@@ -34,6 +36,10 @@ class Measured:
 
     version: ModelVersion
     yardstick: Yardstick | None
+
+
+Measure = Callable[[str], Awaitable[Measured]]
+"""Returns a registered model as a champion, with what its events are counted against, by its id."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,14 +70,26 @@ class Forgetful:
 
 
 class Drifting:
-    """Counts the events of every partition and judges the windows. `drift` leaves nothing open."""
+    """Counts the events of every partition and judges the windows. `drift` leaves nothing open.
 
-    def __init__(self, spec: StreamSpec, drift: DriftSpec, open_baseline: OpenBaseline) -> None:
+    The champion of an event is that of the deployment under which it was served, unless one is named.
+    """
+
+    def __init__(
+        self,
+        spec: StreamSpec,
+        drift: DriftSpec,
+        open_baseline: OpenBaseline,
+        measure: Measure,
+        deployments: Mapping[int, Deployment],
+    ) -> None:
         topics, metrics = StreamTopics(spec.name), Metrics()
         self._source = TopicPartition(topics.histograms, 0)
         self._topics = topics
         self._counting = [Counting(spec, drift, partition, metrics) for partition in range(spec.partitions)]
         self._judge = Judge(spec, drift, open_baseline, Forgetful(), metrics)
+        self._measure = measure
+        self._deployments = deployments
         self._next_offset = _FIRST
         self.windows = 0
 
@@ -79,16 +97,40 @@ class Drifting:
         """Begin."""
         await self._judge.open({self._source: _FIRST})
 
-    async def count(
+    async def serve(self, events: ServedEvents, scores: Scores, champion: str = "") -> None:
+        """Count predictions with these scores, whose rows are all finite, of `champion`, or of whoever was it then."""
+        for partition, start, stop in events.parts:
+            rows = np.arange(start, stop)
+            if champion:
+                await self._count(partition, events, scores, rows, champion, None)
+                continue
+            revisions = np.array([event.deployment_revision for event in events.events[start:stop]], dtype=np.int64)
+            for first, last in _runs(revisions):
+                await self._served(partition, events, scores, rows[first:last])
+
+    async def _served(self, partition: int, events: ServedEvents, scores: Scores, rows: NDArray[np.int64]) -> None:
+        """Count predictions of one deployment."""
+        here = events.events[rows[0] : rows[-1] + 1]
+        champions = np.array([event.variant == CHAMPION for event in here], dtype=np.bool_)
+        deployment = self._deployments.get(here[0].deployment_revision)
+        champion = deployment.champion if deployment is not None else here[int(champions.argmax())].model_id
+        await self._count(partition, events, scores, rows, champion, None if champions.all() else champions)
+
+    async def _count(
         self,
         partition: int,
-        taken: Intake,
+        events: ServedEvents,
         scores: Scores,
-        measured: Measured,
+        rows: NDArray[np.int64],
+        champion: str,
         champions: NDArray[np.bool_] | None,
     ) -> None:
-        """Count scored events of one partition; see Counting."""
-        await self._counting[partition].take(taken, scores, measured, champions)
+        if not len(rows):
+            return
+        part = slice(int(rows[0]), int(rows[-1]) + 1)
+        taken = Intake(events.records[part], events.events[part], (), events.matrix[part], ())
+        measured = await self._measure(champion)
+        await self._counting[partition].take(taken, scores[part], measured, champions)
 
     async def judge(self, written_ms: int) -> tuple[list[Alert], list[RetrainRequest]]:
         """Judge what was counted since the last call, as if it was written at that time; return what is told."""
@@ -112,3 +154,11 @@ class Drifting:
 
 def _values(outbox: Outbox, topic: str) -> list[bytes]:
     return [value for _, value in outbox.targets.get(TopicPartition(topic, 0), [])]
+
+
+def _runs(values: NDArray[np.int64]) -> list[tuple[int, int]]:
+    """Return where runs of equal values begin and end."""
+    if not len(values):
+        return []
+    borders = (np.flatnonzero(np.diff(values)) + 1).tolist()
+    return list(zip([0, *borders], [*borders, len(values)], strict=True))

@@ -1,6 +1,6 @@
 """What a replay reads of the records of history: predictions as they were served, and samples as they came."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import msgspec
@@ -106,11 +106,10 @@ class HistoryReader:
         events: list[ServedEvent] = []
         parts = []
         for source, given in pieces:
-            start = len(events)
-            for record, event in self._read(given):
-                records.append(record)
-                events.append(event)
-            parts.append((source.partition, start, len(events)))
+            its_records, its_events = self._ours(given)
+            parts.append((source.partition, len(events), len(events) + len(its_events)))
+            records += its_records
+            events += its_events
         return ServedEvents(
             records=records,
             events=events,
@@ -120,14 +119,25 @@ class HistoryReader:
             parts=parts,
         )
 
-    def _read(self, records: Sequence[Record]) -> Iterator[tuple[Record, ServedEvent]]:
+    def _ours(self, records: Sequence[Record]) -> tuple[Sequence[Record], Sequence[ServedEvent]]:
+        """Return the predictions of the span, with their records."""
         events, bad = decode_each(self._decode, [record.value for record in records])
-        self.unusable += len(bad)
-        for record, event in zip(without(records, bad), events, strict=True):
-            if not self._is_ours(event):
-                self.unusable += 1
-            elif self._span.is_all or self._span.has(event.event_time_ms):
-                yield record, event
+        records = without(records, bad)
+        misfits = self._misfits(events)
+        self.unusable += len(bad) + len(misfits)
+        if not self._span.is_all:
+            misfits |= {row for row, event in enumerate(events) if not self._span.has(event.event_time_ms)}
+        return without(records, misfits), without(events, misfits)
+
+    def _misfits(self, events: Sequence[ServedEvent]) -> set[int]:
+        """Return which predictions are of other features or classes."""
+        if (
+            not self._classes
+            and {len(event.features) for event in events} <= {self._width}
+            and {event.label for event in events} <= self._labels.keys()
+        ):
+            return set()
+        return {row for row, event in enumerate(events) if not self._is_ours(event)}
 
     def _is_ours(self, event: ServedEvent) -> bool:
         return (
@@ -164,12 +174,21 @@ class _SampleReader(EvaluableReader):
         """Return the samples as columns and as they are, and how many records are none that can be used."""
         records = [record for record in records if record.key != TRIGGER_KEY]
         found, bad = decode_each(self._decode, [record.value for record in records])
-        offsets = [record.offset for record in without(records, bad)]
-        fits = [len(sample.features) == self._features and self._is_ours(sample) for sample in found]
-        if not all(fits):
-            offsets = [offset for offset, fit in zip(offsets, fits, strict=True) if fit]
-            found = [sample for sample, fit in zip(found, fits, strict=True) if fit]
-        return self._columns(offsets, found), found, len(records) - len(found)
+        offsets: Sequence[int] = [record.offset for record in without(records, bad)]
+        misfits = self._misfits(found)
+        offsets, samples = without(offsets, misfits), without(found, misfits)
+        return self._columns(offsets, samples), samples, len(records) - len(samples)
+
+    def _misfits(self, samples: Sequence[ReplayedSample]) -> set[int]:
+        """Return which samples are of other features or classes."""
+        if (
+            not self._width
+            and {len(sample.features) for sample in samples} <= {self._features}
+            and {sample.label for sample in samples} <= self._classes.keys()
+        ):
+            return set()
+        fits = (len(sample.features) == self._features and self._is_ours(sample) for sample in samples)
+        return {row for row, fit in enumerate(fits) if not fit}
 
 
 def scores_of(events: Sequence[ServedEvent | ReplayedSample | ShadowScore], classes: int) -> Floats:

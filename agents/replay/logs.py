@@ -39,8 +39,8 @@ class LogSource:
         self.source = source
         self._consumer = consumer
         self._position, self._stop = start, stop
-        if start >= stop:
-            consumer.pause(source)
+        if start < stop:
+            consumer.resume(source)
 
     async def more(self) -> Sequence[Record]:
         """Return what was fetched next. Raises RetryableError when nothing has come for 30 s.
@@ -84,6 +84,7 @@ async def logs(
     try:
         await asyncio.shield(starting)
         consumer.assign(list(sources))
+        consumer.pause(*sources)  # until somebody reads one
         oldest, stops = await consumer.beginning_offsets(sources), await consumer.end_offsets(sources)
         starts = dict(oldest)
         if from_ms is not None:

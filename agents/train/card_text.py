@@ -118,8 +118,8 @@ def _figures(card: Card) -> list[str]:
     return [
         *table,
         "",
-        f"The difference from the champion, `{card.rival.version.model_id}`, in {name} is {difference.value:+.4f}, with "
-        f"the {100 * (1 - difference.alpha):g}% interval {difference.low:+.4f} to {difference.high:+.4f}.",
+        f"The difference from the champion, `{card.rival.version.model_id}`, in {name} is {difference.value:+.4f}, "
+        f"with the {100 * (1 - difference.alpha):g}% interval {difference.low:+.4f} to {difference.high:+.4f}.",
     ]
 
 

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, replace
 
+import msgspec
 import numpy as np
 
 from agents.baselines import scores_of
@@ -13,7 +14,7 @@ from agents.shelf import opener, require_match
 from agents.train.job import Job
 from ml.drift.baseline import make_baseline
 from ml.drift.counting import Counter
-from ml.drift.judgement import Judgement
+from ml.drift.judgement import Judgement, Rules
 from ml.drift.judgement import judge as judge_drift
 from ml.errors import ModelError
 from ml.evaluation.tally import Scoring
@@ -99,9 +100,14 @@ def gate_rules_of(spec: StreamSpec) -> GateRules:
 
 
 def drift_between(spec: StreamSpec, before: Table, after: Table) -> Judgement:
-    """Return how the features of `after` have drifted from those of `before`, as the stream judges drift."""
+    """Return how the features of `after` have drifted from those of `before`, as the stream judges drift.
+
+    A level of significance that the stream leaves to the settings is the usual one here.
+    """
+    threshold = Rules().threshold if spec.drift.threshold is None else spec.drift.threshold
+    rules = drift_rules_of(msgspec.structs.replace(spec.drift, threshold=threshold))
     baseline = make_baseline(before.matrix, spec.features, bins=spec.drift.bins)
-    return judge_drift(baseline, Counter(baseline).count(after.matrix, []), drift_rules_of(spec.drift))
+    return judge_drift(baseline, Counter(baseline).count(after.matrix), rules)
 
 
 def _against(

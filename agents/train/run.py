@@ -1,6 +1,7 @@
 """A run, from the samples to a candidate in the store: what happens in the process that is started for it."""
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -23,6 +24,8 @@ from schemas.errors import PenstockError, RetryableError
 from stores.archive import Archive
 from stores.artifacts import ArtifactStore
 
+log = logging.getLogger("penstock.train")
+
 
 def _now_ms() -> int:
     return time.time_ns() // 1_000_000
@@ -41,7 +44,8 @@ def run_job(job: Job, say: Say, clock_ms: Callable[[], int] = _now_ms) -> None:
         ended = run.failed(_sentence(error), again=True)
     except (PenstockError, ModelError) as error:
         ended = run.failed(str(error), again=False)
-    except Exception as error:  # noqa: BLE001  # trainers and models come from any package; each end is recorded
+    except Exception as error:  # trainers and models come from any package; each end is recorded
+        log.exception("run %s came upon an error that nobody expected", job.run_id)
         ended = run.failed(f"{type(error).__name__}: {error}", again=False)
     say(ended)
 
@@ -127,5 +131,7 @@ def _consumers(job: Job) -> Callable[[], AIOKafkaConsumer]:
 
 
 def _sentence(error: Exception) -> str:
-    """Return what a person can read; errors of libraries seldom say more than their type means."""
+    """Return what a person can read."""
+    if isinstance(error, KafkaError):
+        return f"Kafka failed, check that its brokers run: {error}"
     return str(error) if isinstance(error, PenstockError) else f"{type(error).__name__}: {error}"

@@ -5,11 +5,11 @@ import time
 
 import click
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bar
 
 from agents.replay.question import SERVED, Question, Span
-from agents.replay.run import Progress as Replayed
-from app.backtest import Answered, backtest
+from app.backtest import Answered, Progress, backtest
 from app.backtest_document import document_of
 from app.backtest_report import lines_of
 from app.cli.context import Context, json_option, pass_context, run, stream_option
@@ -81,22 +81,22 @@ async def _answer(connection: KafkaConnection, settings: Settings, question: Que
         TimeRemainingColumn(),
     )
     moments_s: list[float] = []
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+    with Bar(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("", total=None, events=0)
 
-        def follow(progress: Replayed, records: int) -> None:
+        def follow(progress: Progress) -> None:
             moments_s.append(time.monotonic())
-            bar.update(task, total=records, completed=progress.records, events=progress.events)
+            bar.update(task, total=progress.of, completed=progress.records, events=progress.events)
 
         answered = await backtest(connection, settings, question, follow)
     took_s = moments_s[-1] - moments_s[0]
-    events = answered.replay.progress.events
+    events = answered.served.events
     click.echo(f"replayed {events:,} events in {took_s:.1f} s: {events / took_s:,.0f} events/s", err=True)
     return answered
 
 
 def _require_same(answered: Answered) -> None:
-    compared = answered.identity.compared.values()
+    compared = answered.served.compared.values()
     wrong, lost = sum(one.different for one in compared), sum(one.not_executed for one in compared)
     if wrong or lost:
         raise PenstockError(

@@ -31,8 +31,8 @@ def picture(said: Mapping[str, Any]) -> bytes:
         for name, words in (("static", "January's model alone"), ("served", "as served, trained anew")):
             axes.plot(places, [month[name] for month in months], color=_INK[name], marker="o", lw=2, label=words)
         for number, promotion in enumerate(said["promoted"]):
-            words = "a new champion takes over" if number == 0 else None
-            axes.axvline(_place(promotion["event_time_ms"]), color=_INK["promoted"], lw=1, ls="--", label=words)
+            label = "a new champion takes over" if number == 0 else None
+            axes.axvline(_place(promotion["event_time_ms"]), color=_INK["promoted"], lw=1, ls="--", label=label)
         axes.set_xticks(list(places), [month["month"] for month in months])
         axes.set_ylabel("ROC AUC")
         axes.set_title(_title(said["auc"]), fontsize=10, loc="left")

@@ -130,7 +130,7 @@ def _canonical(array: bytes) -> bytes:
     found = np.load(io.BytesIO(array), allow_pickle=False)
     if found.dtype.names is None:
         return array
-    clean = np.zeros_like(found)
+    clean = np.zeros(found.shape, found.dtype)  # not zeros_like, which leaves what lies between the fields
     for name in found.dtype.names:
         clean[name] = found[name]
     if "missing_go_to_left" in found.dtype.names and "left_child" in found.dtype.names:

@@ -81,7 +81,7 @@ def compare(
     """Return how the scores of two models, both for the n rows of `table`, differ in `metric`.
 
     The interval is that of Student's t with one degree of freedom less than the entities are worth. Rows weigh as they
-    do in the table; those of weight 0 do not count. Raises NotComparable. Costs about 1 µs a row.
+    do in the table; those of weight 0 do not count. Raises NotComparable. Costs 0.3 µs a row, of ROC AUC 1.3 µs.
     """
     if scoring.task == "multiclass" and metric == "roc_auc":
         raise NotComparable("several classes have no one ROC AUC")

@@ -36,7 +36,7 @@ class Ranking:
 
     @classmethod
     def of(cls, scores: Floats, positive: Bools, weights: Floats) -> "Ranking":
-        """Return the ranking of n rows, each array of shape (n,). Costs a sort: about 0.1 µs a row."""
+        """Return the ranking of n rows, each array of shape (n,). Costs a sort: about 0.2 µs a row."""
         order = np.argsort(-scores, kind="stable")
         order = order[weights[order] > 0]
         ordered, positive, weights = scores[order], positive[order], weights[order]

@@ -66,8 +66,10 @@ def search(
     `evaluate` means something else; another space, method or seed is another study anyway.
 
     Raises TrainingImpossible when the space is none, no trial came to a loss, or an extra is missing; StudyUnavailable,
-    an OSError, when the storage fails; ChildProcessError when a process of a trial died. Costs about 10 ms a trial and
-    1 ms for each of at most 50 reports, in a file; a process takes a second to start.
+    an OSError, when the storage fails; ChildProcessError when a process of a trial died.
+
+    Costs 5 ms a trial and 3 ms for each of its at most 45 reports in a file, 140 ms and 5 ms in SQLite. A process takes
+    a second to start.
     """
     named = f"{study_name}-{_digest(space, rules, seed)}"
     study = Study(

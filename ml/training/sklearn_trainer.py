@@ -133,6 +133,7 @@ class SklearnTrainer:
         """Return the estimator as it was at the lowest loss, that, and how many rounds it could have had."""
         estimator, counter = copy.deepcopy(self._estimator), self._kind.grown_by
         rows, judged = (prepared(before, table.matrix) for table in (train, validation))
+        rows[:, np.isnan(rows).all(axis=0)] = 0.0  # a column that nobody knows; of nothing no histogram is made
         limit = int(estimator.get_params()[counter]) if counter else 1
         best, kept, rounds = Best(), estimator, 0
         while rounds < limit and rounds - best.rounds < self._parameters.early_stopping_rounds:

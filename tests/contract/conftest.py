@@ -13,9 +13,12 @@ from typing import Any
 import numpy as np
 import pytest
 import xgboost
+from sklearn.ensemble import HistGradientBoostingClassifier
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from ml.models.protocol import Labels, Learner, Matrix, Model, Scores
 from ml.models.registry import algorithms, learner_type, model_type
+from ml.models.sklearn_model import SklearnModel
 from ml.models.xgboost_model import XGBoostModel
 
 N_FEATURES = 5
@@ -59,8 +62,17 @@ def _learner(algorithm: str, **parameters: Any) -> Train:
     return train
 
 
+def _sklearn(matrix: Matrix, labels: Labels, classes: int, seed: int) -> Model:
+    classifier = HistGradientBoostingClassifier(max_iter=20, max_leaf_nodes=8, early_stopping=False, random_state=seed)
+    with threadpool_limits(1):
+        classifier.fit(matrix, labels)
+    classifier._feature_subsample_rng = None  # it is not saved
+    return SklearnModel.from_steps([classifier], N_FEATURES, classes)
+
+
 TRAINERS = {
     "xgboost": _xgboost,
+    "sklearn": _sklearn,
     "xgboost-online": _learner("xgboost-online", rounds=20),
     "river-logistic": _learner("river-logistic", learning_rate=0.1),
     "river-hoeffding-tree": _learner("river-hoeffding-tree", grace_period=50),

@@ -166,6 +166,11 @@ def test_an_address_that_is_none_is_said_so(uri: str, unique: str) -> None:
     assert CANARY not in str(caught.value)
 
 
+def test_a_server_without_tls_is_not_called_silent(mlflow_server: MlflowServer, unique: str) -> None:
+    with pytest.raises(TrackingFailed, match="SSL"):
+        track(mlflow_server.uri.replace("http:", "https:"), unique, RUN)
+
+
 def test_files_that_do_not_fit_on_the_disk_are_a_sentence(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, unique: str
 ) -> None:

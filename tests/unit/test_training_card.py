@@ -153,7 +153,7 @@ def test_without_matplotlib_there_is_a_card_and_it_says_what_is_missing(
 
 
 def test_names_in_any_script_can_be_drawn(card: Card) -> None:
-    named = replace(card, importance=(Importance("重量 \\frac{$", 0.1, 0.01), Importance("x" * 200, 0.2, 0.01)))
+    named = replace(card, importance=(Importance("重量 $\\frac{$", 0.1, 0.01), Importance("x" * 200, 0.2, 0.01)))
     assert ElementTree.fromstring(card_of(named)["importance.svg"]) is not None
 
 

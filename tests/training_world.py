@@ -1,0 +1,193 @@
+"""The train stage in its task, on a Kafka in memory, with runs that follow a script and faults where it waits."""
+
+import asyncio
+import itertools
+from collections.abc import AsyncGenerator, Iterable, Mapping
+from typing import Any
+
+import msgspec
+
+from agents.train.job import Job, Made, Said
+from agents.train.stage import Train, TrainState, World
+from schemas.events import Alert, Checkpoint, Command, Deployment, ModelVersion, RetrainRequest
+from schemas.experiments import ExperimentPlan
+from schemas.runs import TrainingEvent
+from schemas.streams import StreamSpec
+from schemas.wire import decode, encode
+from stream.batches import Outbox, TopicPartition
+from stream.metrics import Metrics
+from stream.tasks import PartitionTask, TaskLimits, TaskName
+from stream.turns import Turns
+from stream.views import LogView
+from tests.support import MemoryDelivery, MemoryKafka, MemorySource, Pass, now
+from tests.training import made_of, resources_of
+from topics.specs import StreamTopics
+
+TOPICS = StreamTopics("flights")
+REQUESTS = TopicPartition(TOPICS.retrain, 0)
+CHECKPOINTS = TopicPartition(TOPICS.checkpoints, 0)
+NAME = TaskName("train", "flights", "train", 0)
+PLAN = ExperimentPlan(metric="brier", steps=(0.1, 1.0))
+PASSES, FAILS_GATES = "passes", "fails its gates"
+Script = Iterable[Said | float | str]
+"""What an attempt does: says something, waits so many seconds, or makes a candidate that passes, or does not."""
+
+
+class EagerDelivery(MemoryDelivery):
+    """A producer without transactions: each record can be read at once, and a crash leaves any number of them."""
+
+    hides_until_commit = False
+
+    async def send(self, outbox: Outbox) -> None:
+        for target, records in outbox.targets.items():
+            for _, value in records:
+                await self.wait("send")
+                self.kafka.written[target].append(value)
+        await self.wait("sent")
+
+
+class TrainingWorld:
+    """What outlives a worker: Kafka, and the script of the next attempts. `jobs` are those that began."""
+
+    def __init__(self, spec: StreamSpec, delivery: type[MemoryDelivery] = MemoryDelivery) -> None:
+        self.spec = spec
+        self.kafka = MemoryKafka()
+        self.jobs: list[Job] = []
+        self.scripts: list[Script] = []
+        self.faults: list[str] = []
+        self._make_delivery = delivery
+
+    def ask(self, *requests: RetrainRequest) -> None:
+        """Append requests to the log."""
+        self.kafka.append(REQUESTS, map(encode, requests))
+
+    def said(self, topic: str, kind: type[msgspec.Struct]) -> list[Any]:
+        """Return what readers see of a topic."""
+        return [decode(kind, value) for value in self.kafka.written[TopicPartition(topic, 0)]]
+
+    @property
+    def events(self) -> list[TrainingEvent]:
+        return self.said(TOPICS.training, TrainingEvent)
+
+    @property
+    def ended(self) -> list[TrainingEvent]:
+        return [event for event in self.events if event.phase == "ended"]
+
+    @property
+    def models(self) -> list[ModelVersion]:
+        return self.said(TOPICS.models, ModelVersion)
+
+    @property
+    def alerts(self) -> list[Alert]:
+        return self.said(TOPICS.alerts, Alert)
+
+    @property
+    def commands(self) -> list[Command]:
+        return self.said(TOPICS.commands, Command)
+
+    @property
+    def state(self) -> TrainState:
+        """The newest checkpoint that is durable."""
+        return decode(TrainState, decode(Checkpoint, self.kafka.written[CHECKPOINTS][-1]).state)
+
+    def begin(self, job: Job) -> Script:
+        """Note that an attempt begins, which must be durable by then; return its script."""
+        run = self.state.queue.run
+        if run is None or (run.run_id, run.attempt) != (job.run_id, job.attempt):
+            self.faults.append(f"attempt {job.attempt} of {job.run_id} began before it was counted: {run}")
+        self.jobs.append(job)
+        return self.scripts.pop(0) if self.scripts else [PASSES]
+
+
+class WorldMemory:
+    """The stage's memory on the log of checkpoints."""
+
+    def __init__(self, world: TrainingWorld) -> None:
+        self._world = world
+
+    async def newest(self, committed: Mapping[TopicPartition, int]) -> Checkpoint | None:
+        reached = {source.topic: offset for source, offset in committed.items()}
+        for value in reversed(self._world.kafka.written[CHECKPOINTS]):
+            checkpoint = decode(Checkpoint, value)
+            if all(offset <= reached.get(topic, -1) for topic, offset in checkpoint.offsets.items()):
+                return checkpoint
+        return None
+
+    def save(self, checkpoint: Checkpoint, outbox: Outbox) -> None:
+        outbox.add(CHECKPOINTS.topic, 0, None, encode(checkpoint))
+
+    def read(self, *_: Any) -> Any:
+        raise AssertionError("requests are not read again")
+
+
+async def at_once(_: str) -> None:
+    await asyncio.sleep(0)
+
+
+class Worker:
+    """One life of the stage: a task that fetches requests, until it is closed or killed."""
+
+    def __init__(self, world: TrainingWorld, wait: Pass = at_once) -> None:
+        self.world = world
+        self.wait = wait
+        self.metrics = Metrics()
+        self.fatal: list[BaseException] = []
+        self._models = LogView(TOPICS.models, ModelVersion)
+        self._deployments = LogView(TOPICS.deployments, Deployment)
+        source = MemorySource(world.kafka, wait)
+        stage = Train(
+            world.spec,
+            WorldMemory(world),
+            World(self._models, self._deployments, self._caught_up, self._samples_end),
+            PLAN,
+            resources_of(),
+            self._run,
+            self.metrics,
+            lambda: int(1000 * now()),
+            now,
+        )
+        self.task = PartitionTask(
+            NAME,
+            stage,
+            (REQUESTS,),
+            source,
+            lambda name: world._make_delivery(world.kafka, str(name), wait),
+            TaskLimits(commit_interval_s=0.1, fenced_pause_s=12.0),
+            self.metrics,
+            lambda _, error: self.fatal.append(error),
+            Turns(),
+            now,
+        )
+        self._polling = asyncio.create_task(source.run(self.task.accept, itertools.repeat(3), itertools.repeat(0.0)))
+        self.task.start()
+
+    async def end(self, timeout_s: float = 30.0) -> None:
+        """Close the task, as SIGTERM does; with no time for it, as a kill does to whoever waits in `wait`."""
+        await self.task.close(timeout_s)
+        self._polling.cancel()
+        await asyncio.wait({self._polling})
+
+    def count(self, name: str, **labels: str) -> float:
+        """Return a metric of the stream."""
+        return self.metrics.registry.get_sample_value(name, {"stream": "flights"} | labels) or 0.0
+
+    async def _run(self, job: Job) -> AsyncGenerator[Said, None]:
+        for step in self.world.begin(job):
+            if isinstance(step, float):
+                await asyncio.sleep(step)
+                continue
+            said = made_of(job, passed=step == PASSES) if isinstance(step, str) else step
+            await self.wait("said")
+            yield said
+            if isinstance(said, Made):
+                return
+
+    async def _caught_up(self) -> None:
+        await self.wait("caught up")
+        for view in (self._models, self._deployments):
+            written = self.world.kafka.written[TopicPartition(view.topic, 0)]
+            view.fold(written[len(view.events) :])
+
+    async def _samples_end(self) -> int:
+        await self.wait("samples end")
+        return 1000 + int(now())
