@@ -97,9 +97,7 @@ def _world(spec: StreamSpec, answered: Answered, world: int) -> dict[str, Any]:
     """Return what one world told, by the time that it is of: the halves of a replay tell apart from each other."""
     told = answered.served.told[world], answered.labelled.told[world]
     alerts = sorted((a for half in told for a in half.alerts), key=lambda alert: (alert.raised_time_ms, alert.id))
-    requests = sorted(
-        (r for half in told for r in half.requests), key=lambda asked: (asked.requested_time_ms, asked.id)
-    )
+    asked = sorted((r for half in told for r in half.requests), key=lambda one: (one.requested_time_ms, one.id))
     reports = answered.labelled.reports[world]
     return {
         "windows": [msgspec.to_builtins(performance_of(spec, reports[number])) for number in sorted(reports)],

@@ -6,7 +6,7 @@ from typing import Final
 
 from schemas.errors import PenstockError
 from schemas.events import ModelVersion
-from stores.documents import Documents, DocumentsMissing
+from stores.documents import Documents, DocumentsMissing, card_folder
 
 TEXT: Final = "card.md"
 
@@ -17,7 +17,7 @@ def read_card(documents: Documents, version: ModelVersion) -> dict[str, bytes]:
     Raises PenstockError when the model has none, and ArtifactUnavailable.
     """
     try:
-        files = documents.get(f"cards/{version.model_id}")
+        files = documents.get(card_folder(version.model_id))
     except DocumentsMissing as error:
         made = f"training run {version.run_id}" if version.run_id else "no training run"
         raise PenstockError(f"model {version.model_id} has no card in the model store: {made} made it") from error

@@ -14,7 +14,7 @@ from schemas.streams import StreamSpec
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Pairs:
-    """n labelled events that have both scores, in the order in which they were first labelled, with their newest label.
+    """n labelled events that have both scores, in the order of their times, with their newest label.
 
     `table` is without features, and `table.served` are the served scores; `replayed` are those of the replay, float64
     of the same shape. `predicted` and `decided` (n,) are the positions of the labels that each decided for.
@@ -82,9 +82,9 @@ class Labelled:
         if not sum(len(piece.labels) for piece in self._pieces):
             return None
         whole = _Piece(*(np.concatenate([getattr(p, name) for p in self._pieces]) for name in _Piece.__slots__))
-        backwards, first = np.unique(whole.events[::-1], return_index=True)
-        rows = np.sort(len(whole.events) - 1 - first)
-        assert len(rows) == len(backwards)
+        newest = len(whole.events) - 1 - np.unique(whole.events[::-1], return_index=True)[1]
+        newest = np.sort(newest)
+        rows = newest[np.argsort(whole.event_times_ms[newest], kind="stable")]
         table = Table(
             matrix=np.zeros((len(rows), 0), dtype=np.float32),
             labels=whole.labels[rows],

@@ -75,10 +75,10 @@ class Candidate:
     fold_losses: tuple[float, ...] = ()
 
 
-def make(job: Job, parts: Split, store: ArtifactStore, say: Say) -> tuple[Candidate, "Unfinished"]:
-    """Search, validate and fit as the stream wants it. Raises TrainingImpossible, and OSError of a study's storage.
+def make(job: Job, parts: Split, unfinished: "Unfinished", say: Say) -> Candidate:
+    """Search, validate and fit as the stream wants it, or go on with the fit that is unfinished.
 
-    What is unfinished in the store is to be cleared by the caller, once the model is safe.
+    Raises TrainingImpossible, OSError of a study's storage, and ArtifactUnavailable.
     """
     training = _training_of(job)
     recipe = recipe_of(job, training)
@@ -92,9 +92,8 @@ def make(job: Job, parts: Split, store: ArtifactStore, say: Say) -> tuple[Candid
         say(Progress(phase="validate", share=0.0))
         fold_losses = tuple(loss for _, loss in trial.fold_losses(searched, _Folds(say)))
     say(Progress(phase="fit", share=0.0))
-    unfinished = Unfinished(store, job, say)
     fitted = recipe.fit(searched, parts.train, parts.validation, _Fit(say, unfinished), unfinished.resume())
-    return Candidate(fitted=fitted, trials=trials, fold_losses=fold_losses), unfinished
+    return Candidate(fitted=fitted, trials=trials, fold_losses=fold_losses)
 
 
 def recipe_of(job: Job, training: TrainingSpec) -> Recipe:

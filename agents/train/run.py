@@ -13,7 +13,7 @@ from agents.archive.history import SampleHistory
 from agents.train.data import Data, data_of, read_history, ripe_times, span_before
 from agents.train.job import Failed, Job, Made, Progress
 from agents.train.judging import judge_candidate
-from agents.train.making import Say, make, seed_of
+from agents.train.making import Say, Unfinished, make, seed_of
 from agents.train.recording import Result, record
 from agents.train.sql import read_sql
 from ml.errors import ModelError
@@ -60,6 +60,7 @@ class _Run:
         self._say = say
         self._clock_ms = clock_ms
         self._data: Data | None = None
+        self._unfinished: Unfinished | None = None
 
     def made(self) -> Made:
         """Return the candidate, which is in the store with all that belongs to it. Raises what went wrong."""
@@ -68,18 +69,21 @@ class _Run:
         say(Progress(phase="read"))
         data = self._data = asyncio.run(_read(job))
         parts = self._parts(data)
-        candidate, unfinished = make(job, parts, store, say)
+        self._unfinished = Unfinished(store, job, say)
+        candidate = make(job, parts, self._unfinished, say)
         say(Progress(phase="evaluate", message="the candidate is measured and compared"))
         model = model_type(candidate.fitted.algorithm).load(candidate.fitted.payload, threads=job.resources.threads)
         judged = judge_candidate(job, model, parts, store, seed_of(job))
         say(Progress(phase="record", message="model, baseline and card are stored"))
         result = Result(data=data, parts=parts, candidate=candidate, model=model, judged=judged)
         made = record(job, result, store, self._clock_ms)
-        unfinished.clear()
+        self._unfinished.clear()
         return made
 
     def failed(self, message: str, *, again: bool) -> Failed:
-        """Return the failure, with what was read by then."""
+        """Return the failure, with what was read by then. Nothing unfinished stays unless it is tried again."""
+        if not again and self._unfinished is not None:
+            self._unfinished.clear()
         if self._data is None:
             return Failed(message=message, again=again)
         return Failed(

@@ -33,7 +33,6 @@ _TYPES = frozenset(
         "sklearn.tree._classes.DecisionTreeClassifier",
         "sklearn.tree._classes.DecisionTreeRegressor",
         "sklearn.tree._classes.ExtraTreeClassifier",
-        "sklearn.tree._tree.Tree",
         "sklearn.linear_model._logistic.LogisticRegression",
         "sklearn.naive_bayes.GaussianNB",
         "sklearn.impute._base.SimpleImputer",
@@ -46,6 +45,7 @@ _TYPES = frozenset(
         "sklearn._loss.link.MultinomialLogit",
     }
 )
+_TREES = frozenset({"sklearn.tree._tree.Tree"})
 _CYTHON_LOSSES = frozenset({"sklearn._loss._loss.CyHalfBinomialLoss", "sklearn._loss._loss.CyHalfMultinomialLoss"})
 _NUMBERS = frozenset(
     {"numpy.ndarray"}
@@ -53,7 +53,7 @@ _NUMBERS = frozenset(
 )
 _ALLOWED = {  # what may load a node, and what the node may be
     "ObjectNode": _TYPES,
-    "TreeNode": frozenset({"sklearn.tree._tree.Tree"}),
+    "TreeNode": _TREES,
     "LossNode": _CYTHON_LOSSES,
     "DictNode": frozenset({"builtins.dict"}),
     "ListNode": frozenset({"builtins.list"}),
@@ -99,7 +99,7 @@ def read(payload: bytes) -> Any:
     """
     try:
         _require_allowed(_schema_of(payload))
-        return skops.io.loads(payload, trusted=sorted(_TYPES | _CYTHON_LOSSES | {"numpy.dtype"}))
+        return skops.io.loads(payload, trusted=sorted(_TYPES | _TREES | _CYTHON_LOSSES | {"numpy.dtype"}))
     except ModelPayloadInvalid:
         raise
     except Exception as error:  # a crafted file can make skops and scikit-learn raise anything

@@ -16,7 +16,7 @@ from app.training_log import NotEnded, send_and_follow
 from schemas.events import RetrainRequest
 from schemas.runs import GateResult, TrainingEvent
 from schemas.wire import decode, encode
-from stores.documents import Documents
+from stores.documents import Documents, card_folder
 from stream.connection import KafkaConnection
 from tests.command_line import Penstock, registered
 from tests.conftest import Broker
@@ -203,7 +203,7 @@ def test_a_card_is_shown_and_written_with_its_plots(place: Place, penstock: Pens
     model_id = registered(penstock, seed=1)["model_id"]
     assert penstock("models", "card", model_id).is_refusal("has no card in the model store: no training run made it")
     files = {"card.md": b"# A model\n\nGood.\n", "roc.svg": b"<svg/>", "report.json": b"{}"}
-    Documents("store").put(f"cards/{model_id}", files)
+    Documents("store").put(card_folder(model_id), files)
     assert penstock("models", "card", model_id).out == "# A model\n\nGood.\n"
     said = penstock("models", "card", model_id, "--to", "here/card")
     assert "here/card/card.md, and 2 files beside it" in said.out

@@ -84,7 +84,7 @@ def test_a_fit_that_used_all_its_rounds_says_so() -> None:
 
 @pytest.mark.parametrize("estimator", ["sklearn.cluster.KMeans", "os.system", "RandomForestClassifier"])
 def test_an_estimator_that_is_not_offered_is_refused(estimator: str) -> None:
-    with pytest.raises(TrainingImpossible, match="has no estimator .*; it has: sklearn.ensemble.ExtraTrees"):
+    with pytest.raises(TrainingImpossible, match=r"has no estimator .*; it has: sklearn.ensemble.ExtraTrees"):
         SklearnTrainer(NAMES, estimator=estimator)
 
 

@@ -92,7 +92,7 @@ def test_missing_values_are_nan_and_scores_that_were_served_come_along() -> None
     table = data_of(SPEC, rows_of(SPEC, [sample]), EVER).table
     np.testing.assert_array_equal(table.matrix, np.array([[np.nan, 2.5, np.nan]], np.float32))
     assert table.served.tolist() == [0.25]
-    assert (table.matrix.dtype, table.labels.dtype) == (np.float32, np.int64)
+    assert [array.dtype.name for array in (table.matrix, table.labels)] == ["float32", "int64"]
 
 
 def test_classes_become_their_numbers_and_a_label_of_former_classes_is_left_out() -> None:

@@ -1,5 +1,6 @@
 """A training run, from samples to a candidate in the store."""
 
+import hashlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from ml.models.registry import model_type
 from ml.training.xgboost_trainer import XGBoostTrainer
 from schemas.events import ModelVersion, Sample
 from schemas.training import GatesSpec, SearchSpec
-from stores.artifacts import ArtifactStore, Signer
+from stores.artifacts import ArtifactStore, ArtifactUnavailable, Signer
 from stores.documents import Documents, card_folder
 from stores.tracking import TrackedRun, TrackingFailed
 from tests.making import (
@@ -240,6 +241,34 @@ def test_a_full_disk_is_a_failure_that_is_tried_again(run: Run, monkeypatch: pyt
 def test_a_store_that_is_away_is_a_failure_that_is_tried_again(run: Run, tmp_path: Path) -> None:
     (tmp_path / "store").write_text("no folder")
     assert run().failed.again
+
+
+def test_a_champion_that_the_store_does_not_give_now_is_a_failure_that_is_tried_again(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    champion = signed(a_champion(run))
+
+    def away(*_: object) -> bytes:
+        raise ArtifactUnavailable("the model store failed")
+
+    monkeypatch.setattr("stores.artifacts.ArtifactStore.get", away)
+    monkeypatch.setattr("stores.artifacts.ArtifactStore.put", lambda _, payload: hashlib.sha256(payload).hexdigest())
+    failed = run(champion=champion).failed
+    assert (failed.message, failed.again) == ("the model store failed", True)
+
+
+def test_a_run_that_fails_for_good_leaves_nothing_unfinished(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("ml.training.xgboost_trainer.KEEP_ROUNDS", 5)
+    monkeypatch.setattr("agents.train.run.judge_candidate", broken)
+    heard = run()
+    assert any(isinstance(said, Kept) for said in heard.said)
+    assert not heard.failed.again
+    assert [path for path in (tmp_path / "store").rglob("*") if path.is_file()] == []
 
 
 def test_a_kafka_that_is_away_is_a_failure_that_is_tried_again(tmp_path: Path) -> None:

@@ -29,5 +29,5 @@ def test_a_trainer_whose_library_is_missing_names_the_extra(tmp_path: Path, monk
         TrainingImpossible, match=r"No module named 'no_such_module'; .*pip install 'somebodys\[deep\]'"
     ):
         trainer_type("deep")
-    with pytest.raises(TrainingImpossible, match="No module named 'no_such_module'$"):
+    with pytest.raises(TrainingImpossible, match=r"No module named 'no_such_module'$"):
         trainer_type("plain")

@@ -32,7 +32,9 @@ def test_rows_of_one_time_stay_together_on_the_nearer_side(times: list[int], tra
     assert len(split(table_of(times), 0.2, 0.1).train) == train
 
 
-@pytest.mark.parametrize(("times", "part"), [([], "training"), ([5] * 50, "validation"), ([5] * 40 + [9], "test")])
+@pytest.mark.parametrize(
+    ("times", "part"), [([], "training"), ([5] * 50, "validation"), ([5] * 40 + [9], "validation")]
+)
 def test_too_few_times_for_three_parts_are_refused(times: list[int], part: str) -> None:
     with pytest.raises(TrainingImpossible, match=f"{len(times)} samples of .* leave no {part} data"):
         split(table_of(times), 0.1, 0.2)
