@@ -57,15 +57,14 @@ attempts = 20
 cooldown_minutes = 0
 
 [streams.{synthetic.STREAM}.training.parameters]
-n_estimators = 60
-subsample = 0.8
+rounds = 60
 
 [streams.{synthetic.STREAM}.training.search]
 method = "grid"
 
 [streams.{synthetic.STREAM}.training.search.space]
 max_depth = {{ choices = [2, 4] }}
-eta = {{ choices = [0.1, 0.3] }}
+learning_rate = {{ choices = [0.1, 0.3] }}
 """
 
 
@@ -94,6 +93,8 @@ def play(arguments: argparse.Namespace, tell: Callable[[str], None]) -> tuple[bo
                 tell(str(late))
             finally:
                 story.close()
+            for worker in scene.workers:
+                worker.wait_until_ready()  # one that has just begun cannot end in good order
             keeper.check()
             keeper.send(signal.SIGTERM)
             scene.stop()

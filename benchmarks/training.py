@@ -50,7 +50,7 @@ folds = 2
 
 [streams.{synthetic.STREAM}.training.parameters]
 max_depth = 8
-eta = 0.02
+learning_rate = 0.02
 """
 
 

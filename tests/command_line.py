@@ -93,7 +93,7 @@ class Deployment:
             topics = await consumer.topics()
             if places[0].topic not in topics:
                 return []
-            single = kind in ("audit", "deployments", "experiments", "samples", "updates", "variants")
+            single = kind in ("audit", "deployments", "experiments", "performance", "samples", "updates", "variants")
             places = places[:1] if self.kind == "kafka" and single else places
             consumer.assign(places)
             ends = await consumer.end_offsets(places)

@@ -27,7 +27,6 @@ from tests.training_world import (
 )
 
 DAYS_S = 10 * 24 * 3600.0
-ATTEMPTS = 3
 
 
 class Fault(Enum):
@@ -101,8 +100,8 @@ class Life:
 class Lives:
     """One worker after the other, until every request is answered."""
 
-    def __init__(self, plan: Plan, delivery: type[MemoryDelivery]) -> None:
-        self.world = TrainingWorld(spec_of(attempts=ATTEMPTS, max_minutes=10), delivery)
+    def __init__(self, plan: Plan, delivery: type[MemoryDelivery], attempts: int) -> None:
+        self.world = TrainingWorld(spec_of(attempts=attempts, max_minutes=10), delivery)
         self.world.scripts = list(plan.scripts)
         self.blows: deque[tuple[Life, Fault]] = deque()
         self._faults = plan.faults
@@ -139,13 +138,13 @@ class Lives:
         return {request.id for _, request in self._requests} <= set(ended)
 
 
-def live(plan: Plan, delivery: type[MemoryDelivery]) -> TrainingWorld:
+def live(plan: Plan, delivery: type[MemoryDelivery], attempts: int = 3) -> TrainingWorld:
     """Run `plan` and check what holds with transactions and without them."""
-    lives = Lives(plan, delivery)
+    lives = Lives(plan, delivery, attempts)
     leap_through(lives.run())
     world = lives.world
     assert world.faults == []
-    assert all(job.attempt <= ATTEMPTS for job in world.jobs)
+    assert all(job.attempt <= attempts for job in world.jobs)
     answers = defaultdict(set)
     for event in world.ended:
         for request_id in event.request_ids:
@@ -157,7 +156,7 @@ def live(plan: Plan, delivery: type[MemoryDelivery]) -> TrainingWorld:
     return world
 
 
-@settings(max_examples=200, deadline=None, database=None)
+@settings(max_examples=100, deadline=None, database=None)
 @given(plans(*Fault))
 def test_every_request_is_answered_once_and_every_candidate_is_registered_once(plan: Plan) -> None:
     world = live(plan, MemoryDelivery)
@@ -166,7 +165,7 @@ def test_every_request_is_answered_once_and_every_candidate_is_registered_once(p
     assert len({alert.id for alert in world.alerts}) == len(world.alerts)
 
 
-@settings(max_examples=150, deadline=None, database=None)
+@settings(max_examples=100, deadline=None, database=None)
 @given(plans(Fault.LOST, Fault.KILLED, Fault.ENDED))
 def test_without_transactions_what_is_written_again_is_the_same_to_the_byte(plan: Plan) -> None:
     world = live(plan, EagerDelivery)
@@ -175,8 +174,8 @@ def test_without_transactions_what_is_written_again_is_the_same_to_the_byte(plan
     assert len({alert.id for alert in world.alerts}) == len(set(map(repr, world.alerts)))
 
 
-@settings(max_examples=100, deadline=None, database=None)
+@settings(max_examples=60, deadline=None, database=None)
 @given(plans(Fault.ENDED))
 def test_a_worker_that_is_told_to_end_costs_no_run_an_attempt(plan: Plan) -> None:
-    world = live(plan, MemoryDelivery)
+    world = live(plan, MemoryDelivery, attempts=1)
     assert not any("the worker ended" in event.message for event in world.ended)

@@ -11,6 +11,7 @@ from agents.shelf import ModelShelf
 from app.settings import Settings, load_settings
 from app.stages import ROLES, StreamStages, drift_of, inputs_of
 from schemas.streams import DriftSpec, LearnerSpec, StreamSpec
+from schemas.training import TrainingSpec
 from stream.metrics import Metrics
 from tests.support import deployment_of, version_of
 
@@ -26,8 +27,8 @@ def nothing(*_: Any) -> Any:
     raise AssertionError("nothing is opened here")
 
 
-def stages_of(settings: Settings, **learners: LearnerSpec) -> StreamStages:
-    stream = StreamSpec(name="flights", features=("a",), learners=learners)
+def stages_of(settings: Settings, training: TrainingSpec | None = None, **learners: LearnerSpec) -> StreamStages:
+    stream = StreamSpec(name="flights", features=("a",), learners=learners, training=training)
     return StreamStages(stream, settings, ModelShelf(nothing, 1), Metrics(), nothing, nothing, nothing)  # type: ignore[arg-type]
 
 
@@ -67,10 +68,16 @@ def test_how_drift_is_watched_comes_from_the_settings_where_the_stream_s_table_l
 
 
 def test_the_stages_read_what_the_doctor_looks_at() -> None:
-    stages = stages_of(Settings(), online=LearnerSpec(algorithm="river-logistic"))
+    stages = stages_of(Settings(), TrainingSpec(), online=LearnerSpec(algorithm="river-logistic"))
     for role in ROLES:
         made = {stage.group: stage.topics for stage in stages.stages(role)}
         assert made == inputs_of(stages.spec, role)
+
+
+def test_only_a_stream_that_is_trained_has_a_train_stage_and_on_one_partition_only() -> None:
+    [stage] = stages_of(Settings(), TrainingSpec()).stages("train")
+    assert (stage.group, stage.topics, stage.single) == ("train", ("flights.retrain",), True)
+    assert stages_of(Settings()).stages("train") == []
 
 
 def test_statuses_and_routed_models_come_from_the_views() -> None:

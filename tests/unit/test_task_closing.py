@@ -35,6 +35,20 @@ async def test_closing_commits_what_an_earlier_step_left_uncommitted(bench: Benc
     assert bench.kafka.offsets == {INPUT: 1}
 
 
+@on_bench
+async def test_a_stage_is_told_to_finish_before_its_last_save_and_only_when_its_task_closes(bench: Bench) -> None:
+    await bench.begin(b"0", b"1")
+    bench.deliver(1)
+    bench.task.reopen("the broker moved")
+    await bench.settle(5.0)
+    assert "finish" not in bench.points()
+    bench.deliver(1)
+    await bench.settle()
+    bench.log.clear()
+    await bench.task.close(30.0)
+    assert bench.points()[:2] == ["finish", "save"]
+
+
 @pytest.mark.parametrize("point", ["start", "open", "resume_offset"])
 def test_closing_does_not_wait_for_an_opening(point: str) -> None:
     @on_bench
