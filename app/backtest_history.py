@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from itertools import takewhile
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -11,22 +12,24 @@ from aiokafka import AIOKafkaConsumer
 from agents.replay.logs import Logs, logs
 from agents.replay.merging import Chained, Held, Source
 from agents.replay.question import Question
+from app.logs import events_of
 from app.partitions import partition_count
-from schemas.errors import InvalidEvent
-from schemas.wire import decode
 from stream.batches import Record, TopicPartition
 from stream.connection import KafkaConnection
+from stream.timestamps import SLACK_MS
 from topics import StreamTopics
 
 if TYPE_CHECKING:
-    from agents.replay.archived import Archived
+    from agents.archive.history import SampleHistory
+    from agents.replay.archived import Border
 
 _FETCH_BYTES: Final = 4 * 1024 * 1024
 
 
 class _Scored(msgspec.Struct, frozen=True, gc=False):
-    """The one field of a Prediction that tells from when on the log holds them."""
+    """What of a Prediction tells from where on the log holds them."""
 
+    event_id: str
     scored_time_ms: int
 
 
@@ -59,8 +62,7 @@ class Past:
     async def served(self) -> list[Source]:
         """Return the predictions, by partition."""
         begun = [(log, list(await log.more())) for log in map(self._opened.of, self._parts)]
-        held_from_ms = {log.source.partition: _scored_ms(records[0]) for log, records in begun if records}
-        forgotten = await self._forgotten_predictions(held_from_ms)
+        forgotten = await self._forgotten({log.source.partition: records for log, records in begun if records})
         self.archived_predictions = sum(map(len, forgotten.values()))
         return [
             Chained([Held(log.source, forgotten.get(log.source.partition, [])), Held(log.source, records), log])
@@ -70,37 +72,42 @@ class Past:
     async def labelled(self) -> Source:
         """Return the samples."""
         forgotten: Sequence[Record] = []
-        if found := await self._archive():
-            from agents.replay.archived import sample_records
+        if self._question.spec.archive.enabled and (oldest := self._opened.oldest[self._samples]):
+            from agents.replay.archived import sample_records, samples_of  # with Arrow, which only this needs
 
-            forgotten = await asyncio.to_thread(sample_records, self._question.spec, found)
+            spec = self._question.spec
+            table = await self._history().read(from_ms=self._span.from_ms, to_ms=self._span.to_ms, stop_offset=oldest)
+            forgotten = await asyncio.to_thread(lambda: sample_records(spec, samples_of(spec, table)))
         self.archived_samples = len(forgotten)
         return Chained([Held(self._samples, forgotten), self._opened.of(self._samples)])
 
-    async def _forgotten_predictions(self, held_from_ms: Mapping[int, int]) -> Mapping[int, Sequence[Record]]:
-        """Return what is only in the archive, by partition."""
-        if not (found := await self._archive()):
+    async def _forgotten(self, held: Mapping[int, Sequence[Record]]) -> Mapping[int, Sequence[Record]]:
+        """Return the predictions that Kafka does not have any more, and the archive has the samples of, by partition.
+
+        `held` are the first that it still has. Samples are kept as long as predictions are, and come later: so some
+        whose predictions are gone may still be in the log, and those are looked for, too.
+        """
+        if not self._question.spec.archive.enabled or not any(self._opened.oldest[part] for part in self._parts):
             return {}
-        from agents.replay.archived import prediction_records
+        from agents.replay.archived import prediction_records, samples_of, scored_until
 
-        return await asyncio.to_thread(prediction_records, self._question.spec, found, held_from_ms)
+        borders = {number: _border(records) for number, records in held.items()}
+        to_ms = self._span.to_ms
+        last_ms = None
+        if len(borders) == len(self._parts):
+            last_ms = max(border.scored_ms for border in borders.values())
+            to_ms = min(last_ms + SLACK_MS + 1, last_ms + SLACK_MS + 1 if to_ms is None else to_ms)
+        table = await self._history().read(from_ms=self._span.from_ms, to_ms=to_ms)
+        spec = self._question.spec
+        return await asyncio.to_thread(
+            lambda: prediction_records(spec, samples_of(spec, scored_until(table, last_ms)), borders)
+        )
 
-    async def _archive(self) -> "Sequence[Archived]":
-        """Return the samples that Kafka has forgotten and the archive has."""
-        oldest, spec = self._opened.oldest[self._samples], self._question.spec
-        if self._archived is None:
-            self._archived = await self._read_archive(oldest) if oldest and spec.archive.enabled else []
-        return self._archived
-
-    async def _read_archive(self, stop_offset: int) -> "Sequence[Archived]":
-        from agents.archive.history import SampleHistory  # with Arrow, which only this needs
-        from agents.replay.archived import samples_of
+    def _history(self) -> "SampleHistory":
+        from agents.archive.history import SampleHistory
         from stores.archive import Archive
 
-        span = self._question.span
-        history = SampleHistory(self._question.spec, Archive(self._root), self._open_consumer)
-        table = await history.read(from_ms=span.from_ms, to_ms=span.to_ms, stop_offset=stop_offset)
-        return await asyncio.to_thread(samples_of, self._question.spec, table)
+        return SampleHistory(self._question.spec, Archive(self._root), self._open_consumer)
 
 
 @asynccontextmanager
@@ -125,8 +132,10 @@ async def past(connection: KafkaConnection, question: Question, archive_root: st
         yield Past(question, archive_root, opened, open_consumer)
 
 
-def _scored_ms(record: Record) -> int:
-    try:
-        return decode(_Scored, record.value).scored_time_ms
-    except InvalidEvent:
-        return record.timestamp
+def _border(records: Sequence[Record]) -> "Border":
+    """Return where the log begins, of its first records: those of one batch were scored at one time."""
+    from agents.replay.archived import Border
+
+    first, *others = events_of(_Scored, records) or [_Scored("", records[0].timestamp)]
+    same = takewhile(lambda scored: scored.scored_time_ms == first.scored_time_ms, others)
+    return Border(first.scored_time_ms, frozenset(scored.event_id for scored in (first, *same)))

@@ -26,8 +26,8 @@ def sample_records(count: int, seed: int) -> Iterator[tuple[bytes, bytes]]:
             features=tuple(None if value != value else value for value in row),
             label=label,
             weight=1.0,
-            score=0.5,
-            predicted=1,
+            score=0.9 if label else 0.1,  # as from a good model: nobody is to ask for training but the benchmark
+            predicted=label,
             model_id="none",
             variant="champion",
             deployment_revision=1,

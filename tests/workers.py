@@ -217,11 +217,11 @@ class Running:
 
 
 @contextmanager
-def process(deployment: Deployment) -> Iterator[subprocess.Popen[bytes]]:
-    """A scoring worker in a process of its own."""
+def process(deployment: Deployment, role: RoleName = "score") -> Iterator[subprocess.Popen[bytes]]:
+    """A worker with one role in a process of its own."""
     command = [sys.executable, "-c", "from app.cli import main; main()", "--config", str(deployment.config)]
     worker = subprocess.Popen(
-        [*command, "worker", "--role", "score"], env=os.environ | deployment.environ, stderr=subprocess.DEVNULL
+        [*command, "worker", "--role", role], env=os.environ | deployment.environ, stderr=subprocess.DEVNULL
     )
     try:
         yield worker

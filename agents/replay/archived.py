@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import numpy as np
 import pyarrow as pa
 
 from agents.replay.decisions import NO_PLACE
@@ -47,23 +48,45 @@ def samples_of(spec: StreamSpec, table: pa.Table) -> list[Archived]:
     ]
 
 
+def scored_until(table: pa.Table, time_ms: int | None) -> pa.Table:
+    """Return the rows of events that were scored up to a time; all without one."""
+    if time_ms is None:
+        return table
+    scored_ms = table["scored_time"].to_numpy().astype("datetime64[ms]").astype(np.int64)
+    return table.filter(pa.array(scored_ms <= time_ms))
+
+
 def sample_records(spec: StreamSpec, samples: Sequence[Archived]) -> list[Kept]:
     """Return them as the records of `<s>.samples` that they were."""
     return [Kept(offset, recorded_ms, spec.name.encode(), encode(sample)) for offset, recorded_ms, sample in samples]
 
 
+@dataclass(frozen=True, slots=True)
+class Border:
+    """Where a partition of predictions begins now: when the first was scored, and which events at that very time."""
+
+    scored_ms: int
+    event_ids: frozenset[str]
+
+    def is_before(self, sample: Sample) -> bool:
+        """Whether the log has forgotten the prediction of this sample."""
+        if sample.scored_time_ms == self.scored_ms:
+            return sample.event_id not in self.event_ids
+        return sample.scored_time_ms < self.scored_ms
+
+
 def prediction_records(
-    spec: StreamSpec, samples: Sequence[Archived], held_from_ms: Mapping[int, int]
+    spec: StreamSpec, samples: Sequence[Archived], borders: Mapping[int, Border]
 ) -> dict[int, list[Kept]]:
     """Return the records of their predictions by partition of `<s>.predictions`, in the order of scoring.
 
-    Of those that were scored at `held_from_ms` of their partition or later, the log itself tells.
+    Of those that are behind the border of their partition, the log itself tells. One that has no border holds nothing.
     """
     firsts = [sample for _, _, sample in samples if not sample.revision]
     homes = partitions_of([sample.entity_id.encode() for sample in firsts], spec.partitions).tolist() if firsts else []
     found: dict[int, list[Kept]] = {}
     for sample, home in sorted(zip(firsts, homes, strict=True), key=lambda pair: pair[0].scored_time_ms):
-        if home not in held_from_ms or sample.scored_time_ms < held_from_ms[home]:
+        if home not in borders or borders[home].is_before(sample):
             record = Kept(NO_PLACE, sample.scored_time_ms, sample.entity_id.encode(), encode(_prediction(sample, home)))
             found.setdefault(home, []).append(record)
     return found

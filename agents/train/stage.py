@@ -108,13 +108,13 @@ class Train(Stage):
         self._progress: list[Note] = []
         self._phase_told = ("", -PROGRESS_S)
         self._trying = False
-        self._worker: asyncio.Task[None] | None = None
+        self._working: asyncio.Task[None] | None = None
 
     @property
     def has_news(self) -> bool:
         """Whether something is to be written, or is waited for to be durable, or the work in the background failed."""
         waits = self._changes != self._durable or bool(self._state.unsaid or self._progress)
-        return waits or (self._worker is not None and self._worker.done())
+        return waits or (self._working is not None and self._working.done())
 
     async def open(self, committed: Mapping[TopicPartition, int]) -> None:
         """Restore the queue, and go on with the run that was at work."""
@@ -124,8 +124,8 @@ class Train(Stage):
         if run is not None and (run.run_id, run.attempt) == self._interrupted:
             self._change(excused(self._state.queue))
         self._interrupted = None
-        self._worker = asyncio.create_task(self._work(), name=f"train {self._spec.name}")
-        self._worker.add_done_callback(lambda _: self.wake())
+        self._working = asyncio.create_task(self._work(), name=f"train {self._spec.name}")
+        self._working.add_done_callback(lambda _: self.wake())
 
     def _restored(self, checkpoint: Checkpoint | None) -> TrainState:
         if checkpoint is None:
@@ -156,8 +156,8 @@ class Train(Stage):
 
     async def save(self, outbox: Outbox) -> None:
         """Write what is durable and unsaid, the newest state, and what the run is at."""
-        if self._worker is not None and self._worker.done():
-            self._worker.result()  # it never ends but by an error
+        if self._working is not None and self._working.done():
+            self._working.result()  # it never ends but by an error
         self._durable = self._saved  # the commit before this one is done
         if self._saved_notes:
             self._say(self._state.unsaid[: self._saved_notes], outbox)
@@ -189,12 +189,12 @@ class Train(Stage):
         self._metrics.forget(m.PIPELINE_ACCURACY, self._spec.name)
 
     async def _stop_working(self) -> None:
-        if self._worker is not None:
-            self._worker.cancel()
-            await asyncio.wait({self._worker})
-            if not self._worker.cancelled() and (error := self._worker.exception()) is not None:
+        if self._working is not None:
+            self._working.cancel()
+            await asyncio.wait({self._working})
+            if not self._working.cancelled() and (error := self._working.exception()) is not None:
                 log.debug("stream %s: training had stopped: %s", self._spec.name, error)  # `save` has raised it
-            self._worker = None
+            self._working = None
 
     def _change(self, queue: Queue, notes: list[Note] | tuple[Note, ...] = ()) -> None:
         """Move to another state; the task is told that there is something to save."""
@@ -308,7 +308,6 @@ class Train(Stage):
         if isinstance(said, Failed):
             notes = ending.failed(self._spec, run, said, now_ms)
         self._trying = False
-        self._progress = []
         self._change(ended(self._state.queue, self._rules, said.to_time_ms), notes)
         await self._is_durable()
 

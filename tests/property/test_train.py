@@ -156,7 +156,7 @@ def live(plan: Plan, delivery: type[MemoryDelivery], attempts: int = 3) -> Train
     return world
 
 
-@settings(max_examples=100, deadline=None, database=None)
+@settings(max_examples=60, deadline=None, database=None)
 @given(plans(*Fault))
 def test_every_request_is_answered_once_and_every_candidate_is_registered_once(plan: Plan) -> None:
     world = live(plan, MemoryDelivery)
@@ -165,7 +165,7 @@ def test_every_request_is_answered_once_and_every_candidate_is_registered_once(p
     assert len({alert.id for alert in world.alerts}) == len(world.alerts)
 
 
-@settings(max_examples=100, deadline=None, database=None)
+@settings(max_examples=60, deadline=None, database=None)
 @given(plans(Fault.LOST, Fault.KILLED, Fault.ENDED))
 def test_without_transactions_what_is_written_again_is_the_same_to_the_byte(plan: Plan) -> None:
     world = live(plan, EagerDelivery)
@@ -174,7 +174,7 @@ def test_without_transactions_what_is_written_again_is_the_same_to_the_byte(plan
     assert len({alert.id for alert in world.alerts}) == len(set(map(repr, world.alerts)))
 
 
-@settings(max_examples=60, deadline=None, database=None)
+@settings(max_examples=40, deadline=None, database=None)
 @given(plans(Fault.ENDED))
 def test_a_worker_that_is_told_to_end_costs_no_run_an_attempt(plan: Plan) -> None:
     world = live(plan, MemoryDelivery, attempts=1)

@@ -10,7 +10,7 @@ import pytest
 
 from agents.archive.rows import table_of
 from agents.replay.ahead import ahead
-from agents.replay.archived import Archived, prediction_records, sample_records, samples_of
+from agents.replay.archived import Archived, Border, prediction_records, sample_records, samples_of
 from agents.replay.decisions import NO_PLACE
 from agents.replay.triggers import triggers_of
 from agents.replay.windows import alerts_on
@@ -66,15 +66,17 @@ def test_what_the_archive_gives_back_is_what_the_log_had(classes: tuple[str, ...
 
 def test_predictions_come_from_the_archive_only_as_far_as_their_log_does_not_go_back() -> None:
     predictions = [served(i, row, Linear()) for i, row in enumerate(rows_of(40))]
+    predictions[26] = msgspec.structs.replace(predictions[26], entity_id=predictions[25].entity_id)
+    predictions[26] = msgspec.structs.replace(predictions[26], scored_time_ms=predictions[25].scored_time_ms)
     samples = [Archived(i, 0, labelled(p, 1)) for i, p in enumerate(predictions)]
     homes = partitions_of([p.entity_id.encode() for p in predictions], SPEC.partitions).tolist()
-    border_ms = predictions[25].scored_time_ms
-    found = prediction_records(SPEC, samples, {0: border_ms})
+    border = Border(predictions[25].scored_time_ms, frozenset(["e26"]))
+    found = prediction_records(SPEC, samples, {homes[25]: border})
     for home in (0, 1):
         wanted = [
             p.event_id
             for p, its in zip(predictions, homes, strict=True)
-            if its == home and (home or p.scored_time_ms < border_ms)
+            if its == home and (home != homes[25] or int(p.event_id[1:]) <= 25)
         ]
         assert [decode(Prediction, record.value).event_id for record in found[home]] == wanted
         assert {record.offset for record in found[home]} == {NO_PLACE}

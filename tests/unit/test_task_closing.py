@@ -37,7 +37,7 @@ async def test_closing_commits_what_an_earlier_step_left_uncommitted(bench: Benc
 
 @on_bench
 async def test_a_stage_is_told_to_finish_before_its_last_save_and_only_when_its_task_closes(bench: Bench) -> None:
-    await bench.begin(b"0", b"1")
+    await bench.begin(b"0", b"1", b"2")
     bench.deliver(1)
     bench.task.reopen("the broker moved")
     await bench.settle(5.0)
