@@ -90,7 +90,17 @@ def _overall(found: Overall) -> dict[str, Any]:
     differences = [
         {**asdict(difference), "surely_better": difference.surely_better} for difference in found.differences
     ]
-    return asdict(found) | {"differences": differences}
+    document: dict[str, Any] = _rounded(asdict(found) | {"differences": differences})
+    return document
+
+
+def _rounded(value: Any) -> Any:
+    """Return all numbers to ten digits: the last ones of a sum depend on how many threads add it up."""
+    if isinstance(value, dict):
+        return {key: _rounded(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_rounded(inner) for inner in value]
+    return float(f"{value:.10g}") if isinstance(value, float) else value
 
 
 def _world(spec: StreamSpec, answered: Answered, world: int) -> dict[str, Any]:

@@ -46,7 +46,7 @@ class Past:
         self._open_consumer = open_consumer
         self._samples = TopicPartition(topics.samples, 0)
         self._parts = sorted(source for source in opened.bounds if source.topic == topics.predictions)
-        self._archived: Sequence[Archived] | None = None
+        self._span = question.span
         self.archived_samples = self.archived_predictions = 0
 
     @property
