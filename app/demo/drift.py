@@ -19,6 +19,7 @@ class SeenPartial(msgspec.Struct, frozen=True, gc=False):
     """The fields of a PartialHistogram that are counted."""
 
     n: int
+    baseline: str
 
 
 class SeenColumn(msgspec.Struct, frozen=True, gc=False):
@@ -41,6 +42,7 @@ class SeenReport(msgspec.Struct, frozen=True, gc=False):
     """The fields of a DriftReport that are shown."""
 
     number: int
+    baseline: str
     from_time_ms: int
     to_time_ms: int
     n: int
@@ -94,7 +96,7 @@ class Drift:
         }
         self._reports: dict[int, SeenReport] = {}
         self._alerts: dict[str, SeenAlert] = {}
-        self.counted = 0
+        self._counted: Counter[str] = Counter()  # by baseline
 
     @property
     def reports(self) -> list[SeenReport]:
@@ -112,13 +114,24 @@ class Drift:
         return tuple(alert for alert in self._alerts.values() if alert.kind == "drift")
 
     @property
+    def counted(self) -> int:
+        """How many events are in the partial histograms."""
+        return self._counted.total()
+
+    @property
     def behind(self) -> int:
-        """How many counted events should have been judged and are not: what is more than an open window holds."""
-        judged = sum(report.n for report in self._reports.values())
-        return max(self.counted - judged - DRIFT_WINDOW_EVENTS + 1, 0)
+        """How many counted events should have been judged and are not: what is more than an open window holds.
+
+        Each baseline has a window of its own, which stays open when a model with another one takes over.
+        """
+        left = self._counted.copy()
+        for report in self._reports.values():
+            left[report.baseline] -= report.n
+        return sum(max(events - DRIFT_WINDOW_EVENTS + 1, 0) for events in left.values())
 
     def _take_partial(self, record: Record) -> None:
-        self.counted += decoder(SeenPartial).decode(record.value or b"").n
+        partial = decoder(SeenPartial).decode(record.value or b"")
+        self._counted[partial.baseline] += partial.n
 
     def _take_report(self, record: Record) -> None:
         report = decoder(SeenReport).decode(record.value or b"")

@@ -37,6 +37,7 @@ def report(number: int, *features: SeenColumn, n: int = 2_000, predictions: tupl
     still = () if "distance_miles" in names else (column("distance_miles"),)
     return SeenReport(
         number=number,
+        baseline="january",
         from_time_ms=START_MS + number * DAY_MS,
         to_time_ms=START_MS + (number + 1) * DAY_MS - 1,
         n=n,

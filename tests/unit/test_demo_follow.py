@@ -65,6 +65,7 @@ REPORT = {
     "from_time_ms": 0,
     "to_time_ms": 1,
     "n": 2_000,
+    "baseline": "january",
     "severity": "none",
     "features": [],
     "predictions": [],
@@ -170,8 +171,8 @@ def test_what_has_come_out_is_answers_and_labels_that_were_read_and_settled(tall
 
 
 def test_events_that_the_judge_should_have_judged_have_not_come_out(tally: Tally) -> None:
-    def partial(n: int) -> Record:
-        return Record(0, 0, 0, msgspec.json.encode({"n": n}))
+    def partial(n: int, baseline: str = "january") -> Record:
+        return Record(0, 0, 0, msgspec.json.encode({"n": n, "baseline": baseline}))
 
     tally.take(TOPICS.predictions, [prediction(1, offset) for offset in range(2_100)], 0)
     tally.take(TOPICS.histograms, [partial(1_000), partial(999)], 0)
@@ -180,6 +181,10 @@ def test_events_that_the_judge_should_have_judged_have_not_come_out(tally: Tally
     assert tally.records_out == 2_100 - 101
     tally.take(TOPICS.drift, [Record(0, 0, 0, msgspec.json.encode(REPORT))], 0)
     assert tally.records_out == 2_100
+    tally.take(TOPICS.histograms, [partial(1_899), partial(1_999, "june")], 0)
+    assert tally.records_out == 2_100, "a window of each baseline may stay open"
+    tally.take(TOPICS.histograms, [partial(1, "june")], 0)
+    assert tally.records_out == 2_100 - 1
 
 
 async def test_the_follower_reads_what_comes_after_it_has_started(embedded: EmbeddedBroker) -> None:
@@ -206,7 +211,7 @@ async def test_the_follower_reads_what_comes_after_it_has_started(embedded: Embe
             await send(TOPICS.features, feature(2, 2, 1_000))
             await send(TOPICS.predictions, prediction(2, 2))
             await send(TOPICS.labels_dead, dead_letter(1, 0, "no_prediction"))
-            await send(TOPICS.histograms, Record(0, 0, 0, msgspec.json.encode({"n": 3})))
+            await send(TOPICS.histograms, Record(0, 0, 0, msgspec.json.encode({"n": 3, "baseline": "january"})))
             await send(TOPICS.drift, Record(0, 0, 0, msgspec.json.encode(REPORT)))
             for _ in range(2_000):
                 read = follower.tally.drift.counted, len(follower.tally.drift.reports)

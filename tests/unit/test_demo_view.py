@@ -58,6 +58,7 @@ SNAPSHOT = Snapshot(
     drift=DriftNow(
         SeenReport(
             number=22,
+            baseline="january",
             from_time_ms=JUNE_MS,
             to_time_ms=JUNE_MS + 5 * DAY_MS,
             n=2_000,

@@ -25,8 +25,8 @@ OLD = Linear(1.0)
 
 
 def learner(registry: Registry) -> Learning:
-    before = AsServed(WITH_LEARNER, registry.library, registry.identity)
-    return Learning(WITH_LEARNER, "online", LEARNER, None, before)
+    before = AsServed(registry.spec, registry.library, registry.identity)
+    return Learning(registry.spec, "online", LEARNER, None, before)
 
 
 async def test_a_learner_serves_from_its_first_snapshot_on_and_becomes_better_than_what_was_served() -> None:
@@ -66,7 +66,6 @@ async def test_an_event_is_judged_by_the_score_of_its_time_however_late_its_labe
     registry = Registry(patient, old=OLD)
     learning = learner(registry)
     ask = replace(ASK, spec=patient, changed=patient)
-    learning._spec = patient
     _, of_labelled = await replayed(ask, registry, learning, sources_of(predictions, samples))
     assert of_labelled.pairs is not None
     assert learning.published
