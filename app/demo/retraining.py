@@ -27,11 +27,19 @@ class SeenRun(msgspec.Struct, frozen=True, gc=False):
     samples: int = 0
 
 
+class SeenExperiment(msgspec.Struct, frozen=True, gc=False):
+    """The fields of an Experiment that are shown."""
+
+    experiment_id: str
+
+
 class SeenDeployment(msgspec.Struct, frozen=True, gc=False):
-    """The fields of a Deployment that are counted."""
+    """The fields of a Deployment that are counted or shown."""
 
     champion: str
     changed_by: str
+    reason: str = ""
+    experiment: SeenExperiment | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +63,7 @@ class Retraining:
             topics.deployments: self._take_deployment,
         }
         self._event_time_ms = event_time_ms
-        self._champion = ""
+        self._deployed: SeenDeployment | None = None
         self._made: set[str] = set()
         self._ended: dict[str, SeenRun] = {}
         self.now: SeenRun | None = None
@@ -92,7 +100,12 @@ class Retraining:
 
     def _take_deployment(self, record: Record) -> None:
         deployment = decoder(SeenDeployment).decode(record.value or b"")
-        before, self._champion = self._champion, deployment.champion
-        if before and deployment.champion != before and deployment.champion in self._made:
+        before, self._deployed = self._deployed, deployment
+        if before is None:
+            return
+        if deployment.champion != before.champion and deployment.champion in self._made:
             self.promotions.append(Promotion(deployment.champion, deployment.changed_by, self._event_time_ms()))
-            self.news.append(f"new champion {deployment.champion}, by {deployment.changed_by}")
+            self.news.append(f"new champion {deployment.champion}, by {deployment.changed_by}: {deployment.reason}")
+        elif before.experiment is not None and deployment.experiment is None:
+            ended = before.experiment.experiment_id
+            self.news.append(f"rollout {ended} ends, and the champion stays: {deployment.reason}")

@@ -31,8 +31,9 @@ def run(retraining: Retraining, run_id: str, phase: str = "ended", **fields: obj
     retraining.takers[TOPICS.training](Record(msgspec.json.encode(document)))
 
 
-def deploy(retraining: Retraining, champion: str, changed_by: str = "ann") -> None:
-    document = {"champion": champion, "changed_by": changed_by}
+def deploy(retraining: Retraining, champion: str, changed_by: str = "ann", rollout: str = "") -> None:
+    experiment = {"experiment_id": rollout} if rollout else None
+    document = {"champion": champion, "changed_by": changed_by, "experiment": experiment, "reason": "it is so"}
     retraining.takers[TOPICS.deployments](Record(msgspec.json.encode(document)))
 
 
@@ -56,9 +57,17 @@ def test_an_end_that_is_told_twice_is_noticed(retraining: Retraining) -> None:
 def test_only_a_trained_model_that_takes_over_is_a_promotion(retraining: Retraining) -> None:
     deploy(retraining, "january")
     run(retraining, "r1", outcome="accepted", message="good", model_id="m1", follow_up="a rollout")
-    deploy(retraining, "january", "rollout m1")  # it has half of the traffic now
+    deploy(retraining, "january", "train", rollout="m1")  # it has half of the traffic now
     deploy(retraining, "m1", "rollout m1")
     deploy(retraining, "m1", "somebody")
     deploy(retraining, "january", "ann")
     assert retraining.promotions == [Promotion("m1", "rollout m1", NOW_MS)]
-    assert retraining.news[-1] == "new champion m1, by rollout m1"
+    assert retraining.news[1:] == ["new champion m1, by rollout m1: it is so"]
+
+
+def test_a_rollout_that_fails_is_told_of(retraining: Retraining) -> None:
+    deploy(retraining, "january")
+    deploy(retraining, "january", "train", rollout="m1")
+    deploy(retraining, "january", "rollout m1")
+    assert retraining.news == ["rollout m1 ends, and the champion stays: it is so"]
+    assert retraining.promotions == []
