@@ -247,7 +247,9 @@ class StreamStages:
         )
         plan = plan_of(self._settings, self.spec, {"steps": self.spec.experiments.steps})
         memory = self._memory(train.STAGE, partition)
-        return train.Train(self.spec, memory, world, plan, self._resources(), train.run_apart, self._metrics, now_ms)
+        spec = msgspec.structs.replace(self.spec, drift=self._drift)  # a run knows no settings
+        doing = train.Doing(self._resources(), train.run_apart, train.clear_leftovers)
+        return train.Train(spec, memory, world, plan, doing, self._metrics, now_ms)
 
     def _memory(self, stage: str, partition: int) -> KafkaMemory:
         return KafkaMemory(self._topics.checkpoints, stage, partition, self._open_consumer)

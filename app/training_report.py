@@ -62,6 +62,8 @@ def run_lines(events: Sequence[TrainingEvent]) -> Iterator[str]:
     yield printable(f"{newest.run_id}: {state(newest)}{_attempt(newest, ', ')}")
     count = len(newest.request_ids)
     yield printable(f"asked for by {', '.join(newest.reasons)} ({count} request{'s' if count > 1 else ''})")
+    if newest.asked_because:
+        yield printable(f"because: {newest.asked_because}")
     yield f"began {second(newest.started_time_ms)}, took {took(newest.time_ms - newest.started_time_ms)}"
     yield ""
     for first, last in phases_of(events):

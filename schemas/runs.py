@@ -1,6 +1,6 @@
 """The events of training runs. See `events`."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 import msgspec
 
@@ -12,6 +12,10 @@ Phase = Literal["waiting", "read", "search", "validate", "fit", "evaluate", "rec
 Outcome = Literal["accepted", "rejected", "failed", "skipped"]
 """A model was registered and passed the gates; was registered and did not pass; none was made, for a reason; or the
 requests came too soon after the last run, or for a reason that the stream does not train for."""
+
+
+BECAUSE: Final = "asked_because"
+"""The evidence of a request by hand that has a person's words."""
 
 
 class GateResult(Event, frozen=True, kw_only=True, gc=False):
@@ -36,8 +40,8 @@ class TrainingEvent(Event, frozen=True, kw_only=True, gc=False, omit_defaults=Tr
     `share` (0 to 1) is how much of the phase is done, where that is known. A run, known by `run_id`, answers the
     requests `request_ids`, given for `reasons`; `attempt` counts from 1. With the phase `ended` comes the `outcome`,
     and `message` says why; there is exactly one such record for each run. `model_id` is the candidate, `follow_up`
-    what was done with it. `samples` were read, with event times in [from_time_ms, to_time_ms). `time_ms` and
-    `started_time_ms` are the worker's.
+    what was done with it. `asked_because` is why people asked, in their words. `samples` were read, with event times in
+    [from_time_ms, to_time_ms). `time_ms` and `started_time_ms` are the worker's.
     """
 
     stream: str
@@ -53,6 +57,7 @@ class TrainingEvent(Event, frozen=True, kw_only=True, gc=False, omit_defaults=Tr
     outcome: Outcome | None = None
     model_id: str = ""
     champion: str = ""
+    asked_because: str = ""
     follow_up: str = ""
     gates: tuple[GateResult, ...] = ()
     metrics: dict[str, float] = {}

@@ -1,7 +1,7 @@
 """How a stream's samples are archived and its model trained anew: two tables of its declaration. See `streams`."""
 
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Final, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import msgspec
@@ -17,6 +17,8 @@ Reason = Literal["accuracy", "false_positive_rate", "latency", "error_drift", "d
 Approval = Literal["manual", "shadow", "rollout", "auto"]
 GateMetric = Literal["roc_auc", "accuracy", "log_loss", "brier"]
 Value = bool | int | float | str
+OF_THE_RUN: Final = frozenset({"feature_names", "classes", "seed", "threads"})
+"""What a run gives to its trainer beside the parameters, by these names."""
 
 
 class ArchiveSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -153,8 +155,17 @@ class TrainingSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
             found += self.search.problems(stream)
             if both := sorted(self.search.space.keys() & self.parameters.keys()):
                 found.append(f"{where}: {', '.join(both)} cannot be given and searched")
+        if self.misnamed:
+            found.append(f"{where}: {self.misnamed}")
         found += [f"{where}.{problem}" for problem in self._schedule_problems()]
         return found + self.gates.problems(stream)
+
+    @property
+    def misnamed(self) -> str:
+        """A sentence on parameters that are given or searched and that no trainer can have; empty if there is none."""
+        searched = self.search.space.keys() if self.search is not None else set[str]()
+        taken = ", ".join(sorted(OF_THE_RUN & (self.parameters.keys() | searched)))
+        return f"{taken} cannot be given or searched: the run itself sets that" if taken else ""
 
     def _schedule_problems(self) -> list[str]:
         if not self.schedule:

@@ -7,7 +7,6 @@ All of this does file or network I/O and blocks: call it from a thread.
 
 import contextlib
 import re
-import secrets
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date
@@ -18,10 +17,10 @@ import pyarrow.parquet as pq
 from fsspec.core import url_to_fs
 
 from schemas.errors import PenstockError, SettingsError
-from stores.artifacts import ArtifactCorrupted, ArtifactUnavailable, reach_disk
+from stores.artifacts import ArtifactCorrupted, ArtifactUnavailable
+from stores.files import PART, write_whole
 
 _NAME: Final = re.compile(r"log=([^/]+)/date=(\d{4}-\d\d-\d\d)/(\d{20})-(\d{20})\.parquet")
-_PART: Final = ".part"
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -63,7 +62,7 @@ class Archive:
         pq.write_table(table.combine_chunks(), sink, compression="zstd")
         path = self._path(file)
         with self._working(path):
-            self._write(path, sink.getvalue())
+            write_whole(self._files, path, sink.getvalue())
 
     def files(self, stream: str, log: str) -> list[ArchiveFile]:
         """Return the files of a log by offset, then by date. About 10 µs for each in a folder."""
@@ -94,7 +93,7 @@ class Archive:
     def sweep(self, stream: str, log: str) -> None:
         """Delete what writers that were killed have left half done. Nobody else may write meanwhile."""
         for path in self._found(stream, log):
-            if path.endswith(_PART):
+            if path.endswith(PART):
                 with self._working(path), contextlib.suppress(FileNotFoundError):
                     self._files.rm_file(path)
 
@@ -116,20 +115,6 @@ class Archive:
                     f"{self._where(path)} is no Parquet file any more ({error}); restore it from a backup, or delete "
                     "it to go on without its samples"
                 ) from error
-
-    def _write(self, path: str, payload: pa.Buffer) -> None:
-        folder, _, name = path.rpartition("/")
-        self._files.makedirs(folder, exist_ok=True)
-        part = f"{folder}/.{name}.{secrets.token_hex(8)}{_PART}"  # pandas and DuckDB pass hidden files over
-        try:
-            with self._files.open(part, "wb") as file:
-                file.write(payload)
-                reach_disk(file)
-            self._files.mv(part, path)
-        except BaseException:  # whatever stopped us, take the rubbish along
-            with contextlib.suppress(OSError):
-                self._files.rm_file(part)
-            raise
 
     def _path(self, file: ArchiveFile) -> str:
         return f"{self._root}/{file.name}"

@@ -7,18 +7,17 @@ All of this does file or network I/O and blocks: call it from a thread.
 import contextlib
 import hashlib
 import hmac
-import io
 import json
 import os
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO
 
 from fsspec.core import url_to_fs
 
 from schemas.errors import PenstockError, RetryableError, SettingsError
 from schemas.events import ModelVersion
+from stores.files import PART, reach_disk, write_whole
 
 _SIGNATURE_FORMAT = "penstock-artifact-1"
 
@@ -52,14 +51,14 @@ class ArtifactStore:
     def put(self, payload: bytes) -> str:
         """Store `payload` and return its SHA-256. What is already there is left alone, or mended when damaged.
 
-        The final name appears only when every byte is written: a crash leaves at most a `.part` file.
+        The final name appears only when every byte is written: a crash leaves at most a hidden `.part` file.
         """
         sha256 = hashlib.sha256(payload).hexdigest()
         try:
             self.get(sha256, len(payload))
         except (ArtifactMissing, ArtifactCorrupted):
             with self._working(sha256):
-                self._write(self._path(sha256), payload)
+                write_whole(self._files, self._path(sha256), payload)
         return sha256
 
     def get(self, sha256: str, size_bytes: int) -> bytes:
@@ -98,19 +97,6 @@ class ArtifactStore:
                 ) from error
         return payload
 
-    def _write(self, path: str, payload: bytes) -> None:
-        self._files.makedirs(path.rpartition("/")[0], exist_ok=True)
-        part = f"{path}.{secrets.token_hex(8)}.part"
-        try:
-            with self._files.open(part, "wb") as file:
-                file.write(payload)
-                reach_disk(file)
-            self._files.mv(part, path)
-        except BaseException:  # whatever stopped us, take the rubbish along
-            with contextlib.suppress(OSError):
-                self._files.rm_file(part)
-            raise
-
     def _path(self, sha256: str) -> str:
         return f"{self._root}/{sha256[:2]}/{sha256}"
 
@@ -129,13 +115,6 @@ class ArtifactStore:
                 f"the model store failed at {self._where(sha256)} ({type(error).__name__}: {error}); "
                 "check that it can be reached, written and read"
             ) from error
-
-
-def reach_disk(file: IO[bytes]) -> None:
-    """Without this, a power cut after the rename can leave an empty file under the final name."""
-    file.flush()
-    with contextlib.suppress(io.UnsupportedOperation):  # not a local file
-        os.fsync(file.fileno())
 
 
 class Signer:
@@ -203,7 +182,7 @@ def load_or_create_key(path: str | Path) -> bytes:
 def _create_key(path: Path) -> None:
     """Make a whole key appear at once: the hard link fails if another process was first, whose key then counts."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name}.{secrets.token_hex(8)}.part")
+    part = path.with_name(f".{path.name}.{secrets.token_hex(8)}{PART}")
     try:
         with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
             file.write(secrets.token_hex(32).encode() + b"\n")

@@ -5,13 +5,13 @@ All of this does file or network I/O and blocks: call it from a thread.
 
 import contextlib
 import posixpath
-import secrets
 from collections.abc import Iterator, Mapping
 
 from fsspec.core import url_to_fs
 
 from schemas.errors import PenstockError, SettingsError
-from stores.artifacts import ArtifactUnavailable, reach_disk
+from stores.artifacts import ArtifactUnavailable
+from stores.files import PART, write_whole
 
 
 def card_folder(model_id: str) -> str:
@@ -40,9 +40,8 @@ class Documents:
         """
         path = self._path(folder)
         with self._working(path):
-            self._files.makedirs(path, exist_ok=True)
             for name, payload in files.items():
-                self._write(f"{path}/{_checked(name)}", payload)
+                write_whole(self._files, f"{path}/{_checked(name)}", payload)
 
     def get(self, folder: str) -> dict[str, bytes]:
         """Return the files of `folder` by name, in the order of their names.
@@ -56,20 +55,8 @@ class Documents:
                 paths: list[str] = sorted(self._files.ls(path, detail=False))
             except FileNotFoundError as error:
                 raise DocumentsMissing(f"the model store has nothing at {self._where(path)}") from error
-            found = [found for found in paths if not found.endswith(".part")]
+            found = [found for found in paths if not found.endswith(PART)]
             return {posixpath.basename(each): self._files.cat_file(each) for each in found}
-
-    def _write(self, path: str, payload: bytes) -> None:
-        part = f"{path}.{secrets.token_hex(8)}.part"
-        try:
-            with self._files.open(part, "wb") as file:
-                file.write(payload)
-                reach_disk(file)
-            self._files.mv(part, path)
-        except BaseException:  # whatever stopped us, take the rubbish along
-            with contextlib.suppress(OSError):
-                self._files.rm_file(part)
-            raise
 
     def _path(self, folder: str) -> str:
         return "/".join((self._root, *map(_checked, folder.split("/"))))

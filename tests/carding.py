@@ -62,6 +62,7 @@ def binary_card(rules: GateRules | None = None) -> Card:
         run_id="run-1",
         reasons=("drift", "manual"),
         requested_by="ann",
+        asked_because="a hurricane | came",
         source="Samples 0 to 5,300 of flights.samples.",
         query="",
         parts=tuple(part_of(name, each, ("0", "1")) for name, each in zip(PARTS, parts, strict=True)),

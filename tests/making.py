@@ -14,7 +14,7 @@ from agents.archive.rows import table_of
 from agents.train.job import Failed, Job, Made, Progress, Resources, Said
 from agents.train.run import run_job
 from schemas.events import Sample
-from schemas.streams import EvaluationSpec, JoinSpec, StreamSpec
+from schemas.streams import DriftSpec, EvaluationSpec, JoinSpec, StreamSpec
 from schemas.training import GatesSpec, TrainingSpec
 from schemas.wire import encode
 from stores.artifacts import Signer
@@ -46,6 +46,7 @@ def stream_of(name: str = "flights", **changes: Any) -> StreamSpec:
         "partitions": 4,
         "join": JoinSpec(window_minutes=60, lateness_minutes=30),
         "evaluation": EvaluationSpec(maturity_minutes=60),
+        "drift": DriftSpec(threshold=0.01),
         "training": training_of(),
     }
     return StreamSpec(**(fields | changes))
@@ -98,6 +99,7 @@ def job_of(spec: StreamSpec, root: Path, **changes: Any) -> Job:
         "run_id": f"{spec.name}-run-1",
         "reasons": ("manual",),
         "requested_by": "tests",
+        "asked_because": "",
         "attempt": 1,
         "now_ms": 1_700_000_000_000,
         "stop_offset": 2**50,

@@ -53,6 +53,7 @@ def job_of(training_dir: str = "", **changes: Any) -> Job:
         "run_id": "run-1",
         "reasons": ("drift",),
         "requested_by": "judge",
+        "asked_because": "",
         "attempt": 1,
         "now_ms": 1,
         "stop_offset": 100,

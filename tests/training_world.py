@@ -2,15 +2,16 @@
 
 import asyncio
 import itertools
-from collections.abc import AsyncGenerator, Iterable, Mapping
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Mapping
 from typing import Any
 
 import msgspec
 
 from agents.train.job import Job, Made, Said
-from agents.train.stage import Train, TrainState, World
+from agents.train.stage import Train, TrainState
+from agents.train.world import Doing, World
 from schemas.events import Alert, Checkpoint, Command, Deployment, ModelVersion, RetrainRequest
-from schemas.experiments import ExperimentPlan
+from schemas.experiments import Experiment, ExperimentPlan
 from schemas.runs import TrainingEvent
 from schemas.streams import StreamSpec
 from schemas.wire import decode, encode
@@ -19,8 +20,17 @@ from stream.metrics import Metrics
 from stream.tasks import PartitionTask, TaskLimits, TaskName
 from stream.turns import Turns
 from stream.views import LogView
-from tests.support import MemoryDelivery, MemoryKafka, MemorySource, Pass, now
-from tests.training import made_of, resources_of
+from tests.support import (
+    MemoryDelivery,
+    MemoryKafka,
+    MemorySource,
+    Pass,
+    deployment_of,
+    leap_through,
+    now,
+    version_of,
+)
+from tests.training import made_of, resources_of, spec_of
 from topics.specs import StreamTopics
 
 TOPICS = StreamTopics("flights")
@@ -47,7 +57,10 @@ class EagerDelivery(MemoryDelivery):
 
 
 class TrainingWorld:
-    """What outlives a worker: Kafka, and the script of the next attempts. `jobs` are those that began."""
+    """What outlives a worker: Kafka, and the script of the next attempts.
+
+    `jobs` are those that began, `cleared` those of which nothing is left, and `followers` are told of new deployments.
+    """
 
     def __init__(self, spec: StreamSpec, delivery: type[MemoryDelivery] = MemoryDelivery) -> None:
         self.spec = spec
@@ -55,11 +68,23 @@ class TrainingWorld:
         self.jobs: list[Job] = []
         self.scripts: list[Script] = []
         self.faults: list[str] = []
+        self.cleared: list[Job] = []
+        self.followers: list[Callable[[], None]] = []
         self._make_delivery = delivery
 
     def ask(self, *requests: RetrainRequest) -> None:
         """Append requests to the log."""
         self.kafka.append(REQUESTS, map(encode, requests))
+
+    def route(self, experiment: Experiment | None = None) -> None:
+        """Deploy the champion, which is registered with the first deployment, and perhaps an experiment beside it."""
+        written = self.kafka.written[TopicPartition(TOPICS.deployments, 0)]
+        if not written:
+            self.kafka.written[TopicPartition(TOPICS.models, 0)].append(encode(version_of(self.spec, "champion")))
+        deployment = deployment_of(self.spec, "champion", len(written) + 1)
+        written.append(encode(msgspec.structs.replace(deployment, experiment=experiment)))
+        for follower in self.followers:
+            follower()
 
     def said(self, topic: str, kind: type[msgspec.Struct]) -> list[Any]:
         """Return what readers see of a topic."""
@@ -140,8 +165,7 @@ class Worker:
             WorldMemory(world),
             World(self._models, self._deployments, self._caught_up, self._samples_end),
             PLAN,
-            resources_of(),
-            self._run,
+            Doing(resources_of(), self._run, self._clear),
             self.metrics,
             lambda: int(1000 * now()),
             now,
@@ -158,12 +182,14 @@ class Worker:
             Turns(),
             now,
         )
+        world.followers.append(self._fold)
         self._polling = asyncio.create_task(source.run(self.task.accept, itertools.repeat(3), itertools.repeat(0.0)))
         self.task.start()
 
     async def end(self, timeout_s: float = 30.0) -> None:
         """Close the task, as SIGTERM does; with no time for it, as a kill does to whoever waits in `wait`."""
         await self.task.close(timeout_s)
+        self.world.followers.remove(self._fold)
         self._polling.cancel()
         await asyncio.wait({self._polling})
 
@@ -182,12 +208,44 @@ class Worker:
             if isinstance(said, Made):
                 return
 
+    async def _clear(self, job: Job) -> None:
+        await self.wait("clear")
+        self.world.cleared.append(job)
+
     async def _caught_up(self) -> None:
         await self.wait("caught up")
+        self._fold()
+
+    def _fold(self) -> None:
         for view in (self._models, self._deployments):
             written = self.world.kafka.written[TopicPartition(view.topic, 0)]
-            view.fold(written[len(view.events) :])
+            if news := written[len(view.events) :]:
+                view.fold(news)
 
     async def _samples_end(self) -> int:
         await self.wait("samples end")
         return 1000 + int(now())
+
+
+def in_world(**training: Any) -> Callable[[Callable[[TrainingWorld], Coroutine[Any, Any, None]]], Callable[[], None]]:
+    """Run a scenario in leaping time, in a world of its own."""
+
+    def decorate(scenario: Callable[[TrainingWorld], Coroutine[Any, Any, None]]) -> Callable[[], None]:
+        def wrapped() -> None:
+            world = TrainingWorld(spec_of(**training))
+            leap_through(scenario(world))
+            assert world.faults == []
+
+        return wrapped
+
+    return decorate
+
+
+async def settle(seconds: float = 1.0) -> None:
+    """Let so much time pass."""
+    await asyncio.sleep(seconds)
+
+
+def outcomes(world: TrainingWorld) -> list[tuple[str | None, tuple[str, ...]]]:
+    """Return how runs ended, and which requests each of them answers."""
+    return [(event.outcome, event.request_ids) for event in world.ended]

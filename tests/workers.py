@@ -217,9 +217,11 @@ class Running:
 
 
 @contextmanager
-def process(deployment: Deployment, role: RoleName = "score") -> Iterator[subprocess.Popen[bytes]]:
+def process(
+    deployment: Deployment, role: RoleName = "score", program: str = "from app.cli import main; main()"
+) -> Iterator[subprocess.Popen[bytes]]:
     """A worker with one role in a process of its own."""
-    command = [sys.executable, "-c", "from app.cli import main; main()", "--config", str(deployment.config)]
+    command = [sys.executable, "-c", program, "--config", str(deployment.config)]
     worker = subprocess.Popen(
         [*command, "worker", "--role", role], env=os.environ | deployment.environ, stderr=subprocess.DEVNULL
     )

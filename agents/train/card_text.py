@@ -83,11 +83,12 @@ def _head(card: Card) -> list[str]:
     failed = [gate.gate for gate in card.gates if not gate.passed]
     verdict = f"It did **not** pass: {', '.join(failed)}." if failed else "It passed every gate."
     asked = f"{_inline(card.requested_by)} asked for it" if card.requested_by else "it was asked for"
+    because = f": {_inline(card.asked_because)}" if card.asked_because else ""
     return [
         f"# {version.model_id}",
         "",
         f"A candidate for the stream **{version.stream}** ({version.task}), made by run `{card.run_id}`: {asked} "
-        f"({', '.join(card.reasons)}). {verdict}",
+        f"({', '.join(card.reasons)}{because}). {verdict}",
         "",
         f"- Algorithm: {version.algorithm}; {version.size_bytes:,} bytes, SHA-256 `{version.sha256}`",
         f"- Made: {_moment(version.created_time_ms)}",
@@ -164,7 +165,8 @@ def _data(card: Card) -> list[str]:
         for part in card.parts
     ]
     headings = ("Part", "Events", "Entities", "From (event time)", "To", *(f"Class {name}" for name in shown))
-    lines = [*_table(headings, rows, "## What it was made from"), "", card.source]
+    drift = "`drift.json` says how the features of the test data differ from those of the training data."
+    lines = [*_table(headings, rows, "## What it was made from"), "", card.source, "", drift]
     return [*lines, "", *(f"    {line}" for line in card.query.splitlines())] if card.query else lines
 
 

@@ -68,6 +68,7 @@ def event_of(spec: StreamSpec, run: Run, phase: Phase, now_ms: int, **said: Any)
         time_ms=now_ms,
         started_time_ms=run.started_time_ms,
         champion=run.champion.model_id if run.champion is not None else "",
+        asked_because=run.asked_because,
         **said,
     )
 
@@ -77,8 +78,8 @@ def note_of(topic: str, event: msgspec.Struct) -> Note:
     return Note(topic, msgspec.Raw(encode(event)))
 
 
-def queued(spec: StreamSpec, waiting: Sequence[Asked], behind: Run, now_ms: int) -> Note:
-    """Return the record of requests that wait together for the end of a run."""
+def queued(spec: StreamSpec, waiting: Sequence[Asked], behind: str, now_ms: int) -> Note:
+    """Return the record of requests that wait together for the end of a run or an experiment, `behind`."""
     event = TrainingEvent(
         stream=spec.name,
         run_id=run_id_of(spec.name, waiting[0].id),
@@ -88,7 +89,7 @@ def queued(spec: StreamSpec, waiting: Sequence[Asked], behind: Run, now_ms: int)
         phase="waiting",
         time_ms=now_ms,
         started_time_ms=now_ms,
-        message=f"it waits for the end of {behind.run_id}",
+        message=f"it waits for the end of {behind}",
     )
     return note_of(StreamTopics(spec.name).training, event)
 

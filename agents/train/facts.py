@@ -39,14 +39,16 @@ class Card:
 
     The parts come in the order of time: the first was trained on, the last is the test. `validation` was measured on
     the rows that decided when to stop; `test_at_best` is the test at the threshold that is best there, None where there
-    is none. `source` says in a sentence where the samples are from; `query` is the SQL, if any. `rival` is None before
-    the first champion. `notes` are sentences of the trainer and the run.
+    is none. `asked_because` is why people asked, in their words. `source` says in a sentence where the samples are
+    from; `query` is the SQL, if any. `rival` is None before the first champion. `notes` are sentences of the trainer
+    and the run.
     """
 
     version: ModelVersion
     run_id: str
     reasons: tuple[str, ...]
     requested_by: str
+    asked_because: str
     source: str
     query: str
     parts: tuple[Part, ...]

@@ -11,10 +11,11 @@ from stream.connection import KafkaConnection
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Kept:
-    """Unfinished work of a run in the artifact store, to go on from."""
+    """Unfinished work of a run in the artifact store, to go on from. Older work, `before`, may still be there."""
 
     sha256: str
     size_bytes: int
+    before: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,14 +38,16 @@ class Resources:
 class Job:
     """One run: it reads the samples before `stop_offset` of `<s>.samples`, so every attempt reads the same.
 
-    `champion` is what the candidate is compared with, None before the first. `now_ms` is when the run began: what it
-    makes is dated so, and has the same id in every attempt that comes to the same bytes.
+    `spec` leaves nothing of `drift` to the settings. `champion` is what the candidate is compared with, None before the
+    first. `now_ms` is when the run began: what it makes is dated so, and has the same id in every attempt that comes to
+    the same bytes.
     """
 
     spec: StreamSpec
     run_id: str
     reasons: tuple[str, ...]
     requested_by: str
+    asked_because: str
     attempt: int
     now_ms: int
     stop_offset: int

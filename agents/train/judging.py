@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass, replace
 
-import msgspec
 import numpy as np
 
 from agents.baselines import scores_of
@@ -11,10 +10,11 @@ from agents.judge.stage import rules_of as drift_rules_of
 from agents.replay.windows import alerts_on
 from agents.shadows import finite_rows
 from agents.shelf import opener, require_match
+from agents.train.faults import told
 from agents.train.job import Job
 from ml.drift.baseline import make_baseline
 from ml.drift.counting import Counter
-from ml.drift.judgement import Judgement, Rules
+from ml.drift.judgement import Judgement
 from ml.drift.judgement import judge as judge_drift
 from ml.errors import ModelError
 from ml.evaluation.tally import Scoring
@@ -100,14 +100,9 @@ def gate_rules_of(spec: StreamSpec) -> GateRules:
 
 
 def drift_between(spec: StreamSpec, before: Table, after: Table) -> Judgement:
-    """Return how the features of `after` have drifted from those of `before`, as the stream judges drift.
-
-    A level of significance that the stream leaves to the settings is the usual one here.
-    """
-    threshold = Rules().threshold if spec.drift.threshold is None else spec.drift.threshold
-    rules = drift_rules_of(msgspec.structs.replace(spec.drift, threshold=threshold))
+    """Return how the features of `after` have drifted from those of `before`, as the stream judges drift."""
     baseline = make_baseline(before.matrix, spec.features, bins=spec.drift.bins)
-    return judge_drift(baseline, Counter(baseline).count(after.matrix), rules)
+    return judge_drift(baseline, Counter(baseline).count(after.matrix), drift_rules_of(spec.drift))
 
 
 def _against(
@@ -144,7 +139,7 @@ def _champions_scores(job: Job, champion: ModelVersion, test: Table, store: Arti
     except (PenstockError, ModelError):
         raise
     except Exception as error:  # a model may come from any package, and raise anything
-        raise ModelError(f"model {champion.model_id} cannot be used: {type(error).__name__}: {error}") from error
+        raise ModelError(f"model {champion.model_id} cannot be used: {told(error)}") from error
 
 
 def _finite(model: Model, table: Table, who: str) -> Scores:

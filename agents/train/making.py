@@ -7,12 +7,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from agents.train.job import Job, Kept, Progress, Said
-from ml.training.protocol import Fitted, Unwatched, Watch
+from ml.training.protocol import Fitted, TrainingImpossible, Unwatched, Watch
 from ml.training.registry import trainer_type
 from ml.training.search import SearchRules, search
 from ml.training.split import Split, folds
 from ml.training.table import Table
-from schemas.errors import PenstockError
 from schemas.training import SearchSpec, TrainingSpec, Value
 from stores.artifacts import ArtifactCorrupted, ArtifactMissing, ArtifactStore, ArtifactUnavailable
 
@@ -97,7 +96,12 @@ def make(job: Job, parts: Split, unfinished: "Unfinished", say: Say) -> Candidat
 
 
 def recipe_of(job: Job, training: TrainingSpec) -> Recipe:
-    """Return what the stream's models are made by. The seed is the run's: every attempt makes the same model."""
+    """Return what the stream's models are made by. The seed is the run's: every attempt makes the same model.
+
+    Raises TrainingImpossible when the declaration names what the run sets as a parameter.
+    """
+    if training.misnamed:
+        raise TrainingImpossible(f"training: {training.misnamed}")
     return Recipe(
         trainer=training.trainer,
         feature_names=job.spec.features,
@@ -125,7 +129,7 @@ def mean_loss(losses: tuple[tuple[int, float], ...]) -> float:
 
 
 class Unfinished:
-    """The unfinished work of a run's fit in the artifact store, from which another attempt goes on.
+    """The unfinished work of a run's fit in the artifact store, from which another attempt goes on; see `leftovers`.
 
     An attempt that finds nothing there, or something damaged, begins anew, and comes to the same model. The newest two
     are kept: what the newest replaces may be all that the stage has noted yet.
@@ -136,7 +140,7 @@ class Unfinished:
         self._say = say
         self._head = job.run_id.encode() + b"\n"  # nobody else's bytes, so that removing them takes nothing from others
         self._found = job.kept
-        self._stored = [job.kept.sha256] if job.kept is not None else []
+        self._stored = [*job.kept.before, job.kept.sha256] if job.kept is not None else []
 
     def resume(self) -> bytes:
         """Return what the attempt before came to; empty without one. Raises ArtifactUnavailable."""
@@ -157,21 +161,15 @@ class Unfinished:
         except ArtifactUnavailable as error:
             log.warning("unfinished work is not kept: %s", error)
             return
-        self._say(Kept(sha256=sha256, size_bytes=len(whole)))
-        self._stored = [*(stored for stored in self._stored if stored != sha256), sha256]
-        while len(self._stored) > 2:
-            self._remove(self._stored.pop(0))
-
-    def clear(self) -> None:
-        """Remove all of it."""
-        while self._stored:
-            self._remove(self._stored.pop())
-
-    def _remove(self, sha256: str) -> None:
+        before = tuple(stored for stored in self._stored if stored != sha256)
+        self._say(Kept(sha256=sha256, size_bytes=len(whole), before=before))
+        self._stored = [*before, sha256]
         try:
-            self._store.remove(sha256)
-        except PenstockError as error:
-            log.warning("unfinished work stays in the store: %s", error)
+            while len(self._stored) > 2:
+                self._store.remove(self._stored[0])
+                del self._stored[0]
+        except ArtifactUnavailable as error:
+            log.warning("older unfinished work stays in the store for now: %s", error)
 
 
 class _Fit:

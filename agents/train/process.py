@@ -18,6 +18,7 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Final
 
+from agents.train.faults import told
 from agents.train.job import Failed, Job, Made, Said
 
 log = logging.getLogger("penstock.train")
@@ -97,7 +98,7 @@ def _receive(pipe: Connection) -> Said | None:
     except (EOFError, OSError):
         return None
     except Exception as error:  # noqa: BLE001  # unpickling fails in any way
-        return Failed(message=f"the run's words cannot be read ({type(error).__name__}: {error})", again=False)
+        return Failed(message=f"the run's words cannot be read ({told(error)})", again=False)
     return said
 
 

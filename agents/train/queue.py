@@ -10,7 +10,9 @@ from typing import Final, NamedTuple
 
 import msgspec
 
+from agents.train.job import Kept
 from schemas.events import ModelVersion, RetrainRequest
+from schemas.runs import BECAUSE
 from schemas.streams import MINUTE_MS
 from schemas.training import Reason, TrainingSpec
 
@@ -18,18 +20,20 @@ REMEMBERED: Final = 500  # answered requests, by their ids: without transactions
 
 
 class Asked(msgspec.Struct, frozen=True, kw_only=True):
-    """What counts of a request: who asks for it, why, and at what time of the stream."""
+    """What counts of a request: who asks for it, why, also in a person's own words, and at what time of the stream."""
 
     id: str
     reason: Reason
     time_ms: int
     by: str
+    because: str = ""
 
 
 class Run(msgspec.Struct, frozen=True, kw_only=True):
     """A run at work, as it was frozen when it began: every attempt reads the same samples at the same date.
 
-    `attempt` counts those that have begun. `kept_sha256` and `kept_bytes` name unfinished work in the artifact store.
+    `attempt` counts those that have begun. `kept_sha256` and `kept_bytes` name unfinished work in the artifact store,
+    and `kept_before` the older of which some may still be there.
     """
 
     run_id: str
@@ -40,6 +44,14 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     attempt: int = 0
     kept_sha256: str = ""
     kept_bytes: int = 0
+    kept_before: tuple[str, ...] = ()
+
+    @property
+    def unfinished(self) -> Kept | None:
+        """What the next attempt goes on from, if there is something."""
+        if not self.kept_sha256:
+            return None
+        return Kept(sha256=self.kept_sha256, size_bytes=self.kept_bytes, before=self.kept_before)
 
     @property
     def request_ids(self) -> tuple[str, ...]:
@@ -55,6 +67,11 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     def requested_by(self) -> str:
         """Who asked, each once."""
         return ", ".join(dict.fromkeys(asked.by for asked in self.requests if asked.by))
+
+    @property
+    def asked_because(self) -> str:
+        """What people gave for a reason in their own words, each once."""
+        return "; ".join(dict.fromkeys(asked.because for asked in self.requests if asked.because))
 
 
 class Queue(msgspec.Struct, frozen=True, kw_only=True):
@@ -83,7 +100,13 @@ def received(queue: Queue, request: RetrainRequest, rules: TrainingSpec) -> tupl
     running = queue.run.request_ids if queue.run is not None else ()
     if request.id in running or request.id in queue.answered or any(request.id == a.id for a in queue.waiting):
         return queue, None
-    asked = Asked(id=request.id, reason=request.reason, time_ms=request.requested_time_ms, by=request.requested_by)
+    asked = Asked(
+        id=request.id,
+        reason=request.reason,
+        time_ms=request.requested_time_ms,
+        by=request.requested_by,
+        because=str(request.evidence.get(BECAUSE) or ""),
+    )
     if why := _why_not(asked, queue, rules):
         return _answered(queue, (asked.id,)), Skip(asked, why)
     return msgspec.structs.replace(queue, waiting=(*queue.waiting, asked)), None
@@ -120,9 +143,17 @@ def excused(queue: Queue) -> Queue:
     return _with_run(queue, attempt=_run_of(queue).attempt - 1)
 
 
-def kept(queue: Queue, sha256: str, size_bytes: int) -> Queue:
+def kept(queue: Queue, found: Kept) -> Queue:
     """Remember unfinished work, to go on from in the next attempt."""
-    return _with_run(queue, kept_sha256=sha256, kept_bytes=size_bytes)
+    return _with_run(queue, kept_sha256=found.sha256, kept_bytes=found.size_bytes, kept_before=found.before)
+
+
+def gives_way(queue: Queue, rules: TrainingSpec) -> bool:
+    """Whether what waits lets an experiment end first, beside which its candidate could not be rolled out.
+
+    A request by hand begins at once: who asked is there to see what comes of it.
+    """
+    return rules.approve == "rollout" and all(asked.reason != "manual" for asked in queue.waiting)
 
 
 def ended(queue: Queue, rules: TrainingSpec, to_time_ms: int) -> Queue:
@@ -157,7 +188,7 @@ def _run_of(queue: Queue) -> Run:
     return queue.run
 
 
-def _with_run(queue: Queue, **changes: str | int) -> Queue:
+def _with_run(queue: Queue, **changes: str | int | tuple[str, ...]) -> Queue:
     return msgspec.structs.replace(queue, run=msgspec.structs.replace(_run_of(queue), **changes))
 
 

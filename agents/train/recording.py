@@ -41,13 +41,13 @@ def record(job: Job, result: Result, store: ArtifactStore, clock_ms: Callable[[]
 
     Doing it twice leaves the same. Raises ArtifactUnavailable; MLflow may fail, which becomes a note.
     """
-    version, notes = _stored(job, result, store)
+    version, baseline, notes = _stored(job, result, store)
     notes = (*result.data.notes, *result.candidate.fitted.notes, *notes)
     files = card_of(_card(job, result, version, notes))
     files[DRIFT_REPORT] = msgspec.json.format(msgspec.json.encode(result.judged.drift), indent=2) + b"\n"
     Documents(job.resources.model_storage_dir).put(card_folder(version.model_id), files)
     if job.resources.mlflow_uri:
-        notes = (*notes, _tracked(job, result, version, files, clock_ms()))
+        notes = (*notes, _tracked(job, result, version, baseline, files, clock_ms()))
     return Made(
         version=version,
         passed=result.judged.passed,
@@ -70,8 +70,8 @@ def record(job: Job, result: Result, store: ArtifactStore, clock_ms: Callable[[]
     )
 
 
-def _stored(job: Job, result: Result, store: ArtifactStore) -> tuple[ModelVersion, tuple[str, ...]]:
-    """Store the model and its baseline; return its signed version, and what there is to say of it.
+def _stored(job: Job, result: Result, store: ArtifactStore) -> tuple[ModelVersion, bytes, tuple[str, ...]]:
+    """Store the model and its baseline; return its signed version, the baseline, and what there is to say of it.
 
     The baseline is of the rows that the model was not fitted to: its scores of those are like the ones to come. It
     learnt from the validation rows, too, as they decided when to stop; so its training ends where the test begins.
@@ -96,13 +96,13 @@ def _stored(job: Job, result: Result, store: ArtifactStore) -> tuple[ModelVersio
         training_to_offset=job.stop_offset if result.data.first_offset is not None else None,
         run_id=job.run_id,
     )
-    notes: tuple[str, ...] = ()
+    baseline, notes = b"", tuple[str, ...]()
     try:
         baseline = baseline_of_rows(job.spec, result.model, joined(parts.validation, parts.test).matrix)
         version = msgspec.structs.replace(version, baseline=store.put(baseline), baseline_bytes=len(baseline))
     except BaselineUnusable as error:
         notes = (f"there is no baseline to measure its drift against: {error}",)
-    return msgspec.structs.replace(version, signature=job.resources.signer.sign(version)), notes
+    return msgspec.structs.replace(version, signature=job.resources.signer.sign(version)), baseline, notes
 
 
 def _metrics(result: Result) -> dict[str, float]:
@@ -131,6 +131,7 @@ def _card(job: Job, result: Result, version: ModelVersion, notes: tuple[str, ...
         run_id=job.run_id,
         reasons=job.reasons,
         requested_by=job.requested_by,
+        asked_because=job.asked_because,
         source=_source(job),
         query=spec.training.sql,
         parts=tuple(part_of(name, table, classes) for name, table in named),
@@ -168,7 +169,9 @@ def _choices(candidate: Candidate) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _tracked(job: Job, result: Result, version: ModelVersion, files: Mapping[str, bytes], now_ms: int) -> str:
+def _tracked(
+    job: Job, result: Result, version: ModelVersion, baseline: bytes, files: Mapping[str, bytes], now_ms: int
+) -> str:
     """Tell MLflow of the run; return the sentence that says where it is there, or why it is not."""
     judged, fitted = result.judged, result.candidate.fitted
     run = TrackedRun(
@@ -179,6 +182,7 @@ def _tracked(job: Job, result: Result, version: ModelVersion, files: Mapping[str
         artifacts={
             **{f"card/{name}": payload for name, payload in files.items()},
             f"model/{version.model_id}": fitted.payload,
+            **({"baseline.json": baseline} if baseline else {}),
         },
         tags={
             "penstock.stream": job.spec.name,

@@ -11,6 +11,7 @@ from aiokafka.errors import KafkaError
 
 from agents.archive.history import SampleHistory
 from agents.train.data import Data, data_of, read_history, ripe_times, span_before
+from agents.train.faults import told
 from agents.train.job import Failed, Job, Made, Progress
 from agents.train.judging import judge_candidate
 from agents.train.making import Say, Unfinished, make, seed_of
@@ -46,7 +47,7 @@ def run_job(job: Job, say: Say, clock_ms: Callable[[], int] = _now_ms) -> None:
         ended = run.failed(str(error), again=False)
     except Exception as error:  # trainers and models come from any package; each end is recorded
         log.exception("run %s came upon an error that nobody expected", job.run_id)
-        ended = run.failed(f"{type(error).__name__}: {error}", again=False)
+        ended = run.failed(told(error), again=False)
     say(ended)
 
 
@@ -60,7 +61,6 @@ class _Run:
         self._say = say
         self._clock_ms = clock_ms
         self._data: Data | None = None
-        self._unfinished: Unfinished | None = None
 
     def made(self) -> Made:
         """Return the candidate, which is in the store with all that belongs to it. Raises what went wrong."""
@@ -69,21 +69,16 @@ class _Run:
         say(Progress(phase="read"))
         data = self._data = asyncio.run(_read(job))
         parts = self._parts(data)
-        self._unfinished = Unfinished(store, job, say)
-        candidate = make(job, parts, self._unfinished, say)
+        candidate = make(job, parts, Unfinished(store, job, say), say)
         say(Progress(phase="evaluate", message="the candidate is measured and compared"))
         model = model_type(candidate.fitted.algorithm).load(candidate.fitted.payload, threads=job.resources.threads)
         judged = judge_candidate(job, model, parts, store, seed_of(job))
         say(Progress(phase="record", message="model, baseline and card are stored"))
         result = Result(data=data, parts=parts, candidate=candidate, model=model, judged=judged)
-        made = record(job, result, store, self._clock_ms)
-        self._unfinished.clear()
-        return made
+        return record(job, result, store, self._clock_ms)
 
     def failed(self, message: str, *, again: bool) -> Failed:
-        """Return the failure, with what was read by then. Nothing unfinished stays unless it is tried again."""
-        if not again and self._unfinished is not None:
-            self._unfinished.clear()
+        """Return the failure, with what was read by then."""
         if self._data is None:
             return Failed(message=message, again=again)
         return Failed(
@@ -138,4 +133,4 @@ def _sentence(error: Exception) -> str:
     """Return what a person can read."""
     if isinstance(error, KafkaError):
         return f"Kafka failed, check that its brokers run: {error}"
-    return str(error) if isinstance(error, PenstockError) else f"{type(error).__name__}: {error}"
+    return str(error) if isinstance(error, PenstockError) else told(error)

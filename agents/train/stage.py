@@ -10,9 +10,10 @@ one run, whenever the worker is killed and whether there are transactions or not
 """
 
 import asyncio
+import contextlib
 import logging
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import aclosing
 from typing import Final, NamedTuple
 
@@ -22,10 +23,11 @@ from agents.registry import Registry
 from agents.routes import routes_of
 from agents.train import ending
 from agents.train.ending import Note, Registered, note_of
-from agents.train.job import Failed, Job, Kept, Made, Progress, Resources, Said
-from agents.train.queue import Queue, Run, begun, ended, excused, kept, received, tried
+from agents.train.job import Failed, Job, Kept, Made, Progress
+from agents.train.queue import Queue, Run, begun, ended, excused, gives_way, kept, received, tried
+from agents.train.world import Doing, World
 from schemas.errors import InvalidEvent, PenstockError
-from schemas.events import Checkpoint, Deployment, ModelVersion, RetrainRequest
+from schemas.events import Checkpoint, RetrainRequest
 from schemas.experiments import ExperimentPlan
 from schemas.runs import TrainingEvent
 from schemas.streams import MINUTE_MS, StreamSpec
@@ -35,13 +37,13 @@ from stream.batches import Batch, Outbox, TopicPartition
 from stream.memory import Memory
 from stream.metrics import Metrics
 from stream.stage import Stage
-from stream.views import LogView
 from topics.specs import StreamTopics
 
 STAGE: Final = "train"
 FORMAT: Final = 1
 FIRST_PAUSE_S: Final = 10.0  # after the first attempt that failed; it doubles
 PROGRESS_S: Final = 1.0  # between two words on the same phase
+ANSWER_S: Final = 60.0  # in which control has begun a rollout that it is asked for, or has refused
 
 log = logging.getLogger("penstock.train")
 
@@ -53,16 +55,11 @@ class TrainState(msgspec.Struct, frozen=True):
     unsaid: tuple[Note, ...] = ()
 
 
-class World(NamedTuple):
-    """What the stage knows of the stream: the registry, the routing, and how many samples there are.
+class Asking(NamedTuple):
+    """A rollout that control has been asked for, and may not have begun yet."""
 
-    `caught_up` waits until the views have all that is written by now; `samples_end` gives the end of `<s>.samples`.
-    """
-
-    models: LogView[ModelVersion]
-    deployments: LogView[Deployment]
-    caught_up: Callable[[], Awaitable[None]]
-    samples_end: Callable[[], Awaitable[int]]
+    experiment_id: str
+    until: float
 
 
 class Train(Stage):
@@ -74,22 +71,20 @@ class Train(Stage):
         memory: Memory,
         world: World,
         plan: ExperimentPlan,
-        resources: Resources,
-        run: Callable[[Job], AsyncGenerator[Said, None]],
+        doing: Doing,
         metrics: Metrics,
         clock_ms: Callable[[], int],
         clock: Callable[[], float] = time.monotonic,
         first_pause_s: float = FIRST_PAUSE_S,
     ) -> None:
-        """`plan` is that of the stream's rollouts. `run` does a job and yields what it says, last Made or Failed."""
+        """`spec` is as in a Job, and `plan` that of the stream's rollouts."""
         assert spec.training is not None
         self._spec = spec
         self._rules = spec.training
         self._memory = memory
         self._world = world
         self._plan = plan
-        self._resources = resources
-        self._run = run
+        self._doing = doing
         self._metrics = metrics
         self._clock_ms = clock_ms
         self._clock = clock
@@ -97,7 +92,9 @@ class Train(Stage):
         self._topics = StreamTopics(spec.name)
         self._registry = Registry(world.models)
         self._interrupted: tuple[str, int] | None = None
+        self._asking: Asking | None = None
         self._forget(TrainState())
+        world.deployments.listen(lambda: self._moved.set())
 
     def _forget(self, state: TrainState) -> None:
         """Begin with `state`, which is durable."""
@@ -107,6 +104,7 @@ class Train(Stage):
         self._moved = asyncio.Event()
         self._progress: list[Note] = []
         self._phase_told = ("", -PROGRESS_S)
+        self._told_behind = ("", "")
         self._trying = False
         self._working: asyncio.Task[None] | None = None
 
@@ -152,7 +150,7 @@ class Train(Stage):
                 if queue is not self._state.queue:
                     self._change(queue, [ending.skipped(self._spec, skip, self._clock_ms())] if skip else [])
                     if queue.run is not None and skip is None:
-                        self._progress.append(ending.queued(self._spec, queue.waiting, queue.run, self._clock_ms()))
+                        self._tell_queued(queue.run.run_id)
 
     async def save(self, outbox: Outbox) -> None:
         """Write what is durable and unsaid, the newest state, and what the run is at."""
@@ -224,8 +222,18 @@ class Train(Stage):
                 await self._news()
 
     async def _begin(self) -> None:
-        """Freeze what the run is of."""
+        """Freeze what the run is of; but let an experiment end first beside which the run would be in vain."""
         await self._world.caught_up()
+        behind = self._in_the_way() if gives_way(self._state.queue, self._rules) else ""
+        if behind:
+            told = self._state.queue.waiting[0].id, behind
+            if told != self._told_behind:
+                self._told_behind = told
+                self._tell_queued(behind)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(ANSWER_S):  # nobody tells of a refusal
+                    await self._news()
+            return
         champion = routes_of(self._world.deployments.events).champion
         stop_offset = await self._world.samples_end()
         now_ms = self._clock_ms()
@@ -241,6 +249,17 @@ class Train(Stage):
         if queue.run is not None:
             log.info("stream %s: run %s begins, for %s", self._spec.name, queue.run.run_id, queue.run.reasons)
             self._tell(Progress(phase="waiting", message=f"it reads the samples before offset {stop_offset}"))
+
+    def _in_the_way(self) -> str:
+        """Return the experiment that runs or is about to, in words; an empty text if there is none."""
+        history, asking = self._world.deployments.events, self._asking
+        running = routes_of(history).experiment
+        if running is not None:
+            return f"{running.kind} {running.experiment_id}"
+        if asking is None or self._clock() >= asking.until:
+            return ""
+        begun = any(each.experiment and each.experiment.experiment_id == asking.experiment_id for each in history)
+        return "" if begun else f"rollout {asking.experiment_id}"
 
     async def _go_on(self, run: Run) -> None:
         """Make one more attempt, or end the run when there were enough, each of which took its worker along."""
@@ -269,24 +288,28 @@ class Train(Stage):
             run_id=run.run_id,
             reasons=run.reasons,
             requested_by=run.requested_by,
+            asked_because=run.asked_because,
             attempt=run.attempt,
             now_ms=run.started_time_ms,
             stop_offset=run.stop_offset,
             champion=run.champion,
-            kept=Kept(sha256=run.kept_sha256, size_bytes=run.kept_bytes) if run.kept_sha256 else None,
-            resources=self._resources,
+            kept=run.unfinished,
+            resources=self._doing.resources,
         )
 
     async def _attempt(self, job: Job) -> Made | Failed:
         """Do the job and follow it to its end, or for as long as it may take."""
         try:
-            async with asyncio.timeout(self._rules.max_minutes * MINUTE_MS / 1000), aclosing(self._run(job)) as words:
+            async with (
+                asyncio.timeout(self._rules.max_minutes * MINUTE_MS / 1000),
+                aclosing(self._doing.run(job)) as words,
+            ):
                 async for said in words:
                     match said:
                         case Made() | Failed():
                             return said
                         case Kept():
-                            self._change(kept(self._state.queue, said.sha256, said.size_bytes))
+                            self._change(kept(self._state.queue, said))
                         case Progress():
                             self._tell(said)
         except TimeoutError:
@@ -295,8 +318,9 @@ class Train(Stage):
         raise AssertionError("a run ends with Made or Failed")
 
     async def _end(self, said: Made | Failed) -> None:
-        """Put what the run ended in into the state, and wait until that is durable."""
+        """Put what the run ended in into the state, and wait until that is durable; by then nothing else is left."""
         await self._world.caught_up()
+        await self._doing.clear(self._job())
         run, now_ms = self._state.queue.run, self._clock_ms()
         assert run is not None
         if isinstance(said, Made):
@@ -308,6 +332,9 @@ class Train(Stage):
         if isinstance(said, Failed):
             notes = ending.failed(self._spec, run, said, now_ms)
         self._trying = False
+        if any(note.topic == self._topics.commands for note in notes) and self._rules.approve == "rollout":
+            assert isinstance(said, Made)
+            self._asking = Asking(said.version.model_id, self._clock() + ANSWER_S)
         self._change(ended(self._state.queue, self._rules, said.to_time_ms), notes)
         await self._is_durable()
 
@@ -323,6 +350,11 @@ class Train(Stage):
             self._spec, run, progress.phase, self._clock_ms(), message=progress.message, share=progress.share
         )
         self._progress.append(note_of(self._topics.training, event))
+        self.wake()
+
+    def _tell_queued(self, behind: str) -> None:
+        """Put what the requests wait for into the next commit."""
+        self._progress.append(ending.queued(self._spec, self._state.queue.waiting, behind, self._clock_ms()))
         self.wake()
 
     def _say(self, notes: tuple[Note, ...], outbox: Outbox) -> None:

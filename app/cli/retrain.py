@@ -16,7 +16,7 @@ from app.training_report import outcome_lines
 from app.training_view import View, view_on
 from schemas.errors import PenstockError
 from schemas.events import RetrainRequest
-from schemas.runs import Outcome, TrainingEvent
+from schemas.runs import BECAUSE, Outcome, TrainingEvent
 from schemas.streams import StreamSpec
 from stream.connection import KafkaConnection
 
@@ -31,7 +31,7 @@ NOT_ENDED: Final = 5
     )
 )
 @stream_option
-@click.option("--reason", default="", help="Why; it stands in the request.")
+@click.option("--reason", default="", help="Why; it stands with the run, and in the card.")
 @click.option("--wait", is_flag=True, help="Show the run until it ends. Ctrl-C ends the watching only.")
 @click.option(
     "--timeout",
@@ -76,7 +76,7 @@ def _request(spec: StreamSpec, reason: str) -> RetrainRequest:
         id=secrets.token_hex(16),
         stream=spec.name,
         reason="manual",
-        evidence={"asked_because": reason} if reason else {},
+        evidence={BECAUSE: reason} if reason else {},
         requested_time_ms=now_ms(),
         requested_by=whoami(),
     )

@@ -4,9 +4,11 @@ What trial i tries depends on the seed, on i and on the trials that ended before
 killed: one that tries one thing at a time comes to the same whether it was killed or not.
 """
 
+import glob
 import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from ml.training.protocol import TrainingImpossible
@@ -14,7 +16,9 @@ from ml.training.search_space import Given, Value, read_space
 from ml.training.search_study import Study, StudyUnavailable, Trial
 from ml.training.search_trying import Evaluate, try_here, try_in_processes
 
-__all__ = ["Best", "Evaluate", "SearchRules", "StudyUnavailable", "Trial", "Value", "search"]
+__all__ = ["Best", "Evaluate", "SearchRules", "StudyUnavailable", "Trial", "Value", "forget", "search"]
+
+_DIGITS = 8
 
 Told = Callable[[int, int, float | None], None]
 """Is told how many trials have ended, of how many at most, and the lowest loss so far."""
@@ -93,6 +97,12 @@ def search(
     return _best(study.trials())
 
 
+def forget(folder: str, study_name: str) -> None:
+    """Remove the files of what was searched under this name in a folder, if there are any. Raises OSError."""
+    for path in Path(folder).glob(f"{glob.escape(study_name)}-{'[0-9a-f]' * _DIGITS}.journal*"):
+        path.unlink(missing_ok=True)
+
+
 def _best(trials: tuple[Trial, ...]) -> Best:
     whole = [trial for trial in trials if trial.outcome == "complete"]
     if not whole:
@@ -105,7 +115,7 @@ def _best(trials: tuple[Trial, ...]) -> Best:
 
 def _digest(space: Mapping[str, Given], rules: SearchRules, seed: int) -> str:
     searched = repr((sorted((name, _plain(given)) for name, given in space.items()), rules.method, seed))
-    return hashlib.sha256(searched.encode()).hexdigest()[:8]
+    return hashlib.sha256(searched.encode()).hexdigest()[:_DIGITS]
 
 
 def _plain(given: Given) -> str:

@@ -21,8 +21,8 @@ from ml.training.table import Table
 NAMES = ("one", "two", "three", "four", "five")
 # Small, and such that something is drawn at random where the trainer can.
 PARAMETERS: dict[str, dict[str, Any]] = {
-    "xgboost": {"rounds": 120, "max_depth": 3, "subsample": 0.8, "colsample_bytree": 0.8},
-    "sklearn": {"max_iter": 40, "max_leaf_nodes": 5, "max_features": 0.8},
+    "xgboost": {"rounds": 101, "max_depth": 3, "subsample": 0.8, "colsample_bytree": 0.8},
+    "sklearn": {"max_iter": 26, "max_leaf_nodes": 5, "max_features": 0.8},
 }
 
 

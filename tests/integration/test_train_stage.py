@@ -11,7 +11,7 @@ from schemas.runs import TrainingEvent
 from schemas.wire import decode, encode
 from stream import admin
 from tests.conftest import Broker
-from tests.workers import PATIENCE_S, Deployment, Sent, process
+from tests.workers import PATIENCE_S, Deployment, Sent
 from topics.specs import StreamTopics
 
 
@@ -59,21 +59,3 @@ async def test_a_stream_without_samples_has_its_requests_answered_with_one_failu
     assert [event.request_ids for event in found] == [("r1",), ("r2",)]
     alerts = [decode(Alert, record.value) for record in await deployment.records(StreamTopics(unique).alerts, 2)]
     assert {alert.subject for alert in alerts} == {event.run_id for event in found}
-
-
-async def test_a_run_whose_worker_is_killed_goes_on_in_the_next_worker_and_ends_once(
-    deployment: Deployment, unique: str
-) -> None:
-    topic = StreamTopics(unique).training
-    with process(deployment, "train") as worker:
-        await ask(deployment, unique, "r1")
-        async with deployment.reader(topic) as reader, asyncio.timeout(PATIENCE_S):
-            began = decode(TrainingEvent, (await reader.getone()).value)
-        worker.kill()
-    async with deployment.worker(["train"]) as running:
-        await running.ready()
-        found = await ended(deployment, unique, 1)
-    assert [(event.outcome, event.run_id) for event in found] == [("failed", began.run_id)]
-    assert found[0].started_time_ms == began.started_time_ms
-    assert found[0].attempt <= 2
-    await deployment.records(StreamTopics(unique).alerts, 1)

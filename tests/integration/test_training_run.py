@@ -6,11 +6,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from agents.train.job import Job, Made, Progress, Said
 from agents.train.process import run_apart
 from app.registry import signer
+from app.stages import drift_of
 from schemas.wire import encode
 from stores.documents import Documents, card_folder
 from stream import admin
@@ -52,7 +54,7 @@ async def deployment(broker: Broker, unique: str, tmp_path: Path) -> Deployment:
 def job_on(deployment: Deployment, broker: Broker, folder: Path) -> Job:
     [spec] = deployment.streams.values()
     return job_of(
-        spec,
+        msgspec.structs.replace(spec, drift=drift_of(deployment.settings, spec)),
         folder,
         connection=deployment.connection,
         read_committed=broker.kind == "kafka",

@@ -3,8 +3,9 @@ happens at any of the points where the stage waits."""
 
 import asyncio
 from collections import defaultdict, deque
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
+from typing import Any
 
 from aiokafka.errors import KafkaConnectionError
 from hypothesis import given, settings
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from agents.train.job import Failed, Kept, Progress
 from schemas.events import RetrainRequest
 from schemas.wire import decode
-from tests.support import MemoryDelivery, leap_through
+from tests.support import MemoryDelivery, experiment_of, leap_through, now
 from tests.training import DAY_MS, request_of, spec_of
 from tests.training_world import (
     FAILS_GATES,
@@ -51,11 +52,15 @@ SCRIPTS: list[Script] = [
 
 @dataclass(frozen=True)
 class Plan:
-    """Requests with the pauses before them, what attempts do, and what strikes at which point, by its number."""
+    """Requests with the pauses before them, what attempts do, and what strikes at which point, by its number.
+
+    Experiments have the pause before them, and how long they run.
+    """
 
     requests: list[tuple[float, RetrainRequest]]
     scripts: list[Script]
     faults: dict[int, Fault]
+    experiments: list[tuple[float, float]] = field(default_factory=list)
 
 
 REQUESTS_OF = st.builds(
@@ -66,12 +71,16 @@ REQUESTS_OF = st.builds(
 )
 
 
+PAUSES = st.sampled_from([0.0, 0.3, 60.0, 4000.0])
+
+
 def plans(*faults: Fault) -> st.SearchStrategy[Plan]:
     return st.builds(
         Plan,
-        requests=st.lists(st.tuples(st.sampled_from([0.0, 0.3, 60.0, 4000.0]), REQUESTS_OF), min_size=1, max_size=8),
+        requests=st.lists(st.tuples(PAUSES, REQUESTS_OF), min_size=1, max_size=8),
         scripts=st.lists(st.sampled_from(SCRIPTS), max_size=10),
         faults=st.dictionaries(st.integers(0, 150), st.sampled_from(faults), max_size=12),
+        experiments=st.lists(st.tuples(PAUSES, st.sampled_from([30.0, 5000.0])), max_size=4),
     )
 
 
@@ -100,20 +109,22 @@ class Life:
 class Lives:
     """One worker after the other, until every request is answered."""
 
-    def __init__(self, plan: Plan, delivery: type[MemoryDelivery], attempts: int) -> None:
-        self.world = TrainingWorld(spec_of(attempts=attempts, max_minutes=10), delivery)
+    def __init__(self, plan: Plan, delivery: type[MemoryDelivery], **training: Any) -> None:
+        self.world = TrainingWorld(spec_of(max_minutes=10, **training), delivery)
         self.world.scripts = list(plan.scripts)
         self.blows: deque[tuple[Life, Fault]] = deque()
         self._faults = plan.faults
         self._points = 0
         self._requests = plan.requests
+        self._experiments = plan.experiments
+        self.experiments_ms: list[tuple[float, float]] = []
 
     def next_fault(self) -> Fault | None:
         self._points += 1
         return self._faults.get(self._points - 1)
 
     async def run(self) -> None:
-        asking = asyncio.create_task(self._ask())
+        asking, _ = asyncio.create_task(self._ask()), asyncio.create_task(self._experiment())
         life = Life(self)
         async with asyncio.timeout(DAYS_S):
             while not (asking.done() and self._is_over):
@@ -132,15 +143,24 @@ class Lives:
             await asyncio.sleep(pause_s)
             self.world.ask(request)
 
+    async def _experiment(self) -> None:
+        self.world.route()
+        for pause_s, length_s in self._experiments:
+            await asyncio.sleep(pause_s)
+            self.experiments_ms.append((1000 * now(), 1000 * (now() + length_s)))
+            self.world.route(experiment_of("champion", "other"))
+            await asyncio.sleep(length_s)
+            self.world.route()
+
     @property
     def _is_over(self) -> bool:
         ended = [request_id for event in self.world.ended for request_id in event.request_ids]
         return {request.id for _, request in self._requests} <= set(ended)
 
 
-def live(plan: Plan, delivery: type[MemoryDelivery], attempts: int = 3) -> TrainingWorld:
+def live(plan: Plan, delivery: type[MemoryDelivery], attempts: int = 3, **training: Any) -> TrainingWorld:
     """Run `plan` and check what holds with transactions and without them."""
-    lives = Lives(plan, delivery, attempts)
+    lives = Lives(plan, delivery, attempts=attempts, **training)
     leap_through(lives.run())
     world = lives.world
     assert world.faults == []
@@ -151,8 +171,11 @@ def live(plan: Plan, delivery: type[MemoryDelivery], attempts: int = 3) -> Train
             answers[request_id].add(event.run_id)
     assert set(answers) == {decode(RetrainRequest, entry.value).id for entry in world.kafka.logs[REQUESTS]}
     assert all(len(runs) == 1 for runs in answers.values()), answers
+    if training.get("approve") == "rollout":
+        waiting = [job for job in world.jobs if "manual" not in job.reasons]
+        assert not [job for job in waiting for since, until in lives.experiments_ms if since < job.now_ms < until]
     made = {event.run_id: event.model_id for event in world.ended if event.outcome in ("accepted", "rejected")}
-    assert {version.run_id: version.model_id for version in world.models} == made
+    assert {version.run_id: version.model_id for version in world.models if version.run_id} == made
     return world
 
 
@@ -179,3 +202,9 @@ def test_without_transactions_what_is_written_again_is_the_same_to_the_byte(plan
 def test_a_worker_that_is_told_to_end_costs_no_run_an_attempt(plan: Plan) -> None:
     world = live(plan, MemoryDelivery, attempts=1)
     assert not any("the worker ended" in event.message for event in world.ended)
+
+
+@settings(max_examples=60, deadline=None, database=None)
+@given(plans(*Fault))
+def test_where_candidates_are_rolled_out_no_run_but_one_by_hand_begins_beside_an_experiment(plan: Plan) -> None:
+    live(plan, MemoryDelivery, approve="rollout")

@@ -174,7 +174,7 @@ def test_a_write_that_fails_leaves_nothing(tmp_path: Path, monkeypatch: pytest.M
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("stores.archive.reach_disk", full)
+    monkeypatch.setattr("stores.files.reach_disk", full)
     with pytest.raises(ArtifactUnavailable, match="No space left"):
         Archive(str(tmp_path)).write(FILE, TABLE)
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []

@@ -40,7 +40,7 @@ def test_a_folder_that_is_not_there_is_said(documents: Documents) -> None:
 def test_what_a_crash_left_half_written_is_no_document(tmp_path: Path) -> None:
     documents = Documents(str(tmp_path))
     documents.put("cards/m", FILES)
-    (tmp_path / "cards/m/card.md.0123.part").write_bytes(b"# A c")
+    (tmp_path / "cards/m/.card.md.0123.part").write_bytes(b"# A c")
     assert documents.get("cards/m") == FILES
 
 
@@ -61,7 +61,7 @@ def test_a_store_that_fails_may_work_later_and_leaves_no_rubbish(
         raise OSError(28, "No space left on device")
 
     documents = Documents(str(tmp_path))
-    monkeypatch.setattr("stores.documents.reach_disk", full)
+    monkeypatch.setattr("stores.files.reach_disk", full)
     with pytest.raises(ArtifactUnavailable, match="No space left"):
         documents.put("cards/m", FILES)
     assert list((tmp_path / "cards/m").iterdir()) == []

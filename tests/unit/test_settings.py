@@ -197,6 +197,10 @@ CONTRADICTIONS = {
     "choose another",
     'learners.online = {algorithm = "x", batch_size = 51, max_buffer = 50}': "learner 'online': batch_size 51 is more "
     "than max_buffer 50: no batch would ever be full",
+    "training.parameters = {threads = 4, seed = 1}": "training: seed, threads cannot be given or searched: "
+    "the run itself sets that",
+    "training.search.space = {classes = [1, 3]}": "training: classes cannot be given or searched: "
+    "the run itself sets that",
 }
 
 

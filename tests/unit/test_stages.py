@@ -1,6 +1,7 @@
 """The stages of a stream: what they take from the settings."""
 
 from collections import Counter
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -8,12 +9,14 @@ from msgspec.structs import replace
 
 from agents.learn import Learn
 from agents.shelf import ModelShelf
+from agents.train import Train
 from app.settings import Settings, load_settings
 from app.stages import ROLES, StreamStages, drift_of, inputs_of
 from schemas.streams import DriftSpec, LearnerSpec, StreamSpec
 from schemas.training import TrainingSpec
 from stream.metrics import Metrics
 from tests.support import deployment_of, version_of
+from tests.training import resources_of
 
 ENVIRON = {
     "ML_ONLINE_STRATEGY": "periodic",
@@ -65,6 +68,18 @@ def test_how_drift_is_watched_comes_from_the_settings_where_the_stream_s_table_l
     drift = drift_of(load_settings(environ), StreamSpec(name="flights", features=("a",), drift=declared))
     assert (drift.window_events, drift.check_seconds, drift.threshold) == expected
     assert (drift.window_minutes, drift.min_psi) == (declared.window_minutes, declared.min_psi)
+
+
+def test_a_run_gets_its_stream_with_what_the_settings_say_of_drift() -> None:
+    settings = load_settings(ENVIRON | {"ML_DRIFT_THRESHOLD": "0.003"})
+    stages = stages_of(settings, TrainingSpec())
+    stages._resources = resources_of
+    stages._follower = SimpleNamespace(caught_up=nothing)  # type: ignore[assignment]
+    [stage] = stages.stages("train")
+    made = stage.make(0, 1)
+    assert isinstance(made, Train)
+    assert made._spec == replace(stages.spec, drift=drift_of(settings, stages.spec))
+    assert made._spec.drift.threshold == 0.003
 
 
 def test_the_stages_read_what_the_doctor_looks_at() -> None:

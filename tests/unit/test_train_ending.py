@@ -169,8 +169,9 @@ def test_a_skipped_request_and_one_that_waits_say_so() -> None:
     spec: StreamSpec = spec_of()
     event = decode(TrainingEvent, bytes(skipped(spec, Skip(ASKED, "it is too early"), NOW_MS).value))
     assert (event.outcome, event.request_ids, event.message) == ("skipped", ("r1",), "it is too early")
-    waiting = decode(TrainingEvent, bytes(queued(spec, [ASKED], run_of(), NOW_MS).value))
+    waiting = decode(TrainingEvent, bytes(queued(spec, [ASKED], "run-0", NOW_MS).value))
     assert (waiting.phase, waiting.run_id, waiting.outcome) == ("waiting", event.run_id, None)
+    assert waiting.message == "it waits for the end of run-0"
 
 
 def test_every_way_to_approve_has_its_words() -> None:

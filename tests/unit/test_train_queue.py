@@ -2,9 +2,13 @@
 
 import pytest
 
+from agents.train.ending import event_of, note_of
+from agents.train.job import Kept
 from agents.train.queue import Queue, Skip, begun, ended, excused, kept, received, tried
 from schemas.events import RetrainRequest
+from schemas.runs import TrainingEvent
 from schemas.training import TrainingSpec
+from schemas.wire import decode
 from tests.support import version_of
 from tests.training import DAY_MS, request_of, spec_of
 
@@ -37,6 +41,22 @@ def test_requests_that_wait_become_one_run_which_is_frozen_then() -> None:
     assert (queue.run.reasons, queue.run.requested_by) == (("drift", "accuracy"), "judge, evaluate")
     assert (queue.run.stop_offset, queue.run.started_time_ms, queue.run.attempt) == (7, 9, 0)
     assert queue.run.champion == version_of(spec_of(), "m")
+
+
+def test_the_words_of_people_who_asked_come_along() -> None:
+    queue, _ = with_requests(
+        Queue(),
+        request_of("r1"),
+        *(
+            request_of(name, reason="manual", evidence={"asked_because": words})
+            for name, words in (("r2", "new plane"), ("r3", ""), ("r4", "new plane"), ("r5", "a hurricane"))
+        ),
+    )
+    queue, _ = begin(queue)
+    assert queue.run is not None
+    assert queue.run.asked_because == "new plane; a hurricane"
+    event = decode(TrainingEvent, bytes(note_of("t", event_of(spec_of(), queue.run, "fit", 1)).value))
+    assert event.asked_because == "new plane; a hurricane"
 
 
 def test_a_request_that_comes_again_changes_nothing_wherever_it_is() -> None:
@@ -113,6 +133,6 @@ def test_a_run_that_read_nothing_blocks_nothing_and_an_earlier_one_no_less() -> 
 
 def test_attempts_are_counted_and_one_that_was_interrupted_is_taken_back() -> None:
     queue, _ = begin(with_requests(Queue(), request_of("r1"))[0])
-    queue = kept(excused(tried(tried(queue))), "ab" * 32, 5)
+    queue = kept(excused(tried(tried(queue))), Kept(sha256="ab" * 32, size_bytes=5, before=("cd" * 32,)))
     assert queue.run is not None
     assert (queue.run.attempt, queue.run.kept_sha256, queue.run.kept_bytes) == (1, "ab" * 32, 5)

@@ -218,6 +218,8 @@ def test_data_that_no_model_can_be_made_of_is_a_failure_that_says_why(
             {"search": SearchSpec(method="grid", space={"gamma": (0.0, 1.0)})},
             "a grid needs choices or a step for gamma",
         ),
+        ({"parameters": {"seed": 3, "feature_names": "a"}}, "training: feature_names, seed cannot be given"),
+        ({"search": SearchSpec(space={"threads": (1, 2)})}, "training: threads cannot be given or searched"),
     ],
 )
 def test_a_wrong_declaration_is_a_failure_that_is_not_tried_again(
@@ -232,7 +234,7 @@ def test_a_full_disk_is_a_failure_that_is_tried_again(run: Run, monkeypatch: pyt
     def full(file: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("stores.artifacts.reach_disk", full)
+    monkeypatch.setattr("stores.files.reach_disk", full)
     failed = run().failed
     assert failed.again
     assert "No space left on device" in failed.message
@@ -257,20 +259,6 @@ def test_a_champion_that_the_store_does_not_give_now_is_a_failure_that_is_tried_
     assert (failed.message, failed.again) == ("the model store failed", True)
 
 
-def test_a_run_that_fails_for_good_leaves_nothing_unfinished(
-    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def broken(*_: object) -> None:
-        raise ZeroDivisionError
-
-    monkeypatch.setattr("ml.training.xgboost_trainer.KEEP_ROUNDS", 5)
-    monkeypatch.setattr("agents.train.run.judge_candidate", broken)
-    heard = run()
-    assert any(isinstance(said, Kept) for said in heard.said)
-    assert not heard.failed.again
-    assert [path for path in (tmp_path / "store").rglob("*") if path.is_file()] == []
-
-
 def test_a_kafka_that_is_away_is_a_failure_that_is_tried_again(tmp_path: Path) -> None:
     heard = Heard()
     run_job(job_of(SPEC, tmp_path), heard)
@@ -286,6 +274,22 @@ def test_whatever_a_trainer_raises_is_a_failure_that_is_recorded(run: Run, monke
     failed = run().failed
     assert failed.message == "ZeroDivisionError: somebody's trainer divides by 0"
     assert not failed.again
+
+
+def test_an_error_without_a_message_says_where_it_arose(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr("agents.train.run.judge_candidate", broken)
+    line = broken.__code__.co_firstlineno + 1
+    assert run().failed.message == f"AssertionError was raised without a message in {__name__}, line {line}"
+
+
+def test_why_a_person_asked_stands_in_the_card(run: Run, tmp_path: Path) -> None:
+    made = run(asked_because="a hurricane | came").made
+    card = Documents(str(tmp_path / "store")).get(card_folder(made.version.model_id))["card.md"].decode()
+    assert "tests asked for it (manual: a hurricane \\| came)." in card
+    assert "`drift.json`" in card
 
 
 def test_mlflow_is_told_everything_and_where_it_is_there_is_noted(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -304,8 +308,10 @@ def test_mlflow_is_told_everything_and_where_it_is_there_is_noted(run: Run, monk
         "card/card.md",
         "card/report.json",
         "card/drift.json",
+        "baseline.json",
         f"model/{made.version.model_id}",
     } <= tracked.artifacts.keys()
+    assert Baseline.decode(tracked.artifacts["baseline.json"]).features
     assert {"roc_auc", "validation_roc_auc", "validation_loss"} <= tracked.metrics.keys()
     assert tracked.parameters["max_depth"] == 3
     assert made.notes == ("The run is in MLflow: http://mlflow/1",)

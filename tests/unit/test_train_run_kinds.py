@@ -8,15 +8,14 @@ import msgspec
 import numpy as np
 import pytest
 
-from agents.train.job import Kept, Progress
-from agents.train.making import Unfinished
+from agents.train.job import Progress
 from ml.models.registry import model_type
 from ml.training.xgboost_trainer import XGBoostTrainer
 from schemas.events import Sample
 from schemas.training import GatesSpec, SearchSpec
 from stores.artifacts import ArtifactStore, ArtifactUnavailable
 from stores.documents import Documents, card_folder
-from tests.making import DAY_MS, MINUTE_MS, Heard, Run, job_of, runner, samples_of, stream_of, training_of
+from tests.making import DAY_MS, MINUTE_MS, Heard, Run, runner, samples_of, stream_of, training_of
 
 QUICK = {"rounds": 20, "learning_rate": 0.3}
 
@@ -144,23 +143,6 @@ def test_a_high_bar_is_not_reached_and_the_candidate_is_made_all_the_same(run: R
         ("champion", True),
     ]
     assert made.version.signature
-
-
-def test_unfinished_work_is_said_kept_twice_and_cleared(tmp_path: Path) -> None:
-    heard = Heard()
-    store = ArtifactStore(str(tmp_path / "store"))
-    job = job_of(stream_of(), tmp_path)
-    unfinished = Unfinished(store, job, heard)
-    for round_ in (b"round 50", b"round 100", b"round 150"):
-        unfinished.keep(round_)
-    kept = [said for said in heard.said if isinstance(said, Kept)]
-    assert len(kept) == 3
-    assert len(files_of(tmp_path / "store")) == 2
-    again = Unfinished(store, job_of(stream_of(), tmp_path, kept=kept[-1]), heard)
-    assert again.resume() == b"round 150"
-    again.clear()
-    unfinished.clear()
-    assert files_of(tmp_path / "store") == []
 
 
 def test_a_fit_goes_on_when_its_unfinished_work_cannot_be_stored(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

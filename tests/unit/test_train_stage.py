@@ -1,8 +1,6 @@
 """The train stage: requests in, one run at a time, and one record of what each came to."""
 
 import asyncio
-from collections.abc import Callable, Coroutine
-from typing import Any
 
 import pytest
 from aiokafka.errors import KafkaConnectionError
@@ -11,40 +9,17 @@ from agents.train.job import Failed, Kept, Progress
 from schemas.errors import RetryableError
 from schemas.wire import encode
 from stream.batches import TopicPartition
-from tests.support import deployment_of, leap_through, version_of
-from tests.training import DAY_MS, request_of, spec_of
-from tests.training_world import FAILS_GATES, PASSES, TOPICS, TrainingWorld, Worker
+from tests.support import version_of
+from tests.training import DAY_MS, request_of
+from tests.training_world import FAILS_GATES, PASSES, TOPICS, TrainingWorld, Worker, in_world, outcomes, settle
 
 LONG_S = 3000.0
 AGAIN = Failed(message="the store is away", again=True)
 
 
-def in_world(**training: Any) -> Callable[[Callable[[TrainingWorld], Coroutine[Any, Any, None]]], Callable[[], None]]:
-    """Run a scenario in leaping time, in a world of its own."""
-
-    def decorate(scenario: Callable[[TrainingWorld], Coroutine[Any, Any, None]]) -> Callable[[], None]:
-        def wrapped() -> None:
-            world = TrainingWorld(spec_of(**training))
-            leap_through(scenario(world))
-            assert world.faults == []
-
-        return wrapped
-
-    return decorate
-
-
-async def settle(seconds: float = 1.0) -> None:
-    await asyncio.sleep(seconds)
-
-
-def outcomes(world: TrainingWorld) -> list[tuple[str | None, tuple[str, ...]]]:
-    return [(event.outcome, event.request_ids) for event in world.ended]
-
-
 @in_world()
 async def test_a_request_becomes_a_run_whose_candidate_is_registered_once(world: TrainingWorld) -> None:
-    world.kafka.written[TopicPartition(TOPICS.deployments, 0)] = [encode(deployment_of(world.spec, "champion", 1))]
-    world.kafka.written[TopicPartition(TOPICS.models, 0)] = [encode(version_of(world.spec, "champion"))]
+    world.route()
     world.ask(request_of("r1"))
     worker = Worker(world)
     await settle()
@@ -246,6 +221,32 @@ async def test_a_candidate_that_fails_its_gates_is_registered_and_put_away(world
     assert (version.status, version.reason) == ("archived", world.ended[0].message)
     assert "ROC AUC 0.52 of 0.7" in version.reason
     assert world.ended[0].outcome == "rejected"
+    await worker.end()
+
+
+@in_world(attempts=2)
+async def test_when_a_run_has_ended_for_good_nothing_is_left_of_it_and_before_that_everything(
+    world: TrainingWorld,
+) -> None:
+    kept = Kept(sha256="ab" * 32, size_bytes=9, before=("cd" * 32,))
+    world.scripts = [[kept, AGAIN], [AGAIN]]
+    world.ask(request_of("r1"))
+    worker = Worker(world)
+    await settle(5.0)
+    assert world.cleared == []
+    await settle(30.0)
+    assert [job.kept for job in world.cleared] == [kept]
+    await worker.end()
+
+
+@in_world(max_minutes=5)
+async def test_nothing_is_left_of_a_run_whose_process_was_killed(world: TrainingWorld) -> None:
+    kept = Kept(sha256="ab" * 32, size_bytes=9)
+    world.scripts = [[kept, 400.0]]
+    world.ask(request_of("r1"))
+    worker = Worker(world)
+    await settle(350.0)
+    assert [(job.run_id, job.kept) for job in world.cleared] == [(world.ended[0].run_id, kept)]
     await worker.end()
 
 

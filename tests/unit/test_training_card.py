@@ -82,7 +82,7 @@ def test_the_report_has_all_that_the_text_is_made_of(card: Card, files: dict[str
 
 def test_it_says_what_passed_and_how_the_model_is_promoted(files: dict[str, bytes]) -> None:
     text = files["card.md"].decode()
-    assert "ann asked for it (drift, manual). It passed every gate." in text
+    assert "ann asked for it (drift, manual: a hurricane \\| came). It passed every gate." in text
     assert "penstock models promote flights-new --stream flights" in text
     refused = binary_card(GateRules(metric="roc_auc", min_gain=0.5, alpha=0.05, min_auc=0.7, min_recall=0.999))
     assert not refused.passed

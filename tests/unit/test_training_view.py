@@ -69,7 +69,11 @@ def test_a_terminal_has_a_bar_for_each_phase_of_each_attempt() -> None:
     shown = _shown(events, terminal=True)
     assert sum(line.endswith("run-1, asked for by drift") for line in shown) == 1
     last = [line for line in shown if "━" in line][-3:]
-    assert [line.partition(" ━")[0].rpartition("\x1b[2K")[2].rstrip() for line in last] == ["reading samples", "fitting", "reading samples (attempt 2)"]
+    assert [line.partition(" ━")[0].rpartition("\x1b[2K")[2].rstrip() for line in last] == [
+        "reading samples",
+        "fitting",
+        "reading samples (attempt 2)",
+    ]
     assert "round 75 [bold]" in last[1]
     assert all("━" * 20 in line for line in last)
     assert not any("accepted" in line for line in shown)
@@ -87,6 +91,11 @@ def test_a_report_obeys_nothing_either() -> None:
     ended = _event(phase="ended", outcome="rejected", message=ESCAPE, follow_up=ESCAPE, champion=ESCAPE, gates=(gate,))
     for lines in (outcome_lines(ended), run_lines([EVENT, ended]), list_lines([_event(run_id=ESCAPE)])):
         assert "\x1b" not in "".join(lines)
+
+
+def test_a_run_tells_why_a_person_asked_for_it() -> None:
+    assert "because: a hurricane came" in list(run_lines([_event(asked_because="a hurricane came")]))
+    assert not any(line.startswith("because") for line in run_lines([EVENT]))
 
 
 def test_an_outcome_tells_what_was_read_and_how_the_card_is_seen() -> None:

@@ -19,14 +19,14 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import pandas as pd  # type: ignore[import-untyped, import-not-found, unused-ignore]
-from evidently import DataDefinition, Dataset, Report  # type: ignore[import-not-found, unused-ignore]
-from evidently.legacy.calculations.stattests import (  # type: ignore[import-not-found, unused-ignore]
+import pandas as pd
+from evidently import DataDefinition, Dataset, Report
+from evidently.legacy.calculations.stattests import (
     ks_stat_test,
     psi_stat_test,
 )
-from evidently.legacy.core import ColumnType  # type: ignore[import-not-found, unused-ignore]
-from evidently.presets import DataDriftPreset  # type: ignore[import-not-found, unused-ignore]
+from evidently.legacy.core import ColumnType
+from evidently.presets import DataDriftPreset
 
 THRESHOLDS = {"psi": 0.1, "ks": 0.05}  # drifted: from the first on, and up to the second
 
