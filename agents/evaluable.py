@@ -1,6 +1,7 @@
 """From records of `<s>.samples` to the columns that evaluation counts."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Annotated
 from zlib import crc32
 
@@ -15,6 +16,7 @@ from schemas.events import ShadowScore
 from schemas.streams import StreamSpec
 from schemas.wire import decoder
 from stream.batches import Record
+from stream.timestamps import bounded
 
 Whole = Annotated[int, msgspec.Meta(ge=-(2**53), le=2**53)]
 Ordinal = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
@@ -57,7 +59,7 @@ class EvaluableReader:
         records = [record for record in records if record.key != TRIGGER_KEY]
         offsets, samples = decode_samples(self._decode, records, self._stream)
         offsets, samples = keep(offsets, samples, self._is_ours, self._stream)
-        return self._columns(offsets, samples), len(records) - len(samples)
+        return believed(self._columns(offsets, samples), records), len(records) - len(samples)
 
     def _is_ours(self, sample: EvaluatedSample) -> bool:
         return sample.label in self._classes and self._has_scores(sample.scores)
@@ -114,3 +116,14 @@ class EvaluableReader:
             models=np.array([one.model_id for one in given], dtype=object),
             serves=serves,
         )
+
+
+def believed(samples: Columns, records: Sequence[Record]) -> Columns:
+    """Return the samples of `records` with label times as far as they are believed.
+
+    By that clock windows ripen and the schedule is read: a time that is far ahead would stop both for good.
+    """
+    offsets = np.array([record.offset for record in records], dtype=np.int64)
+    timestamps_ms = np.array([record.timestamp for record in records], dtype=np.int64)
+    places = np.searchsorted(offsets, samples.offsets)
+    return replace(samples, label_times_ms=bounded(samples.label_times_ms, timestamps_ms[places]))

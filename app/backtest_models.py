@@ -17,12 +17,17 @@ from app.settings import Settings
 from app.stages import learner_of
 from ml.drift.baseline import Baseline
 from ml.drift.counting import Counter
-from schemas.errors import PenstockError
+from schemas.errors import PenstockError, RetryableError
 from schemas.events import ModelVersion
 
 
 class BacktestModels:
-    """Opens what a replay asks for, once. `library.problems` says what could not be had, and why."""
+    """Opens what a replay asks for, once. `library.problems` says what could not be had, and why.
+
+    `foreign` are the ids of the models that were made for other features or classes than the stream has now, and
+    `learnt` is the model that did not serve and may have learnt from the events: the candidate, or what a learner
+    starts from.
+    """
 
     def __init__(self, settings: Settings, registry: RegistryView, question: Question) -> None:
         self._settings = settings
@@ -33,8 +38,21 @@ class BacktestModels:
         self._yardsticks: dict[str, Yardstick] = {}
         self.identity = Identity()
         self.deployments = {deployment.revision: deployment for deployment in registry.deployments}
+        spec = question.spec
+        self.foreign = frozenset(
+            version.model_id
+            for version in registry.models
+            if (version.features, version.task, version.classes) != (spec.features, spec.task, spec.classes)
+        )
         shelf = ModelShelf(model_opener(settings), settings.model_memory_bytes)
-        self.library = Library(question.spec, registry.find, shelf)
+        self.library = Library(spec, registry.find, shelf)
+
+    @property
+    def learnt(self) -> ModelVersion | None:
+        question = self._question
+        learner = question.changed.learners.get(question.learner or "")
+        model_id = learner.start_from if learner is not None and learner.start_from else question.model
+        return None if model_id == SERVED else self._registry.find(model_id)
 
     async def scorer(self) -> Scorer:
         """Return who scores. Raises PenstockError when it cannot be had."""
@@ -65,6 +83,9 @@ class BacktestModels:
             known = {version.model_id: version for version in self._registry.models}
             version = known.get(model_id) or self._snapshot(model_id)
             source = self._registry.baseline_of(version.model_id if model_id in known else version.parent or "")
+            if source is None:
+                whose = version.model_id if model_id in known else version.parent
+                self.library.problems[f"baseline of {whose}"] = "there is none, so no drift is found while it serves"
             yardstick = None if source is None else await self._yardstick(source)
             self._measured[model_id] = Measured(version, yardstick)
         return self._measured[model_id]
@@ -82,6 +103,8 @@ class BacktestModels:
             try:
                 baseline = await self._open_baseline(source.baseline, source.baseline_bytes)
                 require_columns(self._question.spec, baseline)
+            except RetryableError:
+                raise
             except PenstockError as error:
                 self.library.problems[f"baseline of {source.model_id}"] = str(error)
                 return None

@@ -6,7 +6,7 @@ from typing import Any, Final
 import msgspec
 
 from app.experiments import Course
-from app.text import duration, minute, number, p_value, per_cent, printable, table
+from app.text import minute, number, p_value, per_cent, printable, table
 from schemas.events import Deployment
 from schemas.experiments import (
     BUCKETS,
@@ -18,6 +18,7 @@ from schemas.experiments import (
     ShadowFigures,
     VariantFigures,
 )
+from schemas.text import duration
 
 FIXED_HORIZON: Final = "fixed horizon: holds for one look at a time chosen before"
 _FIGURES: Final = ".4g"

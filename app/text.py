@@ -34,13 +34,6 @@ def second(time_ms: int) -> str:
     return f"{datetime.fromtimestamp(time_ms / 1000, UTC):%Y-%m-%d %H:%M:%S}"
 
 
-def duration(length_ms: int) -> str:
-    """Return a length of time in days, hours and minutes, without those that are none."""
-    minutes = length_ms // 60_000
-    parts = ((minutes // 1_440, "d"), (minutes // 60 % 24, "h"), (minutes % 60, "min"))
-    return " ".join(f"{count} {unit}" for count, unit in parts if count) or "0 min"
-
-
 def printable(text: str) -> str:
     """Return `text` on one line, with what a terminal would obey written out: a record may say anything."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

@@ -7,7 +7,7 @@ from app.findings import Finding, ok, problem, warning
 from app.settings import Settings
 from ml.errors import ModelError
 from ml.training.registry import trainer_type
-from ml.training.search_space import Range, grid, read_space
+from ml.training.search_space import grid, probes, read_space
 from schemas.streams import StreamSpec
 from schemas.training import SearchSpec, TrainingSpec, Value
 
@@ -38,10 +38,10 @@ def _problems(settings: Settings, spec: StreamSpec, training: TrainingSpec) -> l
     found = []
     given: dict[str, Any] = dict(training.parameters)
     try:
-        if training.search is not None:
-            given |= _searched(training.search)
+        tried = _searched(training.search) if training.search is not None else [{}]
         kind = trainer_type(training.trainer)
-        kind(spec.features, len(spec.classes) or 1, threads=settings.training_threads, **given)
+        for values in tried:
+            kind(spec.features, len(spec.classes) or 1, threads=settings.training_threads, **(given | values))
     except ModelError as error:
         found.append(str(error))
     if training.search is not None and find_spec("optuna") is None:
@@ -53,9 +53,9 @@ def _problems(settings: Settings, spec: StreamSpec, training: TrainingSpec) -> l
     return found
 
 
-def _searched(search: SearchSpec) -> dict[str, Value]:
-    """Return values that the search may try. Raises TrainingImpossible when it could not begin."""
+def _searched(search: SearchSpec) -> list[dict[str, Value]]:
+    """Return values that the search may try, both ends of each range. Raises TrainingImpossible if it cannot begin."""
     space = read_space(search.space)
     if search.method == "grid":
-        return grid(space, most=search.trials, seed=0)[0]
-    return {name: found.low if isinstance(found, Range) else found.values[0] for name, found in space.items()}
+        grid(space, most=search.trials, seed=0)
+    return probes(space)

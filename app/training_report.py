@@ -5,9 +5,10 @@ from typing import Any
 
 import msgspec
 
-from app.text import duration, minute, per_cent, printable, second, table
+from app.text import minute, per_cent, printable, second, table
 from app.training_log import phases_of
 from schemas.runs import TrainingEvent
+from schemas.text import duration
 
 
 def list_lines(runs: Sequence[TrainingEvent]) -> list[str]:

@@ -26,7 +26,7 @@ from benchmarks.faults import Duty, Scene
 from benchmarks.plain import Follower, Kafka, Row, until
 from benchmarks.recovery import now_ms, watch
 from benchmarks.train_outcome import Outcome, outcome_of
-from benchmarks.train_samples import sample_records
+from benchmarks.train_samples import DECLARATION, sample_records
 from benchmarks.workers import Worker
 from schemas.events import RetrainRequest
 from schemas.runs import Phase, TrainingEvent
@@ -41,20 +41,13 @@ _RUN_S: Final = 180.0
 _LONGEST_PAUSE_S: Final = 0.6
 _POLL_S: Final = 0.05
 _CONFIG: Final = f"""\
-{synthetic.CONFIG}
-[streams.{synthetic.STREAM}.join]
-window_minutes = 60
-lateness_minutes = 0
-
-[streams.{synthetic.STREAM}.archive]
-samples = 5000
-
-[streams.{synthetic.STREAM}.training]
-days = 366
-folds = 2
+{DECLARATION}
 approve = "auto"
 attempts = 20
 cooldown_minutes = 0
+
+[streams.{synthetic.STREAM}.archive]
+samples = 5000
 
 [streams.{synthetic.STREAM}.training.parameters]
 rounds = 60

@@ -9,6 +9,17 @@ from schemas.wire import encode
 
 _MINUTE_MS: Final = 60_000
 _FIRST_EVENT_MS: Final = 1_600_000_000_000
+DECLARATION: Final = f"""\
+{synthetic.CONFIG}
+[streams.{synthetic.STREAM}.join]
+window_minutes = 60
+lateness_minutes = 0
+
+[streams.{synthetic.STREAM}.training]
+days = 366
+folds = 2
+"""
+"""The stream of the samples, as penstock.toml declares it. More keys of `training` may follow, and then its tables."""
 
 
 def sample_records(count: int, seed: int) -> Iterator[tuple[bytes, bytes]]:

@@ -24,7 +24,7 @@ from benchmarks.chaos_learn import until_committed
 from benchmarks.chaos_score import deployed, producing
 from benchmarks.plain import Follower, Kafka
 from benchmarks.recovery import now_ms
-from benchmarks.train_samples import sample_records
+from benchmarks.train_samples import DECLARATION, sample_records
 from schemas.events import RetrainRequest
 from schemas.runs import TrainingEvent
 from schemas.wire import encode
@@ -38,15 +38,8 @@ _MOST_RUN_S: Final = 600.0
 _POLL_S: Final = 0.005
 _ASK_S: Final = 0.2
 _CONFIG: Final = f"""\
-{synthetic.CONFIG}
-[streams.{synthetic.STREAM}.join]
-window_minutes = 60
-lateness_minutes = 0
-
-[streams.{synthetic.STREAM}.training]
-days = 366
+{DECLARATION}
 min_samples = 5000
-folds = 2
 
 [streams.{synthetic.STREAM}.training.parameters]
 max_depth = 8

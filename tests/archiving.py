@@ -70,10 +70,11 @@ class Bench:
         self.store = store
         self.memory = memory or LogMemory({SAMPLES: log})
         self.metrics = Metrics()
+        self.now_ms = 7
         self.pauses: list[float] = []
         self.alerts: list[Alert] = []
         self.woken = asyncio.Event()
-        self.stage = ArchiveStage(spec, store, self.memory, self.metrics, lambda: 7, self._pause)
+        self.stage = ArchiveStage(spec, store, self.memory, self.metrics, lambda: self.now_ms, self._pause)
         self.stage.wake = self.woken.set  # type: ignore[method-assign]
 
     async def _pause(self, seconds: float) -> None:

@@ -55,6 +55,16 @@ def broker(request: pytest.FixtureRequest) -> Broker:
     return Broker(request.param, request.getfixturevalue(request.param).bootstrap)
 
 
+@pytest.fixture
+def session_ms(request: pytest.FixtureRequest, broker: Broker) -> str:
+    """How long a worker that was killed keeps its partitions: as short as the broker allows.
+
+    A Kafka that is not ours may refuse what ours allows.
+    """
+    is_foreign = broker.kind == "kafka" and isinstance(request.getfixturevalue("kafka"), RunningKafka)
+    return "6000" if is_foreign else "2500"
+
+
 @pytest.fixture(scope="session")
 def run_name() -> str:
     """A word that no other run of the tests has, because a running Kafka keeps the topics of earlier runs."""

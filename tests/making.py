@@ -1,6 +1,6 @@
 """What the tests of training runs share: a stream, its samples as Arrow tables, a history in memory, and a listener."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +73,10 @@ def samples_of(count: int, seed: int = 0, *, noise: float = 1.0, **changes: Any)
 
 def rows_of(spec: StreamSpec, samples: Sequence[Sample]) -> pa.Table:
     """Return the samples as the archive has them, one at each offset."""
-    return table_of(spec, [Entry(offset, encode(sample)) for offset, sample in enumerate(samples)])
+    return table_of(
+        spec,
+        [Entry(offset, encode(sample), b"s", sample.label_time_ms) for offset, sample in enumerate(samples)],
+    )
 
 
 def job_of(spec: StreamSpec, root: Path, **changes: Any) -> Job:
@@ -138,10 +141,20 @@ class Heard:
 
 
 class History:
-    """A SampleHistory of one table."""
+    """A SampleHistory of one table, which gives pieces of so many rows, and of which some are missing."""
 
-    def __init__(self, rows: pa.Table) -> None:
+    def __init__(self, rows: pa.Table, piece: int = 1_000, missing: int = 0) -> None:
         self.rows = rows
+        self.piece = piece
+        self.lost = missing
+
+    async def missing(self, *, stop_offset: int, from_ms: int) -> int:
+        return self.lost
+
+    async def pieces(self, *, stop_offset: int, columns: Sequence[str]) -> AsyncGenerator[pa.Table, None]:
+        rows = await self.read(stop_offset=stop_offset, columns=columns)
+        for start in range(0, rows.num_rows, self.piece):
+            yield rows.slice(start, self.piece)
 
     async def end(self) -> int:
         return int(pc.max(self.rows["offset"]).as_py() or 0) + 1

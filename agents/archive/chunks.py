@@ -2,10 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from schemas.streams import MINUTE_MS
 from schemas.training import ArchiveSpec
 from stream.batches import Record
+
+RELEASED_AT_ONCE: Final = 512
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +27,7 @@ class ChunkRules:
 class Chunk:
     """Consecutive records of the log, at least one: all that it has of the offsets [first, stop)."""
 
-    records: Sequence[Record]
+    records: list[Record]
 
     @property
     def first(self) -> int:
@@ -35,6 +38,11 @@ class Chunk:
     def stop(self) -> int:
         """The offset behind the last record."""
         return self.records[-1].offset + 1
+
+    def release(self) -> None:
+        """Forget the records, a few at a time: all at once would hold up the event loop from any thread."""
+        while self.records:
+            del self.records[-RELEASED_AT_ONCE:]
 
 
 class Chunker:
@@ -49,6 +57,11 @@ class Chunker:
     def __len__(self) -> int:
         """How many records are held."""
         return len(self._open)
+
+    @property
+    def oldest(self) -> Record | None:
+        """The first record of the open chunk."""
+        return self._open[0] if self._open else None
 
     def add(self, records: Sequence[Record]) -> list[Chunk]:
         """Take the next records of the log; return the chunks that end with them or before them."""

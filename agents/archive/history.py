@@ -11,14 +11,15 @@ import pyarrow as pa
 from aiokafka import AIOKafkaConsumer
 
 from agents.archive import STAGE
-from agents.archive.mark import Mark, mark_of
+from agents.archive.mark import Mark, mark_of, recognised
 from agents.archive.rows import conform, schema_of, table_of
 from schemas.streams import StreamSpec
 from stores.archive import Archive, ArchiveFile
 from stores.artifacts import ArtifactCorrupted
 from stream.batches import TopicPartition
 from stream.delivery import quietly
-from stream.memory import KafkaMemory
+from stream.memory import KafkaMemory, Memory
+from stream.timestamps import SLACK_MS
 from topics.specs import StreamTopics
 
 NEEDED: Final = ("offset", "event_time")  # to select rows by
@@ -35,13 +36,11 @@ class SampleHistory:
         self._open_consumer = open_consumer
         topics = StreamTopics(spec.name)
         self._source = TopicPartition(topics.samples, 0)
-        self._memory = KafkaMemory(topics.checkpoints, STAGE, self._source.partition, open_consumer)
+        self._memory: Memory = KafkaMemory(topics.checkpoints, STAGE, self._source.partition, open_consumer)
 
     async def end(self) -> int:
         """Return the offset behind the last committed sample. Raises KafkaError."""
-        async with self._consumer() as consumer:
-            ends: dict[TopicPartition, int] = await consumer.end_offsets([self._source])
-        return ends[self._source]
+        return (await self._bounds())[1]
 
     async def read(
         self,
@@ -57,19 +56,62 @@ class SampleHistory:
         `schema_of`, or all. What a file of an earlier list of features lacks is null. About 1 µs for an archived row,
         10 µs for one of the log. Raises KafkaError, ArtifactUnavailable, and ArtifactCorrupted when a file is damaged.
         """
-        end = await self.end()
-        stop = end if stop_offset is None else min(stop_offset, end)
-        select = _Selection(self._spec, from_ms, to_ms, stop, columns)
-        mark = mark_of(await self._memory.newest({self._source: end}), self._source.topic)
-        pieces = await asyncio.to_thread(self._read_archive, mark, select)
+        select = _Selection(self._spec, from_ms, to_ms, stop_offset, columns)
+        async with aclosing(self._pieces(select)) as pieces:
+            found = [piece async for piece in pieces]
+        return await asyncio.to_thread(select.joined, found)
+
+    async def pieces(self, *, stop_offset: int, columns: Sequence[str]) -> AsyncGenerator[pa.Table, None]:
+        """Yield all samples below `stop_offset` as tables of `columns`: one for each file, and then those of the log.
+
+        So one who only counts holds no more than a chunk of them. A chunk's files have one date each, and a row may
+        come twice when somebody copied a file: whom that matters to asks for the offset. To be closed by the reader.
+        """
+        select = _Selection(self._spec, None, None, stop_offset, columns)
+        async with aclosing(self._pieces(select)) as pieces:
+            async for piece in pieces:
+                yield piece
+
+    async def missing(self, *, stop_offset: int, from_ms: int) -> int:
+        """Return how many samples below `stop_offset`, of events from `from_ms` on, are lost at most.
+
+        Those are neither archived nor in Kafka, which forgot them before. Offsets are counted, of which some may be
+        commit markers. Where Kafka has forgotten more than the archive has by now, no time of an event is known.
+        """
+        oldest, end = await self._bounds()
+        mark = await self._mark(oldest, end)
+        holes = [(hole.first, hole.stop) for hole in mark.holes if hole.until_ms + SLACK_MS >= from_ms]
+        if mark.offset or self._spec.archive.enabled:
+            holes.append((mark.offset, oldest))
+        return sum(max(0, min(stop, stop_offset) - first) for first, stop in holes)
+
+    async def _pieces(self, select: "_Selection") -> AsyncGenerator[pa.Table, None]:
+        oldest, end = await self._bounds()
+        mark = await self._mark(oldest, end)
+        for file in await asyncio.to_thread(self._files, mark, select):
+            yield await asyncio.to_thread(self._read_file, file, select)
+        stop = end if select.stop is None else min(select.stop, end)
         async with aclosing(self._memory.read(self._source, mark.offset, stop)) as batches:
             async for batch in batches:
-                pieces.append(select.of(await asyncio.to_thread(table_of, self._spec, batch.records)))
-        return await asyncio.to_thread(select.joined, pieces)
+                yield select.of(await asyncio.to_thread(table_of, self._spec, batch.records))
 
-    def _read_archive(self, mark: Mark, select: "_Selection") -> list[pa.Table]:
+    async def _bounds(self) -> tuple[int, int]:
+        """Return the offset of the oldest sample in the log, and that behind the last committed one."""
+        async with self._consumer() as consumer:
+            oldest: dict[TopicPartition, int] = await consumer.beginning_offsets([self._source])
+            ends: dict[TopicPartition, int] = await consumer.end_offsets([self._source])
+        return oldest[self._source], ends[self._source]
+
+    async def _mark(self, oldest: int, end: int) -> Mark:
+        """Return how far the archive is complete; the checkpoint may still be of a log that was deleted."""
+        mark = mark_of(await self._memory.newest({self._source: end}), self._source.topic)
+        if oldest < mark.offset:
+            mark, _ = await recognised(mark, self._memory, self._source)
+        return mark
+
+    def _files(self, mark: Mark, select: "_Selection") -> list[ArchiveFile]:
         files = self._archive.files(self._spec.name, mark.log) if mark.offset else []
-        return [self._read_file(file, select) for file in files if file.stop <= mark.offset and select.touches(file)]
+        return [file for file in files if file.stop <= mark.offset and select.touches(file)]
 
     def _read_file(self, file: ArchiveFile, select: "_Selection") -> pa.Table:
         try:
@@ -96,14 +138,14 @@ class _Selection:
     """Which rows and columns are wanted."""
 
     def __init__(
-        self, spec: StreamSpec, from_ms: int | None, to_ms: int | None, stop: int, columns: Sequence[str] | None
+        self, spec: StreamSpec, from_ms: int | None, to_ms: int | None, stop: int | None, columns: Sequence[str] | None
     ) -> None:
         whole = schema_of(spec)
         self._columns = whole.names if columns is None else list(columns)
         self._schema = pa.schema([whole.field(name) for name in dict.fromkeys((*self._columns, *NEEDED))])
         self._from_ms = from_ms
         self._to_ms = to_ms
-        self._stop = stop
+        self.stop: Final = stop
 
     @property
     def read(self) -> list[str]:
@@ -116,12 +158,15 @@ class _Selection:
         begin_ms = (file.date - EPOCH).days * DAY_MS
         early = self._to_ms is not None and begin_ms >= self._to_ms
         late = self._from_ms is not None and begin_ms + DAY_MS <= self._from_ms
-        return file.first < self._stop and not early and not late
+        behind = self.stop is not None and file.first >= self.stop
+        return not behind and not early and not late
 
     def of(self, table: pa.Table) -> pa.Table:
         """Return such rows of a table that has the columns to read, or most of them."""
         times_ms = table["event_time"].to_numpy().astype("datetime64[ms]").astype(np.int64)
-        chosen = table["offset"].to_numpy() < self._stop
+        chosen = np.ones(len(times_ms), dtype=np.bool_)
+        if self.stop is not None:
+            chosen &= table["offset"].to_numpy() < self.stop
         if self._from_ms is not None:
             chosen &= times_ms >= self._from_ms
         if self._to_ms is not None:

@@ -9,15 +9,15 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from typing import Final
 
 from agents.archive.chunks import Chunk, Chunker, rules_of
-from agents.archive.mark import Mark, checkpoint_of, mark_of
-from agents.archive.telling import away_alert, back_alert
+from agents.archive.mark import Hole, Mark, checkpoint_of, mark_of, recognised
+from agents.archive.telling import away_alert, back_alert, waiting_alert
 from agents.archive.writing import ChunkWriter, log_name
 from schemas.events import Alert
-from schemas.streams import StreamSpec
+from schemas.streams import MINUTE_MS, StreamSpec
 from schemas.wire import encode
 from stores.archive import Archive
 from stores.artifacts import ArtifactUnavailable
@@ -33,6 +33,7 @@ REPEATED_RECORDS: Final = 1_024  # in one go, before others get a turn
 RETRY_S: Final = (1.0, 2.0, 5.0, 10.0, 30.0)
 CLOSE_S: Final = 5.0
 TOLD_AFTER: Final = 3  # attempts that failed in a row
+LOOK_S: Final = 60.0  # how often it is looked for samples that wait in a silent stream
 
 log = logging.getLogger("penstock.archive")
 
@@ -61,18 +62,26 @@ class ArchiveStage(Stage):
         self._topics = StreamTopics(spec.name)
         self._source = TopicPartition(self._topics.samples, 0)
         self._most_held = HELD_CHUNKS * spec.archive.samples
+        self._retention_ms = spec.retention_hours * 60 * MINUTE_MS
         self._worker: asyncio.Task[None] | None = None
         self._writing: asyncio.Future[int] | None = None
         self._begin(Mark(), 0)
 
-    def _begin(self, mark: Mark, end: int) -> None:
-        """Forget everything but how far the archive is complete, and that what comes next is from offset `end`."""
+    def _begin(self, mark: Mark, end: int, *, unbroken: bool = False) -> None:
+        """Forget everything but how far the archive is complete, and that what comes next is from offset `end`.
+
+        `unbroken` is whether nothing between the two was forgotten, as far as is known.
+        """
         self._chunker = Chunker(rules_of(self._spec.archive))
         self._ended: deque[Chunk] = deque()
         self._writer: ChunkWriter | None = None
         self._mark = self._saved = mark
         self._taken = mark.offset
         self._end = end
+        self._last_taken = mark.offset - 1
+        self._lost_from = None if unbroken else mark.offset
+        self._holes = list(mark.holes)
+        self._told_offset = -1
         self._samples = 0
         self._failed_attempts = 0
         self._alerts: list[Alert] = []
@@ -86,8 +95,11 @@ class ArchiveStage(Stage):
 
     async def open(self, committed: Mapping[TopicPartition, int]) -> None:
         """Find out how far the archive is complete; what was committed behind that is read in the background."""
-        checkpoint = await self._memory.newest(committed)
-        self._begin(mark_of(checkpoint, self._source.topic), committed[self._source])
+        mark = mark_of(await self._memory.newest(committed), self._source.topic)
+        known, unbroken = await recognised(mark, self._memory, self._source)
+        if known != mark:
+            log.warning("stream %s: its samples are another log than %s now", self._spec.name, mark.log)
+        self._begin(known, committed[self._source], unbroken=unbroken)
         self._worker = asyncio.create_task(self._work(), name=f"archive of {self._spec.name}")
 
     async def process(self, batch: Batch, outbox: Outbox) -> None:
@@ -126,7 +138,12 @@ class ArchiveStage(Stage):
         return len(self._chunker) + sum(len(chunk.records) for chunk in self._ended)
 
     def _take(self, records: Sequence[Record]) -> None:
+        first = records[0]
+        if self._lost_from is not None and self._lost_from < first.offset:
+            self._holes.append(Hole(self._lost_from, first.offset, first.timestamp))
+        self._lost_from = None
         self._ended += self._chunker.add(records)
+        self._last_taken = records[-1].offset
 
     async def _work(self) -> None:
         """Write the chunks that ended, and read what was left in the log, for ever."""
@@ -137,18 +154,40 @@ class ArchiveStage(Stage):
                     await self._catch_up()
                 else:
                     self._news.clear()
-                    await self._news.wait()
+                    await self._wait_for_news()
         except Exception as error:  # noqa: BLE001  # the task sorts it into what can be retried and what cannot
             self._failure = error
             self.wake()
 
+    async def _wait_for_news(self) -> None:
+        """Wait for records. Tell of those that wait so long for others that Kafka may forget them."""
+        while not self._news.is_set():
+            oldest = self._chunker.oldest
+            if oldest is not None and oldest.offset != self._told_offset:
+                now_ms, forgotten_ms = self._now_ms(), oldest.timestamp + self._retention_ms
+                if now_ms > forgotten_ms - self._retention_ms // 2:
+                    self._alerts.append(waiting_alert(self._spec.name, oldest.offset, forgotten_ms, now_ms))
+                    self._told_offset = oldest.offset
+                    self.wake()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(LOOK_S):
+                    await self._news.wait()
+
     async def _catch_up(self) -> None:
-        """Read from the log what was left there up to now."""
+        """Read from the log what was left there up to now.
+
+        The last record that was taken is read again: when it is gone, so may be others behind it.
+        """
         stop = self._end
-        async with aclosing(self._memory.read(self._source, self._taken, stop)) as batches:
+        self._lost_from = self._last_taken + 1
+        async with aclosing(self._memory.read(self._source, max(self._last_taken, 0), stop)) as batches:
             async for batch in batches:
                 for piece in batch.cut(REPEATED_RECORDS):
-                    self._take(piece.records)
+                    records = piece.records
+                    if records[0].offset == self._last_taken:
+                        self._lost_from, records = None, records[1:]
+                    if records:
+                        self._take(records)
                     await asyncio.sleep(0)
                 await self._write_ended()
         self._taken = stop
@@ -156,20 +195,22 @@ class ArchiveStage(Stage):
     async def _write_ended(self) -> None:
         while self._ended:
             chunk = self._ended[0]
+            first, stop, last_ms = chunk.first, chunk.stop, chunk.records[-1].timestamp
             log_of_files = self._mark.log or log_name(chunk.records[0].timestamp)  # the first chunk gives the name
             if self._writer is None:
                 self._writer = ChunkWriter(self._spec, self._archive, Mark(log_of_files, self._mark.offset))
             try:
-                self._writing = asyncio.ensure_future(asyncio.to_thread(self._writer.write, chunk))
+                self._writing = asyncio.ensure_future(asyncio.to_thread(_write, self._writer, chunk))
                 samples = await asyncio.shield(self._writing)
             except ArtifactUnavailable as error:
                 await self._wait_for_store(chunk, error)
                 continue
             self._ended.popleft()
-            self._mark = Mark(log_of_files, chunk.stop)
+            holes = tuple(hole for hole in self._holes if hole.stop <= stop)
+            self._mark = Mark(log_of_files, stop, last_ms, holes)
             self._samples += samples
             if self._failed_attempts >= TOLD_AFTER:
-                self._alerts.append(back_alert(self._spec.name, chunk.first, self._now_ms()))
+                self._alerts.append(back_alert(self._spec.name, first, self._now_ms()))
             self._failed_attempts = 0
             self.wake()
 
@@ -181,3 +222,10 @@ class ArchiveStage(Stage):
             self._alerts.append(away_alert(self._spec.name, chunk.first, str(error), self._now_ms()))
             self.wake()
         await self._sleep(pause_s)
+
+
+def _write(writer: ChunkWriter, chunk: Chunk) -> int:
+    """Write the chunk and let go of it; return how many samples it has."""
+    samples = writer.write(chunk)
+    chunk.release()
+    return samples

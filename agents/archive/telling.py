@@ -1,6 +1,7 @@
 """What a person is told of an archive that cannot be written."""
 
 import hashlib
+from datetime import UTC, datetime
 
 from schemas.events import Alert
 
@@ -31,6 +32,24 @@ def back_alert(stream: str, offset: int, now_ms: int) -> Alert:
         subject="archive",
         message="samples are archived again; those that waited follow",
         recommendation="Nothing is to be done.",
+        raised_time_ms=now_ms,
+        window=f"offset {offset}",
+    )
+
+
+def waiting_alert(stream: str, offset: int, forgotten_ms: int, now_ms: int) -> Alert:
+    """Return the alert that the samples from `offset` on wait for a later one, and Kafka forgets them by a time."""
+    forgotten = datetime.fromtimestamp(forgotten_ms / 1000, UTC)
+    return Alert(
+        id=_id_of(stream, "waiting", offset),
+        stream=stream,
+        kind="archive",
+        severity="medium",
+        subject="archive",
+        message="no sample has come for long, and the newest ones are not archived before another one comes; Kafka "
+        f"forgets them from {forgotten:%Y-%m-%d %H:%M} UTC on",
+        recommendation="If the stream stays silent until then, raise its retention_hours, or set archive.samples to "
+        "fewer than wait and start the workers anew.",
         raised_time_ms=now_ms,
         window=f"offset {offset}",
     )

@@ -79,7 +79,7 @@ class Decisions:
             event_time_ms=event.event_time_ms,
             served_by=event.model_id,
             served_score=event.score,
-            served_label=event.label,
+            served_label=self._names[int(events.labels[row])],
             replayed_by=answer.models[row],
             replayed_score=float(best_of(answer.scores[row : row + 1])[0]),
             replayed_label=self._names[label],

@@ -1,11 +1,12 @@
 """The drift of a replayed history: what its events are counted as, and what the judge makes of that.
 
-It is the very code of the stream: `Counting` on each partition, and the judge on what that writes. Partials are cut
-where blocks of history end, as a worker cuts them where it commits; counts add up, so that matters only to which events
-lie in which window of a number of events.
+It is the very code of the stream: `Counting`, and the judge on what that writes. A worker cuts partials where it
+commits; here they are cut after a share of a window, whatever the blocks of history are. A window of a number of events
+holds those that were written one after the other, whichever partitions they are in; where windows are spans of event
+time, each partition is counted for itself, since all of them must have passed a span's end.
 """
 
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -13,10 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agents.baselines import Yardstick
-from agents.counting import Counting
+from agents.counting import Counting, span_ms
 from agents.judge.references import OpenBaseline
 from agents.judge.stage import Judge
+from agents.replay.evaluating import Told
 from agents.replay.events import ServedEvents
+from agents.replay.merging import Kept
 from ml.models.protocol import Scores
 from schemas.events import Alert, Checkpoint, Deployment, ModelVersion, RetrainRequest
 from schemas.experiments import CHAMPION
@@ -28,6 +31,7 @@ from stream.metrics import Metrics
 from topics.specs import StreamTopics
 
 _FIRST: Final = 0
+_PARTIALS: Final = 4  # of a window of a number of events
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,16 +44,6 @@ class Measured:
 
 Measure = Callable[[str], Awaitable[Measured]]
 """Returns a registered model as a champion, with what its events are counted against, by its id."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Partial:
-    """A record of `<s>.histograms` that nobody wrote."""
-
-    offset: int
-    timestamp: int
-    key: bytes | None
-    value: bytes
 
 
 class Forgetful:
@@ -70,7 +64,7 @@ class Forgetful:
 
 
 class Drifting:
-    """Counts the events of every partition and judges the windows. `drift` leaves nothing open.
+    """Counts events in the order in which they were written, and judges the windows. `drift` leaves nothing open.
 
     The champion of an event is that of the deployment under which it was served, unless one is named.
     """
@@ -83,82 +77,98 @@ class Drifting:
         measure: Measure,
         deployments: Mapping[int, Deployment],
     ) -> None:
+        assert drift.window_events is not None
         topics, metrics = StreamTopics(spec.name), Metrics()
         self._source = TopicPartition(topics.histograms, 0)
         self._topics = topics
-        self._counting = [Counting(spec, drift, partition, metrics) for partition in range(spec.partitions)]
+        self._apart = span_ms(drift) > 0
+        counted = range(spec.partitions if self._apart else 1)
+        self._counting = [Counting(spec, drift, partition, metrics) for partition in counted]
+        self._cut = drift.window_events if self._apart else max(1, drift.window_events // _PARTIALS)
         self._judge = Judge(spec, drift, open_baseline, Forgetful(), metrics)
         self._measure = measure
         self._deployments = deployments
         self._next_offset = _FIRST
+        self._counted = 0
+        self._written_ms = 0
         self.windows = 0
+        self.told = Told()
 
     async def open(self) -> None:
         """Begin."""
         await self._judge.open({self._source: _FIRST})
 
-    async def serve(self, events: ServedEvents, scores: Scores, champion: str = "") -> None:
+    async def take(self, events: ServedEvents, scores: Scores, champion: str = "") -> None:
         """Count predictions with these scores, whose rows are all finite, of `champion`, or of whoever was it then."""
-        for partition, start, stop in events.parts:
-            rows = np.arange(start, stop)
-            if champion:
-                await self._count(partition, events, scores, rows, champion, None)
-                continue
-            revisions = np.array([event.deployment_revision for event in events.events[start:stop]], dtype=np.int64)
-            for first, last in _runs(revisions):
-                await self._served(partition, events, scores, rows[first:last])
+        start = 0
+        while start < len(events):
+            rows = events.order[start : start + self._cut - self._counted % self._cut]
+            start += len(rows)
+            self._counted += len(rows)
+            self._written_ms = max(self._written_ms, *(events.records[row].timestamp for row in rows.tolist()))
+            for partition, its in self._parts(events, rows):
+                for name, served in self._by_champion(events, its, champion):
+                    await self._count(partition, _intake(events, served), scores[served], name, named=bool(champion))
+            if not self._counted % self._cut:
+                await self.judge()
 
-    async def _served(self, partition: int, events: ServedEvents, scores: Scores, rows: NDArray[np.int64]) -> None:
-        """Count predictions of one deployment."""
-        here = events.events[rows[0] : rows[-1] + 1]
-        champions = np.array([event.variant == CHAMPION for event in here], dtype=np.bool_)
-        deployment = self._deployments.get(here[0].deployment_revision)
-        champion = deployment.champion if deployment is not None else here[int(champions.argmax())].model_id
-        await self._count(partition, events, scores, rows, champion, None if champions.all() else champions)
-
-    async def _count(
-        self,
-        partition: int,
-        events: ServedEvents,
-        scores: Scores,
-        rows: NDArray[np.int64],
-        champion: str,
-        champions: NDArray[np.bool_] | None,
-    ) -> None:
-        if not len(rows):
+    def _parts(self, events: ServedEvents, rows: NDArray[np.int64]) -> Iterator[tuple[int, NDArray[np.int64]]]:
+        """Yield the rows that are counted together, by partition."""
+        if not self._apart:
+            yield _FIRST, rows
             return
-        part = slice(int(rows[0]), int(rows[-1]) + 1)
-        taken = Intake(events.records[part], events.events[part], (), events.matrix[part], ())
-        measured = await self._measure(champion)
-        await self._counting[partition].take(taken, scores[part], measured, champions)
+        for partition, start, stop in events.parts:
+            yield partition, rows[(rows >= start) & (rows < stop)]
 
-    async def judge(self, written_ms: int) -> tuple[list[Alert], list[RetrainRequest]]:
-        """Judge what was counted since the last call, as if it was written at that time; return what is told."""
+    def _by_champion(
+        self, events: ServedEvents, rows: NDArray[np.int64], champion: str
+    ) -> Iterator[tuple[str, NDArray[np.int64]]]:
+        """Yield the rows of each champion: of one deployment after the other, which few partitions take up at once."""
+        if champion:
+            yield champion, rows
+            return
+        revisions = np.array([events.events[row].deployment_revision for row in rows.tolist()], dtype=np.int64)
+        for revision in np.unique(revisions).tolist():
+            served = rows[revisions == revision]
+            deployment = self._deployments.get(revision)
+            if deployment is not None:
+                yield deployment.champion, served
+                continue
+            its = [events.events[row] for row in served.tolist()]
+            yield next((event for event in its if event.variant == CHAMPION), its[0]).model_id, served
+
+    async def _count(self, partition: int, taken: Intake, scores: Scores, champion: str, *, named: bool) -> None:
+        if not taken.events:
+            return
+        champions = None
+        if not named:
+            champions = np.array([event.variant == CHAMPION for event in taken.events], dtype=np.bool_)
+            champions = None if champions.all() else champions
+        await self._counting[partition].take(taken, scores, await self._measure(champion), champions)
+
+    async def judge(self) -> None:
+        """Judge what was counted since the last time, as if it was written now."""
         counted, told = Outbox(), Outbox()
         for counting in self._counting:
             counting.save(counted)
         records = [
-            _Partial(self._next_offset + place, written_ms, key, value)
+            Kept(self._next_offset + place, self._written_ms, key, value)
             for place, (key, value) in enumerate(counted.targets.get(self._source, []))
         ]
         if not records:
-            return [], []
+            return
         self._next_offset += len(records)
         await self._judge.process(Batch(self._source, records), told)
         self.windows += len(_values(told, self._topics.drift))
-        return (
-            [decode(Alert, value) for value in _values(told, self._topics.alerts)],
-            [decode(RetrainRequest, value) for value in _values(told, self._topics.retrain)],
-        )
+        self.told.alerts.extend(decode(Alert, value) for value in _values(told, self._topics.alerts))
+        self.told.requests.extend(decode(RetrainRequest, value) for value in _values(told, self._topics.retrain))
 
 
 def _values(outbox: Outbox, topic: str) -> list[bytes]:
     return [value for _, value in outbox.targets.get(TopicPartition(topic, 0), [])]
 
 
-def _runs(values: NDArray[np.int64]) -> list[tuple[int, int]]:
-    """Return where runs of equal values begin and end."""
-    if not len(values):
-        return []
-    borders = (np.flatnonzero(np.diff(values)) + 1).tolist()
-    return list(zip([0, *borders], [*borders, len(values)], strict=True))
+def _intake(events: ServedEvents, rows: NDArray[np.int64]) -> Intake:
+    places = rows.tolist()
+    records = [events.records[row] for row in places]
+    return Intake(records, [events.events[row] for row in places], (), events.matrix[rows], ())

@@ -1,6 +1,6 @@
 """The evaluation of a replayed history: windows, what their gates find, and the moments of the schedule."""
 
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -15,6 +15,14 @@ from schemas.events import Alert, RetrainRequest
 from schemas.streams import StreamSpec
 
 
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What people and trainers would have been told by one of the worlds."""
+
+    alerts: list[Alert] = field(default_factory=list)
+    requests: list[RetrainRequest] = field(default_factory=list)
+
+
 class Evaluating:
     """Folds samples in the order of their log. Keeps the newest report of each window, the final one last."""
 
@@ -23,12 +31,12 @@ class Evaluating:
         self._evaluator = Evaluator(*rules_of(spec))
         self._schedule = schedule_of(spec)
         self.reports: dict[int, Report] = {}
+        self.told = Told()
 
-    def take(self, samples: Columns) -> tuple[list[Alert], list[RetrainRequest]]:
-        """Count samples; return what is told of them, as the stage that evaluates would."""
+    def take(self, samples: Columns) -> None:
+        """Count samples, and tell what the stage that evaluates would."""
         if not len(samples):
-            return [], []
-        alerts, requests = [], []
+            return
         passed = []
         if self._schedule is not None:
             passed = self._schedule.passed(self._evaluator.label_head_ms, samples.label_times_ms)
@@ -36,11 +44,10 @@ class Evaluating:
             if isinstance(found, Report):
                 self.reports[found.number] = found
             else:
-                alerts.append(alert_of(self._stream, found))
-                requests.append(request_of(self._stream, found))
+                self.told.alerts.append(alert_of(self._stream, found))
+                self.told.requests.append(request_of(self._stream, found))
         if self._schedule is not None:
-            requests += [scheduled_request(self._stream, self._schedule, due, STAGE) for due in passed]
-        return alerts, requests
+            self.told.requests.extend(scheduled_request(self._stream, self._schedule, due, STAGE) for due in passed)
 
 
 def answered(labelled: LabelledEvents, answer: Answer) -> Columns:

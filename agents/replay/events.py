@@ -7,7 +7,9 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from agents.arms import labels_of
 from agents.evaluable import EvaluableReader, EvaluatedSample
+from agents.replay.merging import Block
 from agents.replay.question import Span
 from agents.samplelog import TRIGGER_KEY
 from ml.evaluation.columns import Columns
@@ -16,7 +18,7 @@ from schemas.events import ShadowScore
 from schemas.features import FeatureEvent, FeatureReader
 from schemas.streams import StreamSpec
 from schemas.wire import decode_each, decoder
-from stream.batches import Record, TopicPartition
+from stream.batches import Record
 from stream.screening import without
 
 Floats = NDArray[np.float64]
@@ -41,16 +43,15 @@ class ReplayedSample(EvaluatedSample, frozen=True, kw_only=True, gc=False):
     entity_id: str
     features: tuple[float | None, ...]
     weight: float
-    predicted: int | str
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ServedEvents:
     """n predictions, in the order of their partitions and offsets, with the records that they were in.
 
-    `matrix` is what was scored; `labels` (n,) are the positions of the labels that were decided, `scores` the served
-    scores as they were logged, (n,), or (n, classes). `parts` are the partitions, each with where its rows begin and
-    end.
+    `matrix` is what was scored, `scores` are the served scores as they were logged, (n,), or (n, classes), and `labels`
+    (n,) the positions of the labels that they make by the stream's threshold. `parts` are the partitions, each with
+    where its rows begin and end; `order` (n,) are the rows in the order in which they were written.
     """
 
     records: Sequence[Record]
@@ -59,24 +60,33 @@ class ServedEvents:
     labels: NDArray[np.int64]
     scores: Floats
     parts: Sequence[tuple[int, int, int]]
+    order: NDArray[np.int64]
 
     def __len__(self) -> int:
         return len(self.events)
 
+    def only(self, kept: NDArray[np.bool_]) -> "ServedEvents":
+        """Return the rows where `kept` (n,) is true."""
+        rows = np.flatnonzero(kept)
+        before = np.concatenate([[0], np.cumsum(kept)])
+        return ServedEvents(
+            records=[self.records[row] for row in rows.tolist()],
+            events=[self.events[row] for row in rows.tolist()],
+            matrix=self.matrix[rows],
+            labels=self.labels[rows],
+            scores=self.scores[rows],
+            parts=[(number, int(before[start]), int(before[stop])) for number, start, stop in self.parts],
+            order=before[self.order[kept[self.order]]],
+        )
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LabelledEvents:
-    """n samples, in the order of their log: as evaluation counts them, with what was scored, `matrix`, and the rest.
-
-    `predicted` (n,) are the positions of the labels that had been predicted. `unusable` counts the records beside them
-    that are none of the stream's.
-    """
+    """n samples, in the order of their log: as evaluation counts them, with what was scored, `matrix`, and the rest."""
 
     samples: Sequence[ReplayedSample]
     columns: Columns
     matrix: Matrix
-    predicted: NDArray[np.int64]
-    unusable: int
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -85,56 +95,62 @@ class LabelledEvents:
 class HistoryReader:
     """Reads the records of a stream's history within a span of event time.
 
-    A record that is no event of the stream as it is declared now (other features or classes) is counted and left out.
-    About 2.5 µs for a prediction of ten features, 5 µs for a sample.
+    A record that is no event of the stream as it is declared now (other features or classes) is counted and left out;
+    so is what a model of `foreign` scored. About 2.5 µs for a prediction of ten features, 5 µs for a sample.
     """
 
-    def __init__(self, spec: StreamSpec, span: Span) -> None:
+    def __init__(self, spec: StreamSpec, span: Span, foreign: frozenset[str] = frozenset()) -> None:
+        """`foreign` are the ids of the models that were made for other features or classes."""
         self._spec = spec
         self._span = span
+        self._foreign = foreign
         self._width = len(spec.features)
         self._classes = len(spec.classes)
         self._decode = msgspec.json.Decoder(ServedEvent).decode
         self._matrix = FeatureReader(spec).matrix
-        self._labels = {label: place for place, label in enumerate(spec.classes or (0, 1))}
-        self._samples = _SampleReader(spec)
+        self._labels = frozenset(spec.classes or (0, 1))
+        self._samples = _SampleReader(spec, foreign)
         self.unusable = 0
 
-    def served(self, pieces: Sequence[tuple[TopicPartition, Sequence[Record]]]) -> ServedEvents:
+    def served(self, block: Block) -> ServedEvents:
         """Return the predictions of these records, which stand in partitions of `<s>.predictions`."""
         records: list[Record] = []
         events: list[ServedEvent] = []
-        parts = []
-        for source, given in pieces:
-            its_records, its_events = self._ours(given)
+        parts, moments = [], []
+        for place, (source, given) in enumerate(block.pieces):
+            rows, its_events = self._ours(given)
             parts.append((source.partition, len(events), len(events) + len(its_events)))
-            records += its_records
+            moments.append(np.flatnonzero(block.places == place)[rows])
+            records += [given[row] for row in rows]
             events += its_events
+        scores = scores_of(events, self._classes)
         return ServedEvents(
             records=records,
             events=events,
             matrix=self._matrix([event.features for event in events]),
-            labels=np.array([self._labels[event.label] for event in events], dtype=np.int64),
-            scores=scores_of(events, self._classes),
+            labels=labels_of(self._spec, scores),
+            scores=scores,
             parts=parts,
+            order=np.argsort(np.concatenate(moments)) if moments else np.zeros(0, dtype=np.int64),
         )
 
-    def _ours(self, records: Sequence[Record]) -> tuple[Sequence[Record], Sequence[ServedEvent]]:
-        """Return the predictions of the span, with their records."""
+    def _ours(self, records: Sequence[Record]) -> tuple[list[int], Sequence[ServedEvent]]:
+        """Return the predictions of the span, with the places of their records."""
         events, bad = decode_each(self._decode, [record.value for record in records])
-        records = without(records, bad)
+        rows = without(range(len(records)), bad)
         misfits = self._misfits(events)
         self.unusable += len(bad) + len(misfits)
         if not self._span.is_all:
             misfits |= {row for row, event in enumerate(events) if not self._span.has(event.event_time_ms)}
-        return without(records, misfits), without(events, misfits)
+        return list(without(rows, misfits)), without(events, misfits)
 
     def _misfits(self, events: Sequence[ServedEvent]) -> set[int]:
         """Return which predictions are of other features or classes."""
         if (
             not self._classes
             and {len(event.features) for event in events} <= {self._width}
-            and {event.label for event in events} <= self._labels.keys()
+            and {event.label for event in events} <= self._labels
+            and self._foreign.isdisjoint({event.model_id for event in events})
         ):
             return set()
         return {row for row, event in enumerate(events) if not self._is_ours(event)}
@@ -142,6 +158,7 @@ class HistoryReader:
     def _is_ours(self, event: ServedEvent) -> bool:
         return (
             len(event.features) == self._width
+            and event.model_id not in self._foreign
             and event.label in self._labels
             and (not self._classes or (event.scores is not None and len(event.scores) == self._classes))
         )
@@ -157,17 +174,16 @@ class HistoryReader:
             samples=samples,
             columns=columns,
             matrix=self._matrix([sample.features for sample in samples]),
-            predicted=np.array([self._labels.get(sample.predicted, -1) for sample in samples], dtype=np.int64),
-            unusable=unusable,
         )
 
 
 class _SampleReader(EvaluableReader):
     """Reads samples as evaluation does, and keeps what a replay needs beside its columns."""
 
-    def __init__(self, spec: StreamSpec) -> None:
+    def __init__(self, spec: StreamSpec, foreign: frozenset[str]) -> None:
         super().__init__(spec)
         self._features = len(spec.features)
+        self._foreign = foreign
         self._decode = decoder(ReplayedSample).decode
 
     def samples(self, records: Sequence[Record]) -> tuple[Columns, Sequence[ReplayedSample], int]:
@@ -185,10 +201,14 @@ class _SampleReader(EvaluableReader):
             not self._width
             and {len(sample.features) for sample in samples} <= {self._features}
             and {sample.label for sample in samples} <= self._classes.keys()
+            and self._foreign.isdisjoint({sample.model_id for sample in samples})
         ):
             return set()
-        fits = (len(sample.features) == self._features and self._is_ours(sample) for sample in samples)
-        return {row for row, fit in enumerate(fits) if not fit}
+        return {row for row, sample in enumerate(samples) if not self._fits(sample)}
+
+    def _fits(self, sample: ReplayedSample) -> bool:
+        ours = len(sample.features) == self._features and sample.model_id not in self._foreign
+        return ours and self._is_ours(sample)
 
 
 def scores_of(events: Sequence[ServedEvent | ReplayedSample | ShadowScore], classes: int) -> Floats:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +11,14 @@ from agents.shadows import finite_rows
 from ml.models.protocol import Scores
 
 _TOLERANCE: Final = 1e-12
+
+
+class Whose(NamedTuple):
+    """Whose scores these are; a shadow's were not served."""
+
+    variant: str
+    model_id: str
+    shadow: bool
 
 
 @dataclass(slots=True)
@@ -33,22 +41,24 @@ class Compared:
 
 
 class Identity:
-    """Counts, for each variant and model, how many of its scores come out as they were logged."""
+    """Counts, for each variant, model and shadow, how many of its scores come out as they were logged."""
 
     def __init__(self) -> None:
-        self._compared: dict[tuple[str, str], Compared] = {}
+        self._compared: dict[Whose, Compared] = {}
 
     @property
-    def compared(self) -> Mapping[tuple[str, str], Compared]:
-        """What was found, by variant and model."""
+    def compared(self) -> Mapping[Whose, Compared]:
+        """What was found, by whose scores they are."""
         return dict(sorted(self._compared.items()))
 
-    def add(self, variant: str, model_id: str, logged: NDArray[np.float64], scores: Scores) -> None:
+    def add(
+        self, variant: str, model_id: str, logged: NDArray[np.float64], scores: Scores, *, shadow: bool = False
+    ) -> None:
         """Compare m scores with the logged ones, both (m,) or (m, classes). A row of NaN was not executed.
 
         Every 32-bit number is a JSON number, and comes back as the same; so it is compared to the bit only.
         """
-        counts = self._compared.setdefault((variant, model_id), Compared())
+        counts = self._compared.setdefault(Whose(variant, model_id, shadow), Compared())
         executed = finite_rows(scores)
         same = _rows(scores.astype(np.float64) == logged)
         counts.events += len(logged)

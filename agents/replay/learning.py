@@ -1,7 +1,7 @@
 """What if a learner had served: it learns from the labels as they became visible, and its snapshots take over.
 
 It is the learner of the stream, by its own strategy, and a snapshot is kept back by the same rule as there. One that
-is not serves from the next block of history on, as if it took a moment to be put in force.
+is not serves from the next block of history on; blocks are to end where one is due, after `until_due` samples.
 """
 
 import asyncio
@@ -16,7 +16,7 @@ from agents.learn.lineage import model_id_of
 from agents.learn.reader import LearnableReader
 from agents.learn.stage import opener_of
 from agents.replay.events import LabelledEvents, ServedEvents
-from agents.replay.scoring import Answer, OneModel, Scorer, together
+from agents.replay.scoring import Answer, OneModel, Scorer
 from ml.learning.online import OnlineLearner
 from ml.learning.samples import Samples
 from ml.models.registry import model_type
@@ -24,6 +24,7 @@ from schemas.streams import LearnerSpec, StreamSpec
 from stream.batches import Record
 
 NOTHING: Final = -1
+_LEAST_SWEPT: Final = 65_536
 
 
 class _Given(NamedTuple):
@@ -39,7 +40,8 @@ class _Given(NamedTuple):
 class Learning:
     """Gives the scores of the newest snapshot; before the first, those of `before`.
 
-    The score of an event is remembered until its label can come no more, about 300 bytes for each.
+    The score of an event is remembered until its label can come no more, or twice as long, about 300 bytes for each.
+    `published` are the snapshots that were put in force, and `served` those of them that scored an event.
     """
 
     def __init__(
@@ -54,16 +56,25 @@ class Learning:
         self._model: OnlineLearner | None = None
         self.now: Scorer = before
         self._given: dict[str, _Given] = {}
+        self._swept_at = _LEAST_SWEPT
         self._newest_label_ms = 0
         self._taken = 0
         self._published_offset = NOTHING
         self.updates = 0
         self.published: list[str] = []
+        self.served: list[str] = []
         self.kept_back: list[str] = []
 
+    @property
+    def until_due(self) -> int:
+        """How many more samples it learns until a snapshot is due."""
+        return self._learner.publish_every - self._taken % self._learner.publish_every
+
     async def of_served(self, events: ServedEvents) -> Answer:
-        """Score predictions, and remember what they were given."""
+        """Score predictions, at least one, and remember what they were given."""
         answer = await self.now.of_served(events)
+        if self.published and self.published[-1] not in self.served[-1:]:
+            self.served.append(self.published[-1])
         for event, score, model_id, variant in zip(
             events.events, answer.scores.tolist(), answer.models, answer.variants, strict=True
         ):
@@ -72,21 +83,18 @@ class Learning:
         return answer
 
     async def of_labelled(self, events: LabelledEvents) -> Answer:
-        """Return the scores of the time. Of an event whose prediction is not held, the newest model's; a correction of
-        it gets none: that model may have learnt its label.
+        """Return the scores of the time. An event whose prediction is not held has none: a model of now may have learnt
+        its label.
         """
         n, classes = len(events), len(self._spec.classes)
-        given = [self._given.get(sample.event_id) for sample in events.samples]
-        fresh = await self.now.of_labelled(events)
-        known = np.array([one is not None for one in given], dtype=np.bool_)
-        unseen = ~known & (events.columns.revisions == 0)
-        remembered = np.array([one.score for one in given if one is not None], dtype=np.float64)
-        scores = together([(unseen, fresh.scores[unseen])], n, classes).astype(np.float64)
-        models, variants = fresh.models.copy(), fresh.variants.copy()
-        if known.any():
-            scores[known] = remembered
-            models[known] = [one.model_id for one in given if one is not None]
-            variants[known] = [one.variant for one in given if one is not None]
+        found = [(row, one) for row, sample in enumerate(events.samples) if (one := self._given.get(sample.event_id))]
+        rows = np.array([row for row, _ in found], dtype=np.int64)
+        scores = np.full((n, classes) if classes else n, np.nan)
+        models, variants = np.full(n, "", dtype=object), np.full(n, "", dtype=object)
+        if found:
+            scores[rows] = [one.score for _, one in found]
+            models[rows] = [one.model_id for _, one in found]
+            variants[rows] = [one.variant for _, one in found]
         return Answer(scores, models, variants)
 
     async def learn(self, records: Sequence[Record], labelled: LabelledEvents, answer: Answer) -> None:
@@ -116,7 +124,7 @@ class Learning:
         assert self._model is not None
         every, start = self._learner.publish_every, 0
         while start < len(samples):
-            stop = min(len(samples), start + every - self._taken % every)
+            stop = min(len(samples), start + self.until_due)
             self.updates += len(await asyncio.to_thread(self._model.take, samples.between(start, stop)))
             self._taken += stop - start
             start = stop
@@ -141,7 +149,8 @@ class Learning:
         """Forget events whose labels can come no more."""
         if len(labelled):
             self._newest_label_ms = max(self._newest_label_ms, int(labelled.columns.label_times_ms.max()))
+        if len(self._given) < self._swept_at:
+            return
         line_ms = self._newest_label_ms - self._spec.ripens_ms
-        gone = [event_id for event_id, given in self._given.items() if given.event_time_ms < line_ms]
-        for event_id in gone:
-            del self._given[event_id]
+        self._given = {event_id: given for event_id, given in self._given.items() if given.event_time_ms >= line_ms}
+        self._swept_at = max(_LEAST_SWEPT, 2 * len(self._given))

@@ -6,6 +6,7 @@ not from how they were fetched, so that two replays are the same.
 """
 
 from collections.abc import AsyncGenerator, Sequence
+from dataclasses import dataclass
 from typing import Final, Protocol
 
 import numpy as np
@@ -14,9 +15,57 @@ from numpy.typing import NDArray
 from stream.batches import Record, TopicPartition
 
 BLOCK: Final = 8192
+_AT_ONCE: Final = 16_384
 
-Block = list[tuple[TopicPartition, Sequence[Record]]]
-"""What each log has in a block, in the order of the logs; those that have nothing are left out."""
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A record that no broker gave."""
+
+    offset: int
+    timestamp: int
+    key: bytes | None
+    value: bytes
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Block:
+    """n records in a row.
+
+    `pieces` are what each log has of them, in the order of the logs; those that have nothing are left out. `places`
+    (n,) are, in the merged order, the numbers of the pieces that the records are in.
+    """
+
+    pieces: Sequence[tuple[TopicPartition, Sequence[Record]]]
+    places: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def of(self, topic: str) -> "Block":
+        """Return the records of one topic."""
+        mine = [place for place, (source, _) in enumerate(self.pieces) if source.topic == topic]
+        return self._numbered(self.places[np.isin(self.places, mine)], [self.pieces[place][1] for place in mine], mine)
+
+    def split(self, count: int) -> tuple["Block", "Block"]:
+        """Return the first `count` records, and the others."""
+        first, rest = self.places[:count], self.places[count:]
+        borders = np.bincount(first, minlength=len(self.pieces)).tolist()
+        numbers = range(len(self.pieces))
+        both = list(zip(self.pieces, borders, strict=True))
+        return (
+            self._numbered(first, [records[:border] for (_, records), border in both], numbers),
+            self._numbered(rest, [records[border:] for (_, records), border in both], numbers),
+        )
+
+    def _numbered(
+        self, places: NDArray[np.int64], records: Sequence[Sequence[Record]], numbers: Sequence[int]
+    ) -> "Block":
+        """Return what is left of the pieces of these numbers, numbered anew."""
+        left = [(number, its) for number, its in zip(numbers, records, strict=True) if its]
+        anew = np.zeros(len(self.pieces), dtype=np.int64)
+        anew[[number for number, _ in left]] = np.arange(len(left))
+        return Block([(self.pieces[number][0], its) for number, its in left], anew[places])
 
 
 class Source(Protocol):
@@ -56,9 +105,11 @@ class Held:
     def __init__(self, source: TopicPartition, records: Sequence[Record]) -> None:
         self.source = source
         self._records = records
+        self._given = 0
 
     async def more(self) -> Sequence[Record]:
-        found, self._records = self._records, []
+        found = self._records[self._given : self._given + _AT_ONCE]
+        self._given += len(found)
         return found
 
 
@@ -102,7 +153,7 @@ async def merged(sources: Sequence[Source], block: int = BLOCK) -> AsyncGenerato
     at the same pace, more of one that is far behind.
     """
     lanes = [_Lane(source) for source in sources]
-    while True:
+    while lanes:
         order = _order(lanes)
         ready = _known(lanes, order)
         whole = ready // block * block
@@ -140,5 +191,6 @@ def _hindmost(lanes: Sequence[_Lane]) -> list[_Lane]:
 
 
 def _cut(lanes: Sequence[_Lane], order: NDArray[np.int64]) -> Block:
-    counts = np.bincount(order, minlength=len(lanes)).tolist()
-    return [(lane.tp, lane.take(count)) for lane, count in zip(lanes, counts, strict=True) if count]
+    counts = np.bincount(order, minlength=len(lanes))
+    pieces = [(lane.tp, lane.take(count)) for lane, count in zip(lanes, counts.tolist(), strict=True) if count]
+    return Block(pieces, (np.cumsum(counts > 0) - 1)[order])

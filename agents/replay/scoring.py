@@ -8,12 +8,12 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from agents.replay.events import LabelledEvents, ServedEvents, scores_of
+from agents.replay.events import Floats, LabelledEvents, ReplayedSample, ServedEvent, ServedEvents, scores_of
 from agents.replay.identity import Identity
 from agents.shadows import checked_scores, finite_rows
 from agents.shelf import ModelShelf
 from ml.models.protocol import Matrix, Model, Scores
-from schemas.errors import PenstockError
+from schemas.errors import PenstockError, RetryableError
 from schemas.events import ModelVersion
 from schemas.experiments import CHAMPION
 from schemas.streams import StreamSpec
@@ -52,7 +52,7 @@ class Scorer(Protocol):
 class Library:
     """The models of one stream by their ids, opened as a worker opens them, and why some could not be.
 
-    What cannot be opened is asked for once.
+    What cannot be opened is asked for once. `pruned` are the models whose files were deleted, which is no problem.
     """
 
     def __init__(self, spec: StreamSpec, find: Find, shelf: ModelShelf) -> None:
@@ -60,18 +60,27 @@ class Library:
         self._find = find
         self._shelf = shelf
         self.problems: dict[str, str] = {}
+        self.pruned: set[str] = set()
 
     async def open(self, model_id: str) -> Model:
         """Return a model. Raises PenstockError with a sentence."""
         return await self._shelf.get(self._spec, self._find(model_id))
 
     async def predict(self, model_id: str, matrix: Matrix) -> Scores | None:
-        """Return the model's scores of these rows; None, and note the problem, where it gives none."""
-        if model_id in self.problems:
+        """Return the model's scores of these rows; None, and note the problem, where it gives none.
+
+        Raises RetryableError when the store is away, which says nothing about the model.
+        """
+        if model_id in self.problems or model_id in self.pruned:
             return None
         try:
+            if self._find(model_id).pruned:
+                self.pruned.add(model_id)
+                return None
             model = await self.open(model_id)
             return await asyncio.to_thread(checked_scores, model, matrix, model.classes)
+        except RetryableError:
+            raise
         except PenstockError as error:
             self.problems[model_id] = str(error)
         except Exception as error:  # noqa: BLE001  # a model may come from any package, and raise anything
@@ -80,7 +89,10 @@ class Library:
 
 
 class AsServed:
-    """Every model scores what it scored: the variant that served, and the shadows, so that all of it is compared."""
+    """Every model scores what it scored: the variant that served, and the shadows, so that all of it is compared.
+
+    Where a model that served gives no score any more, the logged one stands: the event took place.
+    """
 
     def __init__(self, spec: StreamSpec, library: Library, identity: Identity) -> None:
         self._classes = len(spec.classes)
@@ -88,28 +100,24 @@ class AsServed:
         self._identity = identity
 
     async def of_served(self, events: ServedEvents) -> Answer:
-        found = events.events
-        answer = await self._answer(
-            [event.model_id for event in found], [event.variant for event in found], events.matrix
-        )
+        answer = await self._answer(events.events, events.matrix)
         for rows, variant, model_id in _groups(answer.variants, answer.models):
             self._identity.add(variant, model_id, events.scores[rows], answer.scores[rows])
-        if any(event.shadows for event in found):
+        if any(event.shadows for event in events.events):
             await self._score_shadows(events)
-        return answer
+        return _or_logged(answer, events.scores)
 
     async def of_labelled(self, events: LabelledEvents) -> Answer:
-        found = events.samples
-        return await self._answer(
-            [sample.model_id for sample in found], [sample.variant for sample in found], events.matrix
-        )
+        answer = await self._answer(events.samples, events.matrix)
+        return _or_logged(answer, scores_of(events.samples, self._classes))
 
-    async def _answer(self, model_ids: Sequence[str], variants: Sequence[str], matrix: Matrix) -> Answer:
-        models = np.array(model_ids, dtype=object)
+    async def _answer(self, events: Sequence[ServedEvent | ReplayedSample], matrix: Matrix) -> Answer:
+        models = np.array([event.model_id for event in events], dtype=object)
+        variants = np.array([event.variant for event in events], dtype=object)
         parts = [
             (rows, await self._library.predict(model_id, matrix[rows])) for rows, _, model_id in _groups(models, models)
         ]
-        return Answer(together(parts, len(matrix), self._classes), models, np.array(variants, dtype=object))
+        return Answer(together(parts, len(matrix), self._classes), models, variants)
 
     async def _score_shadows(self, events: ServedEvents) -> None:
         said = [(row, shadow) for row, event in enumerate(events.events) for shadow in event.shadows]
@@ -120,7 +128,7 @@ class AsServed:
         for places, variant, model_id in _groups(variants, models):
             scores = await self._library.predict(model_id, events.matrix[rows[places]])
             part = together([(np.arange(len(logged[places])), scores)], len(logged[places]), self._classes)
-            self._identity.add(variant, model_id, logged[places], part)
+            self._identity.add(variant, model_id, logged[places], part, shadow=True)
 
 
 class OneModel:
@@ -156,6 +164,16 @@ def together(parts: Sequence[tuple[Any, Scores | None]], n: int, classes: int) -
         if part is not None:
             scores[rows] = part
     return scores
+
+
+def _or_logged(answer: Answer, logged: Floats) -> Answer:
+    """Return the answer with the logged score where it has none."""
+    missing = ~answer.finite
+    if not missing.any():
+        return answer
+    scores = answer.scores.astype(np.float64)
+    scores[missing] = logged[missing]
+    return Answer(scores, answer.models, answer.variants)
 
 
 def _groups(

@@ -45,6 +45,9 @@ def caveats_of(card: Card) -> list[str]:
         "Only events whose labels came are in the figures; of the newest events, whose labels may still come, none is.",
         "In the interval the events of an entity count as one; what moves all entities at once, such as the weather of "
         "a day, is not in it.",
+        "The test data chose nothing: not the parameters, not the end of the fit, not the best threshold. It measured "
+        "the candidate and the champion, once: another run on the same samples, by the same declaration, comes to the "
+        "same model and the same figures. Each run on other samples is another try, most of its test data being the same.",
     ]
     found += _of_champion(card, test)
     for name, share in train.shares.items():
@@ -66,14 +69,19 @@ def _of_champion(card: Card, test: Part) -> list[str]:
     if rival.found.difference is None:
         return [f"It is not compared with the champion: {rival.found.incomparable or 'nobody did'}."]
     found = []
-    if rival.version.training_to_time_ms is None:
+    if rival.found.as_served:
+        found.append(
+            "The champion is a learner's and may know the test data, so it counts with what was served at the time, "
+            "on the events that have such scores."
+        )
+    elif rival.version.training_to_time_ms is None:
         found.append("What the champion learnt from is not recorded: it may know some of the test data.")
     elif rival.version.training_to_time_ms > test.from_time_ms:
         found.append(
             f"The champion learnt from events up to {_moment(rival.version.training_to_time_ms)}, so it knows some of "
             "the test data: the comparison favours the champion."
         )
-    if rival.found.difference.entities < _FEW_ENTITIES:
+    if rival.found.difference.entities_known and rival.found.difference.entities < _FEW_ENTITIES:
         found.append(f"The interval rests on few entities: they are worth {rival.found.difference.entities:.0f} alike.")
     return found
 

@@ -5,6 +5,7 @@ events are only the early ones, and would tell another story than the whole.
 """
 
 import math
+from contextlib import aclosing
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -19,11 +20,13 @@ from ml.models.protocol import Labels, Matrix
 from ml.training.protocol import TrainingImpossible
 from ml.training.table import Table
 from schemas.streams import StreamSpec
+from schemas.text import duration
+from stream.timestamps import bounded
 
-HOUR_MS: Final = 60 * 60_000
-DAY_MS: Final = 24 * HOUR_MS
+DAY_MS: Final = 24 * 60 * 60_000
 DEFAULT_DAYS: Final = 90
 NEVER_BY_CHANCE: Final = math.log(1e-9)
+GATHERED: Final = 100_000
 
 Column = Any
 """A column of Arrow, whose types mypy does not see."""
@@ -52,7 +55,7 @@ class Data:
 async def read_history(spec: StreamSpec, history: SampleHistory, stop_offset: int) -> Data:
     """Return what the samples before `stop_offset` say. Raises TrainingImpossible when none of them counts.
 
-    Reads the times of all samples, and then those of the span whole.
+    Reads the times of all samples, file by file, and then those of the span whole: only these are in memory.
     """
     times_ms = await ripe_times(spec, history, stop_offset)
     if not len(times_ms):
@@ -72,22 +75,74 @@ async def read_history(spec: StreamSpec, history: SampleHistory, stop_offset: in
             f"stream {spec.name} has no sample of the feature list that it declares: in none of {older} is a value of "
             f"{', '.join(lacking)}"
         )
-    data = data_of(spec, rows.slice(older), span)
-    if not older:
-        return data
-    note = f"{older} samples of an older feature list, without {', '.join(lacking)}, are left out"
-    return replace(data, notes=(note,))
+    notes = []
+    if older:
+        notes.append(f"{older} samples of an older feature list, without {', '.join(lacking)}, are left out")
+    if missing := await history.missing(stop_offset=stop_offset, from_ms=span.from_ms):
+        notes.append(f"up to {missing} samples are missing: Kafka forgot them before they were archived")
+    return replace(data_of(spec, rows.slice(older), span), notes=tuple(notes))
 
 
 async def ripe_times(spec: StreamSpec, history: SampleHistory, stop_offset: int) -> NDArray[np.int64]:
-    """Return the times of the events that count, ascending, each event once."""
-    times = await history.read(stop_offset=stop_offset, columns=["event_time", "label_time", "revision"])
-    if not times.num_rows:
-        return np.zeros(0, dtype=np.int64)
-    events_ms = milliseconds(times["event_time"])
-    ripe = events_ms <= milliseconds(times["label_time"]).max() - spec.ripens_ms
-    first = times["revision"].to_numpy() == 0  # each event has one of these
-    return np.sort(events_ms[ripe & first])
+    """Return the newest times of events that count, ascending, each event once: `samples` of them, or one.
+
+    0.1 µs for an archived sample, 10 µs for one of the log; in memory are those and the ones that are not ripe.
+    """
+    assert spec.training is not None  # else nothing runs
+    ripening = _Ripening(spec.ripens_ms, spec.training.samples or 1)
+    columns = ["offset", "recorded_time", "event_time", "label_time", "revision"]
+    async with aclosing(history.pieces(stop_offset=stop_offset, columns=columns)) as pieces:
+        async for piece in pieces:
+            ripening.add(piece)
+    return ripening.times_ms()
+
+
+class _Ripening:
+    """Gathers the newest `count` times of ripe events from the samples, in whatever pieces they come.
+
+    A label is not believed to be much newer than its record: one wrong clock would make all events ripe.
+    """
+
+    def __init__(self, ripens_ms: int, count: int) -> None:
+        self._ripens_ms = ripens_ms
+        self._count = count
+        self._newest_label_ms = -(2**62)
+        self._offsets = self._events_ms = np.zeros(0, dtype=np.int64)
+        self._added: list[tuple[NDArray[np.int64], NDArray[np.int64]]] = []
+        self._room = GATHERED
+
+    def add(self, rows: Column) -> None:
+        """Take the samples of a table."""
+        if not rows.num_rows:
+            return
+        labels_ms = bounded(milliseconds(rows["label_time"]), milliseconds(rows["recorded_time"]))
+        self._newest_label_ms = max(self._newest_label_ms, int(labels_ms.max()))
+        first = rows["revision"].to_numpy() == 0  # each event has one of these
+        self._added.append((rows["offset"].to_numpy()[first], milliseconds(rows["event_time"])[first]))
+        self._room -= rows.num_rows
+        if self._room <= 0:
+            self._sort_out()
+            self._room = GATHERED + len(self._offsets)
+
+    def times_ms(self) -> NDArray[np.int64]:
+        """Return the times, ascending."""
+        self._sort_out()
+        return np.sort(self._events_ms[self._ripe()])
+
+    def _ripe(self) -> NDArray[np.bool_]:
+        return self._events_ms <= self._newest_label_ms - self._ripens_ms
+
+    def _sort_out(self) -> None:
+        """Keep of the ripe events the newest, and all that are not ripe yet; each offset once."""
+        offsets, events_ms = zip((self._offsets, self._events_ms), *self._added, strict=True)
+        self._offsets, places = np.unique(np.concatenate(offsets), return_index=True)
+        self._events_ms = np.concatenate(events_ms)[places]
+        self._added.clear()
+        ripe = np.flatnonzero(self._ripe())
+        if len(ripe) > self._count:
+            keep = np.ones(len(self._offsets), dtype=np.bool_)
+            keep[ripe[np.argpartition(self._events_ms[ripe], -self._count)[: -self._count]]] = False
+            self._offsets, self._events_ms = self._offsets[keep], self._events_ms[keep]
 
 
 def span_before(spec: StreamSpec, to_ms: int) -> Span:
@@ -146,13 +201,6 @@ def older_rows(spec: StreamSpec, rows: Column) -> tuple[int, list[str]]:
             older = max(older, before)
             lacking.append(name)
     return older, lacking
-
-
-def duration(span_ms: int) -> str:
-    """Return a span of time as people say it."""
-    if span_ms % DAY_MS == 0 or span_ms > 4 * DAY_MS:
-        return f"{span_ms / DAY_MS:.3g} days"
-    return f"{span_ms / HOUR_MS:.3g} hours"
 
 
 def milliseconds(column: Column) -> NDArray[np.int64]:

@@ -114,20 +114,36 @@ def _against(
     rules: GateRules,
     store: ArtifactStore,
 ) -> tuple[Measures | None, Champion]:
-    """Return what the champion is worth on the test rows, and how the candidate differs; or why nobody can tell."""
+    """Return what the champion is worth on the test rows, and how the candidate differs; or why nobody can tell.
+
+    A learner's snapshot has learnt from the rows as their labels came, so asked again it would know the answers. What
+    was served at the time, by it or by what it came after, stands for its scores, on the rows that have some.
+    """
+    served = finite_rows(test.served)
+    as_served = bool(champion.lineage) and bool(served.any())
+    if as_served:
+        scores, test = scores[served], test.rows(served)
     try:
-        its = _champions_scores(job, champion, test, store)
+        its = test.served if as_served else _champions_scores(job, champion, test, store)
     except RetryableError:
         raise
     except (PenstockError, ModelError) as error:
         return None, Champion(incomparable=f"the champion gives no scores to compare with: {error}")
     measured = measure(its, test, scoring)
-    alerts = (alerts_on(job.spec, test, scores), alerts_on(job.spec, test, its)) if rules.backtest else None
+    alerts = alerts_on(job.spec, test, scores, its) if rules.backtest else None
+    found = Champion(alerts=alerts, known=_known_share(champion, test), as_served=as_served)
     try:
         difference = compare(rules.metric, scores, its, test, scoring, rules.alpha)
     except NotComparable as error:
-        return measured, Champion(incomparable=str(error), alerts=alerts)
-    return measured, Champion(difference=difference, alerts=alerts)
+        return measured, replace(found, incomparable=str(error))
+    return measured, replace(found, difference=difference)
+
+
+def _known_share(champion: ModelVersion, test: Table) -> float | None:
+    """Return the share of the test rows that the champion has learnt from; None when that is not recorded."""
+    if champion.training_to_time_ms is None:
+        return None
+    return float(np.mean(test.event_time_ms < champion.training_to_time_ms))
 
 
 def _champions_scores(job: Job, champion: ModelVersion, test: Table, store: ArtifactStore) -> Scores:

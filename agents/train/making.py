@@ -1,16 +1,18 @@
 """Making a candidate: the parameters are chosen on the data before the test, and then one model is fitted."""
 
+import hashlib
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
+import msgspec
 import numpy as np
 
 from agents.train.job import Job, Kept, Progress, Said
 from ml.training.protocol import Fitted, TrainingImpossible, Unwatched, Watch
 from ml.training.registry import trainer_type
 from ml.training.search import SearchRules, search
-from ml.training.split import Split, folds
+from ml.training.split import Split, folds, untriable_folds
 from ml.training.table import Table
 from schemas.training import SearchSpec, TrainingSpec, Value
 from stores.artifacts import ArtifactCorrupted, ArtifactMissing, ArtifactStore, ArtifactUnavailable
@@ -43,12 +45,16 @@ class Recipe:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trial:
-    """What some parameters come to: the loss on the validation rows, or over folds in time. Can be pickled."""
+    """What some parameters come to: the loss on the validation rows, or over folds in time. Can be pickled.
+
+    The folds `left_out` are not tried; the first is 1. Each fit stops where the loss that it is judged by is lowest.
+    """
 
     recipe: Recipe
     train: Table
     validation: Table
     folds: int
+    left_out: frozenset[int] = frozenset()
 
     def __call__(self, parameters: Mapping[str, Value], watch: Watch) -> float:
         """Return the loss; of folds the mean, by the events that each is judged on."""
@@ -59,19 +65,29 @@ class Trial:
     def fold_losses(self, parameters: Mapping[str, Value], watch: Watch) -> tuple[tuple[int, float], ...]:
         """Return of each fold the events that it was judged on, and the loss. The watch is told the mean so far."""
         losses: list[tuple[int, float]] = []
-        for train, judged in folds(joined(self.train, self.validation), self.folds):
-            losses.append((len(judged), self.recipe.fit(parameters, train, judged, Unwatched()).loss))
-            watch.progress(len(losses), self.folds, mean_loss(tuple(losses)))
+        for number, (train, judged) in enumerate(folds(joined(self.train, self.validation), self.folds), 1):
+            if number not in self.left_out:
+                losses.append((len(judged), self.recipe.fit(parameters, train, judged, Unwatched()).loss))
+                watch.progress(number, self.folds, mean_loss(tuple(losses)))
         return tuple(losses)
+
+    def digest(self) -> str:
+        """Return what is another when a loss of the same parameters may be. About 1 ms per megabyte."""
+        recipe = self.recipe
+        told = (recipe.trainer, recipe.feature_names, recipe.classes, recipe.seed, recipe.parameters, self.folds)
+        whole = hashlib.sha256(msgspec.json.encode(told, order="sorted"))
+        whole.update(self.train.digest() + self.validation.digest())
+        return whole.hexdigest()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Candidate:
-    """A fitted model and how it came to be: the trials of the search, and the loss in each fold."""
+    """A fitted model and how it came to be: the trials of the search, the loss in each fold, and why one has none."""
 
     fitted: Fitted
     trials: int = 0
     fold_losses: tuple[float, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 def make(job: Job, parts: Split, unfinished: "Unfinished", say: Say) -> Candidate:
@@ -82,21 +98,27 @@ def make(job: Job, parts: Split, unfinished: "Unfinished", say: Say) -> Candidat
     training = _training_of(job)
     recipe = recipe_of(job, training)
     trial = Trial(recipe=recipe, train=parts.train, validation=parts.validation, folds=training.folds)
+    untried = _untried(trial)
+    if untried and training.search is not None:
+        raise TrainingImpossible(f"training.folds: {untried[min(untried)]}; with fewer folds each is longer")
+    trial = replace(trial, left_out=frozenset(untried))
     searched: Mapping[str, Value] = {}
     trials = 0
     if training.search is not None:
         searched, trials = _search(job, training.search, trial, say)
     fold_losses: tuple[float, ...] = ()
-    if training.folds:
+    if training.folds > len(untried):
         say(Progress(phase="validate", share=0.0))
         fold_losses = tuple(loss for _, loss in trial.fold_losses(searched, _Folds(say)))
     say(Progress(phase="fit", share=0.0))
     fitted = recipe.fit(searched, parts.train, parts.validation, _Fit(say, unfinished), unfinished.resume())
-    return Candidate(fitted=fitted, trials=trials, fold_losses=fold_losses)
+    return Candidate(
+        fitted=fitted, trials=trials, fold_losses=fold_losses, notes=tuple(dict.fromkeys(untried.values()))
+    )
 
 
 def recipe_of(job: Job, training: TrainingSpec) -> Recipe:
-    """Return what the stream's models are made by. The seed is the run's: every attempt makes the same model.
+    """Return what the stream's models are made by.
 
     Raises TrainingImpossible when the declaration names what the run sets as a parameter.
     """
@@ -113,14 +135,19 @@ def recipe_of(job: Job, training: TrainingSpec) -> Recipe:
 
 
 def seed_of(job: Job) -> int:
-    """Return a number that follows from the run's id."""
-    return int(np.random.SeedSequence(list(job.run_id.encode())).generate_state(1)[0]) >> 1
+    """Return a number that follows from the samples and the declaration.
+
+    Every attempt makes the same model, and so does every run that is asked for again: nobody can ask until it passes.
+    """
+    asked = msgspec.json.encode((job.spec.name, job.stop_offset, job.spec.training), order="sorted")
+    return int.from_bytes(hashlib.sha256(asked).digest()[:4]) >> 1
 
 
 def joined(first: Table, second: Table) -> Table:
     """Return the rows of two tables that follow one another in time, of which entities have one numbering."""
     columns = ("matrix", "labels", "weights", "event_time_ms", "entities", "served")
-    return Table(*(np.concatenate([getattr(first, name), getattr(second, name)]) for name in columns))
+    whole = {name: np.concatenate([getattr(first, name), getattr(second, name)]) for name in columns}
+    return replace(first, **whole)
 
 
 def mean_loss(losses: tuple[tuple[int, float], ...]) -> float:
@@ -220,10 +247,21 @@ def _search(job: Job, wanted: SearchSpec, trial: Trial, say: Say) -> tuple[Mappi
         replace(trial, recipe=replace(trial.recipe, threads=each)),
         storage=job.resources.optuna_storage or job.resources.training_dir,
         study_name=job.run_id,
+        meaning=trial.digest(),
         seed=seed_of(job),
         on_trial=told,
     )
     return found.parameters, len(found.trials)
+
+
+def _untried(trial: Trial) -> dict[int, str]:
+    """Return which folds cannot be tried, and a sentence on why."""
+    if not trial.folds:
+        return {}
+    try:
+        return untriable_folds(joined(trial.train, trial.validation), trial.folds, trial.recipe.classes)
+    except TrainingImpossible as error:
+        return dict.fromkeys(range(1, trial.folds + 1), str(error))
 
 
 def _training_of(job: Job) -> TrainingSpec:

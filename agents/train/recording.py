@@ -9,15 +9,16 @@ import msgspec
 from agents.baselines import BaselineUnusable, baseline_of_rows
 from agents.registering import describe_model
 from agents.train.card import card_of
-from agents.train.data import DEFAULT_DAYS, Data, duration
+from agents.train.data import DEFAULT_DAYS, Data
 from agents.train.facts import Card, Rival, part_of
 from agents.train.job import Job, Made
 from agents.train.judging import Judged
 from agents.train.making import Candidate, joined
 from ml.models.protocol import Model
-from ml.training.split import Split
+from ml.training.split import Split, rarer
 from schemas.events import ModelVersion
 from schemas.runs import GateResult
+from schemas.text import duration
 from stores.artifacts import ArtifactStore
 from stores.documents import Documents, card_folder
 from stores.tracking import TrackedRun, TrackingFailed, track
@@ -42,7 +43,9 @@ def record(job: Job, result: Result, store: ArtifactStore, clock_ms: Callable[[]
     Doing it twice leaves the same. Raises ArtifactUnavailable; MLflow may fail, which becomes a note.
     """
     version, baseline, notes = _stored(job, result, store)
-    notes = (*result.data.notes, *result.candidate.fitted.notes, *notes)
+    candidate, parts = result.candidate, result.parts
+    gone = rarer(parts.train, parts.test, job.spec.features)
+    notes = (*result.data.notes, *gone, *candidate.fitted.notes, *candidate.notes, *notes)
     files = card_of(_card(job, result, version, notes))
     files[DRIFT_REPORT] = msgspec.json.format(msgspec.json.encode(result.judged.drift), indent=2) + b"\n"
     Documents(job.resources.model_storage_dir).put(card_folder(version.model_id), files)
@@ -165,7 +168,10 @@ def _choices(candidate: Candidate) -> tuple[str, ...]:
         found.append(f"The parameters are the best of {candidate.trials} trials on data before the test.")
     if candidate.fold_losses:
         losses = ", ".join(f"{loss:.4f}" for loss in candidate.fold_losses)
-        found.append(f"The losses on ever longer beginnings of the data, each judged on what follows: {losses}.")
+        found.append(
+            f"The losses on ever longer beginnings of the data, each judged on what follows: {losses}. Each fit "
+            "stopped where that loss was lowest, so they are a little too good."
+        )
     return tuple(found)
 
 

@@ -4,13 +4,12 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import replace
 
 from aiokafka import AIOKafkaConsumer
 from aiokafka.errors import KafkaError
 
 from agents.archive.history import SampleHistory
-from agents.train.data import Data, data_of, read_history, ripe_times, span_before
+from agents.train.data import Data, read_history, ripe_times, span_before
 from agents.train.faults import told
 from agents.train.job import Failed, Job, Made, Progress
 from agents.train.judging import judge_candidate
@@ -110,8 +109,7 @@ async def _read(job: Job) -> Data:
         return await read_history(spec, history, job.stop_offset)
     times_ms = await ripe_times(spec, history, job.stop_offset)  # the time of the stream, also for a query
     span = span_before(spec, int(times_ms[-1]) + 1 if len(times_ms) else job.now_ms - spec.ripens_ms)
-    rows = await asyncio.to_thread(read_sql, spec, spec.training.sql, job.resources.sql_url, span)
-    return replace(data_of(spec, rows, span), first_offset=None)
+    return await asyncio.to_thread(read_sql, spec, spec.training.sql, job.resources.sql_url, span)
 
 
 def _consumers(job: Job) -> Callable[[], AIOKafkaConsumer]:

@@ -8,13 +8,14 @@ gives beyond that is left out.
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
 
-from agents.train.data import Span
+from agents.train.data import Data, Span, data_of
 from ml.training.protocol import TrainingImpossible
 from schemas.errors import RetryableError, SettingsError
 from schemas.streams import StreamSpec
@@ -22,6 +23,10 @@ from schemas.streams import StreamSpec
 _NEEDED: Final = ("event_id", "event_time", "label")
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _PIECE: Final = 10_000
+_NO_ENTITIES: Final = (
+    "training.sql gives no entity_id, so nobody knows which events are of one entity, and a gain over the champion "
+    "cannot be told from luck"
+)
 _LARGEST: Final = float(np.finfo(np.float32).max)
 
 
@@ -29,8 +34,8 @@ class QueryRefused(TrainingImpossible):
     """The database does not take the query, or it does not give what is needed."""
 
 
-def read_sql(spec: StreamSpec, query: str, url: str, span: Span) -> Any:
-    """Return an Arrow table with the columns that `data_of` reads. Blocks for as long as the database takes.
+def read_sql(spec: StreamSpec, query: str, url: str, span: Span) -> Data:
+    """Return the events that the query gives. Blocks for as long as the database takes.
 
     Raises RetryableError while the database is away, QueryRefused for a wrong query or wrong values, SettingsError for
     an URL that cannot be used. No message has the URL, which may hold a password.
@@ -41,7 +46,10 @@ def read_sql(spec: StreamSpec, query: str, url: str, span: Span) -> Any:
             f"training.sql of stream {spec.name} gives no column {', '.join(missing)}; it gives {', '.join(names)}"
         )
     columns = {name: [row[place] for row in rows] for place, name in enumerate(names)}
-    return _table(spec, columns, len(rows))
+    data = replace(data_of(spec, _table(spec, columns, len(rows)), span), first_offset=None)
+    if "entity_id" in columns:
+        return data
+    return replace(data, table=replace(data.table, entities_known=False), notes=(*data.notes, _NO_ENTITIES))
 
 
 def _queried(query: str, url: str, span: Span) -> tuple[list[str], list[Sequence[Any]]]:
@@ -99,7 +107,7 @@ def _table(spec: StreamSpec, columns: Mapping[str, Sequence[Any]], count: int) -
     made: dict[str, Any] = {
         "offset": pa.array(range(count), pa.int64()),
         "event_id": pa.array(ids, pa.string()),
-        "entity_id": pa.array(list(map(str, columns["entity_id"])) if "entity_id" in columns else ids, pa.string()),
+        "entity_id": pa.array(_entities(columns) or ids, pa.string()),
         "revision": pa.array([0] * count, pa.int64()),
         "event_time": pa.array(_each(columns, "event_time", _milliseconds), pa.timestamp("ms", "UTC")),
         "label": pa.array(_each(columns, "label", lambda value: _label(value, labels))),
@@ -109,6 +117,10 @@ def _table(spec: StreamSpec, columns: Mapping[str, Sequence[Any]], count: int) -
     }
     made |= {f"f_{name}": pa.array(_each(columns, name, _number), pa.float64()) for name in spec.features}
     return pa.table(made)
+
+
+def _entities(columns: Mapping[str, Sequence[Any]]) -> list[str]:
+    return [str(_known(value, "entity_id")) for value in columns.get("entity_id", ())]
 
 
 def _each(columns: Mapping[str, Sequence[Any]], name: str, read: Callable[[Any], Any]) -> list[Any]:

@@ -26,7 +26,7 @@ def picture(said: Mapping[str, Any]) -> bytes:
 
     months: Sequence[Mapping[str, Any]] = said["auc_by_month"]
     with pyplot.rc_context({"svg.hashsalt": "penstock", "svg.fonttype": "none", "font.family": "sans-serif"}):
-        figure, axes = pyplot.subplots(figsize=(8, 3.4))
+        figure, axes = pyplot.subplots(figsize=(8, 3.7))
         places = range(len(months))
         for name, words in (("static", "January's model alone"), ("served", "as served, trained anew")):
             axes.plot(places, [month[name] for month in months], color=_INK[name], marker="o", lw=2, label=words)
@@ -53,8 +53,8 @@ def _place(event_time_ms: int) -> float:
 
 def _title(auc: Mapping[str, Any]) -> str:
     return (
-        f"Flights from Newark, 2013: {auc['served']:.3f} as served, {auc['static']:.3f} with January's model "
-        f"(difference {auc['difference']:+.3f}, 95% {auc['low']:+.3f} to {auc['high']:+.3f})"
+        f"Flights from Newark, 2013: ROC AUC {auc['served']:.3f} as served, {auc['static']:.3f} with January's model\n"
+        f"The difference is {auc['difference']:+.3f}, with the 95% interval {auc['low']:+.3f} to {auc['high']:+.3f}."
     )
 
 

@@ -36,7 +36,8 @@ class Difference:
     """The figures of both models, and `value`, the candidate's minus the champion's.
 
     `low` and `high` are the ends of its interval, at confidence 1 - `alpha`; None when there are too few entities to
-    tell. `entities` is how many of equally many events they are worth, of the rarer class where that matters.
+    tell, or nobody knows which events are of one. `entities` is how many of equally many events they are worth, of the
+    rarer class where that matters.
     """
 
     metric: Metric
@@ -47,6 +48,7 @@ class Difference:
     high: float | None
     alpha: float
     entities: float
+    entities_known: bool = True
 
     @property
     def gain(self) -> float:
@@ -94,7 +96,7 @@ def compare(
     both = np.stack([candidate[counts], champion[counts]]).astype(np.float64)
     estimate = _areas(both, rows) if metric == "roc_auc" else _means(metric, both, rows, scoring)
     value = estimate.candidate - estimate.champion
-    half = _half_width(estimate, alpha)
+    half = _half_width(estimate, alpha) if table.entities_known else None
     return Difference(
         metric=metric,
         candidate=estimate.candidate,
@@ -104,6 +106,7 @@ def compare(
         high=None if half is None else value + half,
         alpha=alpha,
         entities=estimate.freedom + 1,
+        entities_known=table.entities_known,
     )
 
 

@@ -42,12 +42,16 @@ class Gate:
 class Champion:
     """What the candidate has against it: the difference, or a sentence on why there is none to be had.
 
-    `alerts` are those that the candidate and the champion raise when the test rows are replayed, in this order.
+    `alerts` are those that the candidate and the champion raise when the test rows are replayed, in this order. The
+    champion has learnt from the share `known` of the test rows, None if that is not recorded. When it is `as_served`,
+    what was served at the time stands for its scores.
     """
 
     difference: Difference | None = None
     incomparable: str = ""
     alerts: tuple[int, int] | None = None
+    known: float | None = 0.0
+    as_served: bool = False
 
 
 def judge(rules: GateRules, test: Measures, champion: Champion | None) -> tuple[Gate, ...]:
@@ -88,7 +92,7 @@ def _against(rules: GateRules, champion: Champion | None) -> Gate:
     return Gate(
         gate="champion",
         passed=enough and difference.surely_better,
-        message=_told(rules, difference, enough),
+        message=_told(rules, difference, enough) + _unequal(champion),
         value=difference.candidate,
         limit=limit,
         low=difference.low,
@@ -104,6 +108,8 @@ def _limit(rules: GateRules, difference: Difference) -> float:
 
 def _told(rules: GateRules, difference: Difference, enough: bool) -> str:
     figures = f"{_TITLES[rules.metric]} {difference.candidate:.4f} against the champion's {difference.champion:.4f}"
+    if not difference.entities_known:
+        return f"{figures}: the samples have no entity_id, so whether that is luck cannot be told and takes a person"
     if difference.low is None or difference.high is None:
         return f"{figures}: whether that is luck cannot be told from events of hardly more than one entity"
     interval = f"{difference.low:+.4f} to {difference.high:+.4f} at {1 - difference.alpha:g} confidence"
@@ -114,6 +120,17 @@ def _told(rules: GateRules, difference: Difference, enough: bool) -> str:
         beyond = ", which no model can be" if not lower_is_better(rules.metric) and limit > 1 else ""
         return f"{found}: to be {100 * rules.min_gain:g}% better it must be {bound} {limit:.4f}{beyond}"
     return f"{found}: it is better" if difference.surely_better else f"{found}: that may be luck"
+
+
+def _unequal(champion: Champion) -> str:
+    """Return what the champion has before the candidate, as the end of a sentence."""
+    if champion.as_served:
+        return "; the champion is a learner's and may know these rows, so it counts with what was served at the time"
+    if champion.known is None:
+        return "; what the champion has learnt from is not recorded, so it may know these rows, which would favour it"
+    if champion.known:
+        return f"; the champion has learnt from {champion.known:.1%} of these rows, which favours it"
+    return ""
 
 
 def _backtest(champion: Champion | None) -> Gate:

@@ -56,6 +56,7 @@ def search(
     *,
     storage: str,
     study_name: str,
+    meaning: str = "",
     seed: int = 0,
     on_trial: Told = lambda done, of, loss: None,
 ) -> Best:
@@ -66,8 +67,8 @@ def search(
     failed; anything else ends the search. To be tried in parallel it must be one that pickle can send.
 
     `storage` is an SQLAlchemy URL, or a folder where each study is one file. A study belongs to one caller at a time:
-    trials that run when it is opened count as killed, and are tried again. `study_name` must be another one when
-    `evaluate` means something else; another space, method or seed is another study anyway.
+    trials that run when it is opened count as killed, and are tried again. `meaning` must be another one when
+    `evaluate` means something else: another meaning, space, method or seed is another study.
 
     Raises TrainingImpossible when the space is none, no trial came to a loss, or an extra is missing; StudyUnavailable,
     an OSError, when the storage fails; ChildProcessError when a process of a trial died.
@@ -75,7 +76,7 @@ def search(
     Costs 5 ms a trial and 3 ms for each of its at most 45 reports in a file, 140 ms and 5 ms in SQLite. A process takes
     a second to start.
     """
-    named = f"{study_name}-{_digest(space, rules, seed)}"
+    named = f"{study_name}-{_digest(space, rules, seed, meaning)}"
     study = Study(
         read_space(space), rules.method, rules.trials, prune=rules.prune, seed=seed, storage=storage, name=named
     )
@@ -113,8 +114,8 @@ def _best(trials: tuple[Trial, ...]) -> Best:
     return Best(parameters=best.parameters, loss=best.loss, trials=trials)
 
 
-def _digest(space: Mapping[str, Given], rules: SearchRules, seed: int) -> str:
-    searched = repr((sorted((name, _plain(given)) for name, given in space.items()), rules.method, seed))
+def _digest(space: Mapping[str, Given], rules: SearchRules, seed: int, meaning: str) -> str:
+    searched = repr((sorted((name, _plain(given)) for name, given in space.items()), rules.method, seed, meaning))
     return hashlib.sha256(searched.encode()).hexdigest()[:_DIGITS]
 
 

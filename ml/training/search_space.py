@@ -43,6 +43,13 @@ def read_space(given: Mapping[str, Given]) -> dict[str, Range | Choices]:
     return {name: _dimension(name, given[name]) for name in sorted(given)}
 
 
+def probes(space: Space) -> list[dict[str, Value]]:
+    """Return points that together have both ends of each range, and every choice."""
+    axes = {name: _ends(dimension) for name, dimension in space.items()}
+    longest = max(map(len, axes.values()))
+    return [{name: values[min(number, len(values) - 1)] for name, values in axes.items()} for number in range(longest)]
+
+
 def distributions(space: Space) -> dict[str, Any]:
     """Return Optuna's distributions. The end of a range with steps is its last step, as Optuna would warn otherwise."""
     return {name: _distribution(dimension) for name, dimension in space.items()}
@@ -119,10 +126,21 @@ def _distribution(dimension: Range | Choices) -> Any:
 
     if isinstance(dimension, Choices):
         return CategoricalDistribution(dimension.values)
-    high = dimension.high if dimension.step is None else _steps(dimension)[-1]
+    high = _highest(dimension)
     if dimension.whole:
         return IntDistribution(int(dimension.low), int(high), log=dimension.log, step=int(dimension.step or 1))
     return FloatDistribution(float(dimension.low), float(high), log=dimension.log, step=dimension.step)
+
+
+def _ends(dimension: Range | Choices) -> Sequence[Value]:
+    if isinstance(dimension, Choices):
+        return dimension.values
+    kind = int if dimension.whole else float
+    return kind(dimension.low), kind(_highest(dimension))
+
+
+def _highest(dimension: Range) -> float:
+    return dimension.high if dimension.step is None else _steps(dimension)[-1]
 
 
 def _points(name: str, dimension: Range | Choices) -> Sequence[Value]:

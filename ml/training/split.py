@@ -13,6 +13,7 @@ from ml.training.table import Table
 
 NEWEST_SHARE = 0.2
 GONE_SHARE, KNOWN_SHARE = 0.01, 0.1
+RARER = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +43,7 @@ def folds(table: Table, count: int) -> list[tuple[Table, Table]]:
     judged on the next. Raises TrainingImpossible when a part is empty.
     """
     parts = count + 1
-    names = tuple(f"fold {number}" for number in range(parts))
+    names = ("fold 1 training", *(f"fold {number}" for number in range(1, parts)))
     cut = _parts(table, tuple(number / parts for number in range(1, parts)), names)
     ends = np.cumsum([len(part) for part in cut])
     return [(table.rows(slice(0, int(end))), judged) for end, judged in zip(ends[:-1], cut[1:], strict=True)]
@@ -81,6 +82,35 @@ def vanished(table: Table, feature_names: tuple[str, ...]) -> str | None:
         for column in gone
     )
     return f"a feature vanished: {which}"
+
+
+def rarer(train: Table, test: Table, feature_names: tuple[str, ...]) -> tuple[str, ...]:
+    """Return a sentence for each feature that is known in the test rows less than half as often as in `train`.
+
+    Of those that 10% of the rows to train on know, or fewer, nothing is said.
+    """
+    before, now = ((~np.isnan(table.matrix)).mean(axis=0) for table in (train, test))
+    return tuple(
+        f"Feature {feature_names[column]} is known in {now[column]:.1%} of the test data, and in {before[column]:.1%} "
+        "of the training data: has it gone?"
+        for column in np.flatnonzero((before > KNOWN_SHARE) & (now < RARER * before))
+    )
+
+
+def untriable_folds(table: Table, count: int, classes: int) -> dict[int, str]:
+    """Return which of the `folds`, the first being 1, cannot be trained on or judged by, and a sentence on why.
+
+    Raises TrainingImpossible when the table cannot be cut into so many.
+    """
+    found = {}
+    for number, (train, judged) in enumerate(folds(table, count), 1):
+        try:
+            require_learnable(train, classes, 2, "fold's training")
+            if not (judged.weights > 0).any():
+                raise TrainingImpossible("what follows it has no samples that count")
+        except TrainingImpossible as error:
+            found[number] = f"fold {number} of {count} cannot be tried: {error}"
+    return found
 
 
 def _parts(table: Table, shares: tuple[float, ...], names: tuple[str, ...]) -> list[Table]:

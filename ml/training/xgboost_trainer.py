@@ -76,7 +76,8 @@ class XGBoostTrainer:
         What was kept of a fit on other data, or with other parameters, is not gone on from; the fit begins anew.
         """
         check_parts(train, validation, len(self._feature_names), self._classes)
-        rows, judged = self._binned(train), self._plain(validation)
+        rows = self._rows(xgboost.QuantileDMatrix, train, max_bin=self._parameters.max_bin)
+        judged = self._rows(xgboost.DMatrix, validation)
         task = self._task(train, validation)
         booster, best = self._begun(resume, task, rows)
         limit = self._parameters.rounds
@@ -132,25 +133,15 @@ class XGBoostTrainer:
     def _seed_at(self, rounds: int) -> int:
         return int(np.random.SeedSequence([self._seed, rounds]).generate_state(1)[0]) >> 1
 
-    def _binned(self, table: Table) -> xgboost.QuantileDMatrix:
-        return xgboost.QuantileDMatrix(
+    def _rows(self, kind: type[xgboost.DMatrix], table: Table, **more: int) -> xgboost.DMatrix:
+        return kind(
             table.matrix,
             table.labels,
             weight=table.weights,
             missing=np.nan,
             feature_names=self._names(),
             nthread=self._threads,
-            max_bin=self._parameters.max_bin,
-        )
-
-    def _plain(self, table: Table) -> xgboost.DMatrix:
-        return xgboost.DMatrix(
-            table.matrix,
-            table.labels,
-            weight=table.weights,
-            missing=np.nan,
-            feature_names=self._names(),
-            nthread=self._threads,
+            **more,
         )
 
     def _names(self) -> list[str] | None:
@@ -161,9 +152,7 @@ class XGBoostTrainer:
     def _task(self, train: Table, validation: Table) -> str:
         """Return a digest of all that the model depends on. About 1 ms per megabyte."""
         whole = hashlib.sha256(msgspec.json.encode((self._parameters, self._seed, self._feature_names, self._classes)))
-        for table in (train, validation):
-            for array in (table.matrix, table.labels, table.weights):
-                whole.update(np.ascontiguousarray(array).data)
+        whole.update(train.digest() + validation.digest())
         return whole.hexdigest()
 
 

@@ -20,7 +20,12 @@ def test_the_demo_answers_every_event_once_on_the_embedded_broker(tmp_path: Path
     assert said["labels"] > 0
     assert said["samples"] + said["labels_unmatched"] + said["labels_waiting"] == said["labels"]
     assert said["samples"] > said["labels"] - said["bad_events"] - 1
-    assert said["model_versions"] == 1 + said["samples"] // 500
+    trained = [run for run in said["runs"] if run["outcome"] in ("accepted", "rejected")]
+    assert said["model_versions"] == 1 + said["samples"] // 500 + len(trained)
+    assert said["retrains"] == sum(run["outcome"] != "skipped" for run in said["runs"])
+    assert said["promotions"] == 0, "in a month no rollout comes to its end"
+    assert [month["month"] for month in said["auc_by_month"]] == ["Feb"]
+    assert 0.5 < said["auc"]["static"] < 0.76
     assert said["windows"] == said["samples"] // 2_000
     assert 0.5 < said["auc"]["champion"] < 0.76
     assert said["auc"]["online"] is not None

@@ -1,12 +1,9 @@
 """The archive on both brokers: samples become files exactly once, and archive and log together are the history."""
 
 import asyncio
-import os
 import signal
-import subprocess
-import sys
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,17 +21,17 @@ from stream.batches import TopicPartition
 from tests.archiving import DAY_MS, NOON_MS
 from tests.conftest import Broker
 from tests.support import sample_of
-from tests.workers import Deployment, Sent, eventually
+from tests.workers import Deployment, Sent, eventually, process
 
 CHUNK = 100
 
 
 @pytest.fixture
-async def deployment(broker: Broker, unique: str, tmp_path: Path) -> Deployment:
+async def deployment(broker: Broker, session_ms: str, unique: str, tmp_path: Path) -> Deployment:
     """A stream whose chunks are of 100 samples, with its topics."""
     stream = f"{unique}-flights"
     tables = f"[streams.{stream}.archive]\nsamples = {CHUNK}\n"
-    environ = {"ML_KAFKA_SESSION_TIMEOUT_MS": "6000"}
+    environ = {"ML_KAFKA_SESSION_TIMEOUT_MS": session_ms}
     deployment = Deployment(broker, unique, tmp_path, environ, tables, **{stream: []})
     await admin.apply(deployment.connection, deployment.topics)
     return deployment
@@ -85,18 +82,6 @@ def archived(deployment: Deployment, samples: int) -> Callable[[], bool]:
     return lambda: len(rows_of(deployment, ["offset"])) >= samples
 
 
-@contextmanager
-def worker(deployment: Deployment) -> Iterator[subprocess.Popen[bytes]]:
-    """A worker in a process of its own, that archives."""
-    command = [sys.executable, "-m", "app.cli", "--config", str(deployment.config), "worker", "--role", "learn"]
-    running = subprocess.Popen(command, env=os.environ | deployment.environ, stderr=subprocess.DEVNULL)
-    try:
-        yield running
-    finally:
-        running.kill()
-        running.wait()
-
-
 async def test_full_chunks_go_to_files_and_the_history_has_each_sample_once(
     deployment: Deployment, stream: str
 ) -> None:
@@ -139,13 +124,13 @@ async def test_a_worker_killed_in_the_middle_of_a_chunk_leaves_an_archive_that_t
 ) -> None:
     await send(deployment, stream, range(250), days=CHUNK)  # a file for each sample
     for files in (30, 130):
-        with worker(deployment) as killed:
+        with process(deployment, "learn") as killed:
             await eventually(lambda files=files: len(files_of(deployment)) >= files)  # type: ignore[misc]
             killed.send_signal(signal.SIGKILL)
             killed.wait()
         assert len(rows_of(deployment, ["offset"])) % CHUNK, "it was killed between two chunks"
-    with worker(deployment):
-        await eventually(archived(deployment, 200))
+    with process(deployment, "learn"):
+        await eventually(lambda: len([path for path in files_of(deployment) if path.suffix == ".parquet"]) >= 200)
         async with history_of(deployment, stream) as history:
             found = (await history.read())["event_id"].to_pylist()
     assert found == [f"e{i}" for i in range(250)]

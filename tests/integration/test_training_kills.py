@@ -21,7 +21,6 @@ from schemas.wire import decode, encode
 from stores.documents import Documents, card_folder
 from stream import admin
 from tests.conftest import Broker
-from tests.kafka.server import RunningKafka
 from tests.making import samples_of
 from tests.striking import fall, mark_of
 from tests.workers import PATIENCE_S, Deployment, Sent, draw, eventually, process
@@ -49,17 +48,15 @@ max_depth = {{ choices = [2, 4] }}
 
 
 async def deployed(
-    request: pytest.FixtureRequest, broker: Broker, folder: Path, attempts: dict[str, int], *, thorough: bool
+    broker: Broker, session_ms: str, folder: Path, attempts: dict[str, int], *, thorough: bool
 ) -> Deployment:
     """Return a deployment of streams with the same samples, of which runs have so many attempts."""
     tables = "".join(
         (TABLES + SEARCH * thorough).format(stream=stream, attempts=count, folds=2 * thorough)
         for stream, count in attempts.items()
     )
-    # A Kafka that is not ours may refuse the short session time-out that ours allows.
-    strict = broker.kind == "kafka" and isinstance(request.getfixturevalue("kafka"), RunningKafka)
     environ = {
-        "ML_KAFKA_SESSION_TIMEOUT_MS": "6000" if strict else "2500",
+        "ML_KAFKA_SESSION_TIMEOUT_MS": session_ms,
         "ML_TRAINING_DIR": str(folder / "training"),
         "ML_COMMIT_INTERVAL_MS": "50",
     }
@@ -143,10 +140,10 @@ def artifacts(deployment: Deployment) -> set[str]:
 
 
 async def test_a_worker_that_is_killed_in_any_phase_leaves_each_request_one_end_and_one_model(
-    request: pytest.FixtureRequest, broker: Broker, unique: str, tmp_path: Path
+    broker: Broker, session_ms: str, unique: str, tmp_path: Path
 ) -> None:
     struck = [f"{unique}-{phase}" for phase in PHASES[broker.kind]]
-    deployment = await deployed(request, broker, tmp_path, dict.fromkeys(struck, 3), thorough=True)
+    deployment = await deployed(broker, session_ms, tmp_path, dict.fromkeys(struck, 3), thorough=True)
     marks = [mark_of(deployment.settings.training_dir, stream) for stream in struck]
     with process(deployment, "train", "from tests.striking import work; work()") as worker:
         await ask(deployment)
@@ -163,12 +160,12 @@ async def test_a_worker_that_is_killed_in_any_phase_leaves_each_request_one_end_
 
 
 async def test_a_run_whose_process_is_killed_is_tried_again_and_fails_once_when_no_attempt_is_left(
-    request: pytest.FixtureRequest, broker: Broker, unique: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    broker: Broker, session_ms: str, unique: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("agents.train.run_apart", partial(run_apart, target=fall))
     monkeypatch.setattr("agents.train.Train", partial(Train, first_pause_s=0.1))
     once, always = f"{unique}-once", f"{unique}-always"
-    deployment = await deployed(request, broker, tmp_path, {once: 3, always: 2}, thorough=False)
+    deployment = await deployed(broker, session_ms, tmp_path, {once: 3, always: 2}, thorough=False)
     async with deployment.worker(["train"]):
         await ask(deployment)
         found = await ended(deployment)

@@ -34,7 +34,7 @@ min_samples = 100
 rounds = 30
 [streams.{stream}.training.search]
 trials = 2
-parallel = 2
+parallel = {parallel}
 [streams.{stream}.training.search.space]
 max_depth = [2, 4]
 """
@@ -44,7 +44,8 @@ max_depth = [2, 4]
 async def deployment(broker: Broker, unique: str, tmp_path: Path) -> Deployment:
     """A stream with samples, of which nothing is archived yet."""
     stream = f"{unique}-flights"
-    deployment = Deployment(broker, unique, tmp_path, {}, TABLES.format(stream=stream), **{stream: []})
+    tables = TABLES.format(stream=stream, parallel=2 if broker.kind == "kafka" else 1)
+    deployment = Deployment(broker, unique, tmp_path, {}, tables, **{stream: []})
     await admin.apply(deployment.connection, deployment.topics)
     records = [Sent(0, stream.encode(), encode(sample)) for sample in samples_of(SAMPLES)]
     await deployment.send(stream, records, "samples")

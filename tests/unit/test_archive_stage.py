@@ -1,6 +1,7 @@
 """The archive's stage: chunks, checkpoints, restarts, and a store that is away."""
 
 import asyncio
+import time
 from pathlib import Path
 
 import pytest
@@ -165,7 +166,7 @@ async def test_while_the_store_is_away_no_more_is_held_than_there_is_room_for_an
     assert bench.memory.reads == []
     bench.store.away = False
     await bench.archived(200)
-    assert [(start, stop) for _, start, stop in bench.memory.reads] == [(20, 200)]
+    assert [(start, stop) for _, start, stop in bench.memory.reads] == [(19, 200)]
     more = [entry(i) for i in range(200, 210)]
     await bench.take(more)  # it has caught up: nothing is read twice any more
     await bench.archived(210)
@@ -183,4 +184,51 @@ async def test_an_error_that_is_not_the_store_s_reaches_the_task_that_runs_the_s
     assert bench.stage.has_news
     with pytest.raises(Killed):
         await bench.commit()
+    await bench.stage.close()
+
+
+async def test_samples_that_wait_in_a_silent_stream_are_told_of_once_before_kafka_forgets_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("agents.archive.stage.LOOK_S", 0.001)
+    bench = Bench(spec_of(samples=10, retention_hours=48), [entry(i) for i in range(13)], Store())
+    bench.now_ms = NOON_MS + DAY_MS
+    await bench.open(0)
+    await bench.take(bench.log)
+    await bench.archived(10)
+    await asyncio.sleep(0.01)
+    assert not bench.stage.has_news
+    bench.now_ms += 1 + 10
+    await eventually(lambda: bench.stage.has_news)
+    await bench.commit()
+    await asyncio.sleep(0.01)
+    assert not bench.stage.has_news
+    [alert] = bench.alerts
+    assert (alert.kind, alert.window) == ("archive", "offset 10")
+    assert "Kafka forgets them from 2023-11-17 12:00 UTC on" in alert.message
+    await bench.take([entry(13)])
+    await asyncio.sleep(0.01)
+    assert not bench.stage.has_news
+    await bench.stage.close()
+
+
+async def test_the_end_of_a_large_chunk_holds_up_the_event_loop_for_less_than_20_ms(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    steps: list[float] = []
+    step = asyncio.Handle._run
+
+    def timed(handle: asyncio.Handle) -> None:
+        begin = time.thread_time()
+        step(handle)
+        steps.append(time.thread_time() - begin)
+
+    bench = await Bench(spec_of(samples=500_000), [], Store()).open(0)
+    records = [Entry(offset, b"{}", TRIGGER_KEY, NOON_MS) for offset in range(500_000)]
+    await bench.take(records)
+    records.clear()
+    await asyncio.sleep(0)
+    monkeypatch.setattr(asyncio.Handle, "_run", timed)
+    await bench.archived(500_000)
+    assert max(steps) < 0.02
     await bench.stage.close()

@@ -58,7 +58,7 @@ class Bench:
         await self.stage.open({SOURCE: committed})
         return self
 
-    async def take(self, samples: Iterable[Sample | bytes], key: bytes = b"s", timestamp: int = 0) -> None:
+    async def take(self, samples: Iterable[Sample | bytes], key: bytes = b"s", timestamp: int = DAWN) -> None:
         records = []
         for sample in samples:
             value = sample if isinstance(sample, bytes) else encode(sample)

@@ -96,13 +96,14 @@ class Bench:
         self.stage = Evaluate(spec, self.memory, memory_blobs(), Metrics(), save_samples=1)
         self.requests: list[RetrainRequest] = []
 
-    async def take(self, hours: Iterable[int], first_offset: int = 0) -> None:
-        """Fold samples whose labels come in these hours of 1970."""
+    async def take(self, hours: Iterable[int], first_offset: int = 0, taken_hour: int | None = None) -> None:
+        """Fold samples whose labels come in these hours of 1970, as Kafka takes them, unless that is said."""
         records = [
             Entry(
                 first_offset + i,
                 encode(sample_of(first_offset + i, event_time_ms=hour * HOUR_MS, label_time_ms=hour * HOUR_MS)),
                 b"s",
+                (hour if taken_hour is None else taken_hour) * HOUR_MS,
             )
             for i, hour in enumerate(hours)
         ]
@@ -121,6 +122,16 @@ async def test_evaluate_asks_when_the_clock_of_labels_passes_a_moment() -> None:
     assert first.evidence == {"schedule": "0 3 * * *", "time_zone": "UTC", "moment_time_ms": 3 * HOUR_MS}
     assert (first.requested_time_ms, second.requested_time_ms) == (3 * HOUR_MS, 28 * HOUR_MS)
     assert first.id != second.id
+
+
+async def test_a_label_of_the_future_puts_the_clock_no_more_than_a_day_ahead() -> None:
+    bench = Bench(_spec())
+    await bench.stage.open({SOURCE: 0})
+    await bench.take([0, 1])
+    await bench.take([9_000], taken_hour=2)  # 26 o'clock is believed
+    await bench.take([3, 26, 27], first_offset=3)
+    assert [request.evidence["moment_time_ms"] for request in bench.requests] == [3 * HOUR_MS, 27 * HOUR_MS]
+    assert bench.requests[0].requested_time_ms == 26 * HOUR_MS
 
 
 async def test_without_a_schedule_nothing_is_asked() -> None:

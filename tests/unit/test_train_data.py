@@ -1,6 +1,8 @@
 """What a training run learns from."""
 
+import asyncio
 import random
+from datetime import UTC, datetime
 
 import msgspec
 import numpy as np
@@ -9,11 +11,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agents.train.data import Data, Span, data_of, older_rows, read_history
+from agents.train.data import Data, Span, _Ripening, data_of, older_rows, read_history, ripe_times
 from ml.training.protocol import TrainingImpossible
 from schemas.events import Sample
 from schemas.streams import StreamSpec
 from schemas.training import TrainingSpec
+from stream.timestamps import SLACK_MS
 from tests.making import DAY_MS, MINUTE_MS, History, rows_of, samples_of, stream_of
 
 SPEC = stream_of()
@@ -31,6 +34,61 @@ async def test_only_events_whose_labels_have_come_count() -> None:
     assert data.to_ms - 1 == newest_label_ms - SPEC.ripens_ms
     assert len(data.table) == (data.to_ms - 1 - DAY_MS) / MINUTE_MS + 1 == 440
     assert (data.from_ms, data.first_offset) == (DAY_MS, 0)
+
+
+async def test_a_label_of_the_future_makes_no_event_ripe_that_is_not() -> None:
+    samples = samples_of(3_000)
+    rows = rows_of(SPEC, samples)
+    labels = rows["label_time"].to_pylist()
+    labels[1_000] = datetime(2999, 1, 1, tzinfo=UTC)
+    field = rows.schema.field("label_time")
+    wrong = rows.set_column(rows.column_names.index("label_time"), field, pa.array(labels, field.type))
+    assert samples[-1].label_time_ms > samples[1_000].label_time_ms + SLACK_MS
+    times_ms = [await ripe_times(SPEC, History(each), 3_000) for each in (wrong, rows)]  # type: ignore[arg-type]
+    assert times_ms[0].tolist() == times_ms[1].tolist() == [samples[-1].label_time_ms - SPEC.ripens_ms]
+
+
+@settings(max_examples=60, deadline=None)
+@given(seed=st.integers(0, 10**6), count=st.integers(0, 60), wanted=st.integers(2, 20), piece=st.integers(1, 30))
+def test_the_times_that_count_are_the_same_however_the_history_is_cut(
+    seed: int, count: int, wanted: int, piece: int
+) -> None:
+    chance = random.Random(seed)
+    samples = [
+        msgspec.structs.replace(s, event_time_ms=s.event_time_ms - chance.randrange(200) * MINUTE_MS, revision=n % 3)
+        for n, s in enumerate(samples_of(count, seed))
+    ]
+    rows = rows_of(SPEC, samples)
+    newest_ms = max((s.label_time_ms for s in samples), default=0)
+    ripe = [s.event_time_ms for s in samples if not s.revision and s.event_time_ms <= newest_ms - SPEC.ripens_ms]
+    history = History(pa.concat_tables([rows, rows.slice(0, 9)]), piece)  # somebody copied a file
+    for spec, most in ((SPEC, 1), (stream_of(training=TrainingSpec(samples=wanted, min_samples=2)), wanted)):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("agents.train.data.GATHERED", 1 + seed % 20)
+            times_ms = asyncio.run(ripe_times(spec, history, 2**50))  # type: ignore[arg-type]
+        assert times_ms.tolist()[-most:] == sorted(ripe)[-most:]
+        assert len(times_ms) <= most
+
+
+async def test_only_the_span_of_a_run_is_ever_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("agents.train.data.GATHERED", 100)
+    history = History(rows_of(SPEC, samples_of(20_000)), piece=50)
+    held: list[int] = []
+    sort_out = _Ripening._sort_out
+
+    def watched(ripening: _Ripening) -> None:
+        held.append(sum(len(times_ms) for times_ms, _ in ripening._added) + len(ripening._offsets))
+        sort_out(ripening)
+
+    monkeypatch.setattr(_Ripening, "_sort_out", watched)
+    await ripe_times(SPEC, history, 2**50)  # type: ignore[arg-type]
+    assert len(held) > 50
+    assert max(held) < 1_000
+
+
+async def test_samples_that_are_lost_are_said() -> None:
+    data = await read_history(SPEC, History(rows_of(SPEC, samples_of(500)), missing=12), 2**50)  # type: ignore[arg-type]
+    assert data.notes == ("up to 12 samples are missing: Kafka forgot them before they were archived",)
 
 
 async def test_samples_after_the_frozen_offset_change_nothing() -> None:

@@ -1,5 +1,6 @@
 """What a run leaves while it may be tried again, and what is left when it has ended for good."""
 
+import asyncio
 from pathlib import Path
 
 import pytest
@@ -53,7 +54,7 @@ async def test_a_run_that_was_killed_at_any_point_leaves_nothing(tmp_path: Path)
         assert files_of(tmp_path / "store") == []
 
 
-async def test_a_run_that_failed_in_its_last_attempt_leaves_neither_work_nor_study(
+def test_a_run_that_failed_in_its_last_attempt_leaves_neither_work_nor_study(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def away(*_: object) -> None:
@@ -71,7 +72,7 @@ async def test_a_run_that_failed_in_its_last_attempt_leaves_neither_work_nor_stu
     assert len(files_of(tmp_path / "training")) == 2
     job = job_of(spec, tmp_path, kept=kept_by(heard))
     for _ in range(2):
-        await clear_leftovers(job)
+        asyncio.run(clear_leftovers(job))
         assert files_of(tmp_path / "store") == []
         assert [path.name for path in files_of(tmp_path / "training")] == [f"{others.run_id}-01234567.journal"]
 

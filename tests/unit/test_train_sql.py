@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from agents.train.data import Span, data_of
+from agents.train.data import Span
 from agents.train.sql import QueryRefused, read_sql
 from ml.training.table import Table
 from schemas.errors import RetryableError, SettingsError
@@ -35,7 +35,7 @@ def database(folder: Path, columns: str, rows: Iterable[tuple[Any, ...]]) -> str
 
 
 def table_of(spec: StreamSpec, url: str, query: str = QUERY, span: Span = EVER) -> Table:
-    return data_of(spec, read_sql(spec, query, url, span), span).table
+    return read_sql(spec, query, url, span).table
 
 
 def test_rows_become_events(tmp_path: Path) -> None:
@@ -62,6 +62,23 @@ def test_without_weights_and_entities_each_event_counts_once_and_for_itself(tmp_
     table = table_of(SPEC, url)
     assert table.weights.tolist() == [1.0] * 4
     assert len(set(table.entities.tolist())) == 4
+    assert not table.entities_known
+    assert not table.rows(slice(1, 3)).entities_known
+
+
+def test_a_query_without_entities_is_noted_and_one_that_has_them_is_not(tmp_path: Path) -> None:
+    url = database(tmp_path, "event_id, event_time, label, a, b, c", [(n, n, n % 2, 0, 0, 0) for n in range(4)])
+    [note] = read_sql(SPEC, QUERY, url, EVER).notes
+    assert "gives no entity_id" in note
+    known = read_sql(SPEC, "SELECT *, 'N1' AS entity_id FROM events", url, EVER)
+    assert (known.notes, known.table.entities_known, set(known.table.entities.tolist())) == ((), True, {0})
+
+
+def test_a_row_without_its_entity_is_refused(tmp_path: Path) -> None:
+    row = ("x", None, 1, 1, 0, 0, 0)
+    url = database(tmp_path, "event_id, entity_id, event_time, label, a, b, c", [row])
+    with pytest.raises(QueryRefused, match="a row without entity_id"):
+        table_of(SPEC, url)
 
 
 @pytest.mark.parametrize(

@@ -33,7 +33,7 @@ def test_a_stream_that_is_not_trained_has_nothing_to_examine() -> None:
 
 
 async def test_a_stream_that_can_be_trained_is_fine_and_the_doctor_says_so() -> None:
-    search = SearchSpec(space={"max_depth": (2, 8)})
+    search = SearchSpec(space={"max_depth": {"low": 2, "high": 17, "step": 7}})  # 2, 9 and 16, which is the most
     found = [finding async for finding in examine(trained(TrainingSpec(search=search)))]
     [finding] = [finding for finding in found if finding.subject == "training of flights"]
     assert (finding.status, finding.sentence) == ("ok", "the trainer xgboost and all that it needs are there")
@@ -47,6 +47,9 @@ async def test_a_stream_that_can_be_trained_is_fine_and_the_doctor_says_so() -> 
         (TrainingSpec(search=SearchSpec(space={"eta": {"low": 0.0, "high": 1.0, "log": True}})), "must be above 0"),
         (TrainingSpec(search=SearchSpec(method="grid", space={"eta": (0.1, 0.3)})), "needs choices or a step for eta"),
         (TrainingSpec(search=SearchSpec(space={"max_deph": (2, 8)})), "max_deph"),
+        (TrainingSpec(search=SearchSpec(space={"max_depth": (2, 40)})), "max_depth"),
+        (TrainingSpec(search=SearchSpec(space={"subsample": {"choices": [0.5, 1.5, 1.0]}})), "subsample"),
+        (TrainingSpec(search=SearchSpec(space={"rounds": (10, 500.5)})), "rounds"),
         (TrainingSpec(sql="select 1"), "training_sql_url"),
     ],
 )

@@ -1,6 +1,7 @@
 """Which candidates may go on, and what is said of the others."""
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -113,6 +114,28 @@ def test_a_champion_that_cannot_be_compared_leaves_it_to_a_person() -> None:
     gates = judge(replace(RULES, backtest=True), measured(), champion)
     assert [gate.passed for gate in gates] == [False, False]
     assert gates[0].message == "the champion takes other features; whether it is better takes a person"
+
+
+def test_where_no_entities_are_known_no_gain_is_sure() -> None:
+    found = replace(difference(0.7, 0.9, None), entities_known=False)
+    gate = against(RULES, found)
+    assert not gate.passed
+    assert "the samples have no entity_id, so whether that is luck cannot be told and takes a person" in gate.message
+
+
+@pytest.mark.parametrize(
+    ("has", "said"),
+    [
+        ({"known": 0.25}, "; the champion has learnt from 25.0% of these rows, which favours it"),
+        ({"known": None}, "; what the champion has learnt from is not recorded"),
+        ({"known": None, "as_served": True}, "so it counts with what was served at the time"),
+    ],
+)
+def test_what_the_champion_knows_of_the_test_is_said(has: dict[str, Any], said: str) -> None:
+    champion = Champion(difference=difference(0.70, 0.90, 0.01), **has)
+    [gate] = judge(RULES, measured(), champion)
+    assert gate.passed
+    assert said in gate.message
 
 
 @pytest.mark.parametrize(("own", "passed"), [(0, True), (3, True), (4, False)])

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from ml.training.protocol import TrainingImpossible
-from ml.training.split import folds, require_learnable, split, vanished
+from ml.training.split import folds, rarer, require_learnable, split, untriable_folds, vanished
 from ml.training.table import Table
 
 
@@ -53,6 +53,30 @@ def test_each_fold_trains_on_all_that_came_before_what_it_is_judged_on() -> None
 def test_more_folds_than_times_are_refused() -> None:
     with pytest.raises(TrainingImpossible, match="3 samples of 3 different event times leave no fold"):
         folds(table_of([1, 2, 3]), 5)
+
+
+def test_folds_that_cannot_be_tried_are_named() -> None:
+    table = table_of(list(range(12)), [0] * 4 + [1, 0] * 4)
+    table.weights[9:] = 0
+    assert untriable_folds(table, 3, 1) == {
+        1: "fold 1 of 3 cannot be tried: the fold's training data has 3 samples, all of class 0; two classes are the "
+        "least",
+        3: "fold 3 of 3 cannot be tried: what follows it has no samples that count",
+    }
+
+
+def test_a_feature_that_most_of_the_test_rows_lack_is_told() -> None:
+    matrix = np.ones((100, 4))
+    matrix[81:, 0] = np.nan  # too late to be gone from the newest fifth
+    matrix[90:, 1] = np.nan  # half of the test
+    matrix[5:, 2] = np.nan  # hardly ever known
+    matrix[:80, 3] = np.nan  # new
+    table = table_of(list(range(100)), matrix=matrix)
+    names = ("a", "b", "c", "d")
+    assert vanished(table, names) is None
+    assert rarer(table.rows(slice(0, 70)), table.rows(slice(80, 100)), names) == (
+        "Feature a is known in 5.0% of the test data, and in 100.0% of the training data: has it gone?",
+    )
 
 
 def test_too_few_samples_and_one_class_are_refused_with_figures() -> None:
