@@ -9,9 +9,11 @@ from agents.routes import Routes, routes_of
 from agents.routing import effect_of, rerouted
 from agents.shelf import ModelShelf
 from agents.statuses import Change, changed, changes_with, moved
+from agents.train import ending
 from schemas.errors import InvalidEvent, PenstockError, RetryableError
 from schemas.events import AuditEvent, Command, Deployment, ModelVersion
 from schemas.experiments import Experiment
+from schemas.runs import TRAINER
 from schemas.streams import StreamSpec
 from schemas.wire import decode, encode
 from stream import metrics as m
@@ -89,6 +91,9 @@ class Control(Stage):
                 self._finish(effect, command, outbox)
         except PenstockError as error:
             self._answer(command, "refused", str(error), None, outbox)
+            if command.issued_by == TRAINER:  # its run is over, and nobody waits for the answer
+                alert = ending.refused(command, str(error), self._clock_ms())
+                outbox.add(self._topics.alerts, 0, self._key, encode(alert))
         else:
             self._answer(command, "done", _said(command, effect), effect, outbox)
 

@@ -4,27 +4,32 @@ Without a learner its two halves know nothing of each other: the samples are rep
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Coroutine, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
 from functools import partial
+from typing import Any, TypeVar
 
 from agents.learn.hosts import Apart
 from agents.replay.ahead import ahead
 from agents.replay.drifting import Drifting
-from agents.replay.learning import Learning
+from agents.replay.learning import Learning, until_due
 from agents.replay.merging import Block, Source, merged
 from agents.replay.question import Question
 from agents.replay.run import LabelledReplay, LabelledResult, ServedReplay, ServedResult
 from agents.replay.scoring import Scorer
-from app.backtest_history import Past, past
+from app.backtest_history import past
 from app.backtest_models import BacktestModels
 from app.models import read_registry
 from app.settings import Settings
 from app.stages import drift_of
 from schemas.errors import PenstockError
+from schemas.events import ModelVersion
 from stream.connection import KafkaConnection
 from topics import StreamTopics
+
+S = TypeVar("S")
+L = TypeVar("L")
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,13 +57,18 @@ class History:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answered:
-    """A finished replay. `problems` say what could not be had, and why."""
+    """A finished replay. `problems` say what could not be had, and why; the files of the `pruned` models were deleted.
+
+    `learnt` is as in BacktestModels.
+    """
 
     question: Question
     history: History
     served: ServedResult
     labelled: LabelledResult
     problems: Mapping[str, str]
+    pruned: Collection[str]
+    learnt: ModelVersion | None = None
     learning: Learning | None = None
 
 
@@ -77,8 +87,8 @@ async def backtest(connection: KafkaConnection, settings: Settings, question: Qu
 async def _side_by_side(
     connection: KafkaConnection, settings: Settings, question: Question, follow: Follow
 ) -> Answered:
-    """Replay predictions here and samples in another process, both from the same moment on."""
-    other = Apart()
+    """Replay predictions here and samples in another process, both up to the same moment."""
+    other = Apart(ended="the process that replays the samples has ended (exit code {code}); run the replay again")
     starting = asyncio.create_task(other.start(partial(LabelledHalf, connection, settings, question)))
     try:
         models, scorer = await _prepared(connection, settings, question)
@@ -87,52 +97,71 @@ async def _side_by_side(
             replay = _served(settings, question, models, scorer)
             await replay.open()
             await starting
-            labelling = asyncio.create_task(other.call("run"))
-            try:
+
+            async def serve() -> ServedResult:
+                whole = _held(found.predictions)
                 async for records in _through(merged(sources), replay.take):
-                    follow(Progress(records, _held(found.predictions), replay.events))
-                labelled: LabelledHalfResult = await labelling
-            finally:
-                labelling.cancel()
+                    follow(Progress(records, whole, replay.events))
+                return await replay.result()
+
+            served, labelled = await _both(serve(), other.call("run", found.samples[1]))
             follow(Progress(_held(found.predictions), _held(found.predictions), replay.events))
     finally:
         starting.cancel()
         await asyncio.wait({starting})
         await other.close()
+    half: LabelledHalfResult = labelled
     return Answered(
         question=question,
-        history=_history(found, labelled.archived_samples),
-        served=replay.result(),
-        labelled=labelled.result,
-        problems=models.library.problems | labelled.problems,
+        history=History(
+            predictions=found.predictions,
+            samples=half.samples,
+            archived_samples=half.archived_samples,
+            archived_predictions=found.archived_predictions,
+        ),
+        served=served,
+        labelled=half.result,
+        problems=half.problems | models.library.problems,
+        pruned=models.library.pruned,
+        learnt=models.learnt,
     )
 
 
 async def _together(connection: KafkaConnection, settings: Settings, question: Question, follow: Follow) -> Answered:
     """Replay both in the order in which they were written, so that a learner learns what it could have known."""
     models, scorer = await _prepared(connection, settings, question)
-    samples = StreamTopics(question.spec.name).samples
+    topics = StreamTopics(question.spec.name)
+    samples, predictions = topics.samples, topics.predictions
     async with past(connection, question, settings.model_storage_dir) as found:
         sources: list[Source] = [*await found.served(), await found.labelled()]
-        served, labelled = _served(settings, question, models, scorer), LabelledReplay(question, scorer)
+        served, labelled = _served(settings, question, models, scorer), LabelledReplay(question, scorer, models.foreign)
         await served.open()
 
+        assert isinstance(scorer, Learning)
+
         async def take(block: Block) -> None:
-            await served.take([piece for piece in block if piece[0].topic != samples])
-            for source, records in block:
-                if source.topic == samples:
+            for piece in until_due(block, samples, scorer):
+                await served.take(piece.of(predictions))
+                for _, records in piece.of(samples).pieces:
                     await labelled.take(records)
 
         whole = _held(found.predictions) + found.samples[1] - found.samples[0]
         async for records in _through(merged(sources), take):
             follow(Progress(records, whole, served.events))
-    assert isinstance(scorer, Learning)
+        answered = await served.result()
     return Answered(
         question=question,
-        history=_history(found, found.archived_samples),
-        served=served.result(),
+        history=History(
+            predictions=found.predictions,
+            samples=found.samples,
+            archived_samples=found.archived_samples,
+            archived_predictions=found.archived_predictions,
+        ),
+        served=answered,
         labelled=labelled.result(),
         problems=models.library.problems,
+        pruned=models.library.pruned,
+        learnt=models.learnt,
         learning=scorer,
     )
 
@@ -142,6 +171,7 @@ class LabelledHalfResult:
     """What came of the samples, in the other process."""
 
     result: LabelledResult
+    samples: tuple[int, int]
     archived_samples: int
     problems: dict[str, str]
 
@@ -157,21 +187,22 @@ class LabelledHalf:
         self._question = question
         self._models, self._scorer = self._runner.run(_prepared(connection, settings, question))
 
-    def run(self) -> LabelledHalfResult:
-        """Replay all samples."""
-        return self._runner.run(self._run())
+    def run(self, stop: int) -> LabelledHalfResult:
+        """Replay the samples up to an offset."""
+        return self._runner.run(self._run(stop))
 
-    async def _run(self) -> LabelledHalfResult:
-        replay = LabelledReplay(self._question, self._scorer)
+    async def _run(self, stop: int) -> LabelledHalfResult:
+        replay = LabelledReplay(self._question, self._scorer, self._models.foreign)
 
         async def take(block: Block) -> None:
-            for _, records in block:
+            for _, records in block.pieces:
                 await replay.take(records)
 
-        async with past(self._connection, self._question, self._settings.model_storage_dir) as found:
+        async with past(self._connection, self._question, self._settings.model_storage_dir, stop) as found:
             async for _ in _through(merged([await found.labelled()]), take):
                 pass
-        return LabelledHalfResult(replay.result(), found.archived_samples, self._models.library.problems)
+        problems = self._models.library.problems
+        return LabelledHalfResult(replay.result(), found.samples, found.archived_samples, problems)
 
 
 async def _prepared(
@@ -182,11 +213,26 @@ async def _prepared(
 
 
 def _served(settings: Settings, question: Question, models: BacktestModels, scorer: Scorer) -> ServedReplay:
-    worlds = [
+    was, instead = (
         Drifting(spec, drift_of(settings, spec), models.reference, models.measure, models.deployments)
         for spec in (question.spec, question.changed)
-    ]
-    return ServedReplay(question, scorer, models.identity, *worlds)
+    )
+    learnt_to_ms = None if models.learnt is None else models.learnt.training_to_time_ms
+    return ServedReplay(question, scorer, models.identity, (was, instead), models.foreign, learnt_to_ms)
+
+
+async def _both(serving: Coroutine[Any, Any, S], labelling: Coroutine[Any, Any, L]) -> tuple[S, L]:
+    """Return what both return. When one fails, the other is given up."""
+    serves, labels = asyncio.ensure_future(serving), asyncio.ensure_future(labelling)
+    try:
+        done, _ = await asyncio.wait({serves, labels}, return_when=asyncio.FIRST_EXCEPTION)
+        for task in done:
+            task.result()
+        return serves.result(), labels.result()
+    finally:
+        serves.cancel()
+        labels.cancel()
+        await asyncio.gather(serves, labels, return_exceptions=True)
 
 
 async def _through(
@@ -198,18 +244,9 @@ async def _through(
     async with aclosing(ahead(blocks)) as ready:
         async for block in ready:
             await take(block)
-            records += sum(len(piece) for _, piece in block)
+            records += len(block)
             yield records
 
 
 def _held(predictions: Mapping[int, tuple[int, int]]) -> int:
     return sum(stop - start for start, stop in predictions.values())
-
-
-def _history(found: Past, archived_samples: int) -> History:
-    return History(
-        predictions=found.predictions,
-        samples=found.samples,
-        archived_samples=archived_samples,
-        archived_predictions=found.archived_predictions,
-    )

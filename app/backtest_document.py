@@ -8,11 +8,12 @@ import msgspec
 
 from agents.evaluate import performance_of
 from agents.replay.decisions import NO_PLACE, Changed, Decisions
-from agents.replay.identity import Compared
+from agents.replay.identity import Compared, Whose
+from agents.replay.labelled import Overall, Pairs, overall
 from agents.replay.learning import Learning
+from agents.replay.question import Question
 from agents.replay.triggers import triggers_of
 from app.backtest import Answered, History
-from app.backtest_figures import Overall, overall
 from schemas.streams import StreamSpec
 
 
@@ -32,11 +33,14 @@ def document_of(answered: Answered, settings: Sequence[str]) -> dict[str, Any]:
         "samples": answered.labelled.samples,
         "unusable": answered.served.unusable + answered.labelled.unusable,
         "scores": _scores(answered.served.compared),
+        "not_scored": answered.labelled.not_scored,
         "problems": dict(sorted(answered.problems.items())),
+        "pruned": sorted(answered.pruned),
+        "learnt_from": _learnt_from(answered),
         "learned": _learned(answered.learning),
         "decisions": _decisions(answered.served.decisions)
         | {"became_right": pairs.better if pairs else 0, "became_wrong": pairs.worse if pairs else 0},
-        "overall": _overall(overall(question.spec, question.changed, pairs)) if pairs else None,
+        "overall": _overall(question, pairs),
         "served": _world(question.spec, answered, 0),
         "replayed": _world(question.changed, answered, 1),
     }
@@ -51,17 +55,38 @@ def _history(history: History) -> dict[str, Any]:
     return asdict(history) | {"predictions": places, "samples": {"from_offset": start, "to_offset": stop}}
 
 
-def _scores(compared: Mapping[tuple[str, str], Compared]) -> list[dict[str, Any]]:
-    return [
-        {"variant": variant, "model_id": model_id, **asdict(counts), "different": counts.different}
-        for (variant, model_id), counts in compared.items()
-    ]
+def _learnt_from(answered: Answered) -> dict[str, Any] | None:
+    """Return how many events a model that did not serve may have learnt from, and the figures of the others; or None.
+
+    The number is None, too, where nobody said up to when it learnt.
+    """
+    model = answered.learnt
+    if model is None:
+        return None
+    until_ms, pairs = model.training_to_time_ms, answered.labelled.pairs
+    events = None if until_ms is None else answered.served.learnt
+    later = pairs.since(until_ms) if pairs is not None and until_ms is not None else None
+    return {
+        "model_id": model.model_id,
+        "training_to_time_ms": until_ms,
+        "events": events,
+        "overall_later": _overall(answered.question, later),
+    }
+
+
+def _scores(compared: Mapping[Whose, Compared]) -> list[dict[str, Any]]:
+    return [{**whose._asdict(), **asdict(counts), "different": counts.different} for whose, counts in compared.items()]
 
 
 def _learned(learning: Learning | None) -> dict[str, Any] | None:
     if learning is None:
         return None
-    return {"updates": learning.updates, "published": learning.published, "kept_back": learning.kept_back}
+    return {
+        "updates": learning.updates,
+        "published": learning.published,
+        "served": learning.served,
+        "kept_back": learning.kept_back,
+    }
 
 
 def _decisions(decisions: Decisions) -> dict[str, Any]:
@@ -86,7 +111,10 @@ def _example(changed: Changed) -> dict[str, Any]:
 _PLACE = ("partition", "offset")
 
 
-def _overall(found: Overall) -> dict[str, Any]:
+def _overall(question: Question, pairs: Pairs | None) -> dict[str, Any] | None:
+    if pairs is None:
+        return None
+    found: Overall = overall(question.spec, question.changed, pairs)
     differences = [
         {**asdict(difference), "surely_better": difference.surely_better} for difference in found.differences
     ]

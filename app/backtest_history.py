@@ -14,6 +14,7 @@ from agents.replay.merging import Chained, Held, Source
 from agents.replay.question import Question
 from app.logs import events_of
 from app.partitions import partition_count
+from schemas.errors import PenstockError
 from stream.batches import Record, TopicPartition
 from stream.connection import KafkaConnection
 from stream.timestamps import SLACK_MS
@@ -63,45 +64,57 @@ class Past:
         """Return the predictions, by partition."""
         begun = [(log, list(await log.more())) for log in map(self._opened.of, self._parts)]
         forgotten = await self._forgotten({log.source.partition: records for log, records in begun if records})
-        self.archived_predictions = sum(map(len, forgotten.values()))
         return [
-            Chained([Held(log.source, forgotten.get(log.source.partition, [])), Held(log.source, records), log])
+            Chained([*forgotten.get(log.source.partition, []), Held(log.source, records), log])
             for log, records in begun
         ]
 
     async def labelled(self) -> Source:
         """Return the samples."""
-        forgotten: Sequence[Record] = []
-        if self._question.spec.archive.enabled and (oldest := self._opened.oldest[self._samples]):
-            from agents.replay.archived import sample_records, samples_of  # with Arrow, which only this needs
+        log = self._opened.of(self._samples)
+        if not (self._question.spec.archive.enabled and (oldest := self._opened.oldest[self._samples])):
+            return log
+        from agents.replay.archived import Rows, sample_records, samples_of  # with Arrow, which only this needs
 
-            spec = self._question.spec
-            table = await self._history().read(from_ms=self._span.from_ms, to_ms=self._span.to_ms, stop_offset=oldest)
-            forgotten = await asyncio.to_thread(lambda: sample_records(spec, samples_of(spec, table)))
-        self.archived_samples = len(forgotten)
-        return Chained([Held(self._samples, forgotten), self._opened.of(self._samples)])
+        spec = self._question.spec
+        table = await self._history().read(from_ms=self._span.from_ms, to_ms=self._span.to_ms, stop_offset=oldest)
+        self.archived_samples = table.num_rows
+        rows = Rows(self._samples, table, lambda piece: sample_records(spec, samples_of(spec, piece)))
+        return Chained([rows, log])
 
-    async def _forgotten(self, held: Mapping[int, Sequence[Record]]) -> Mapping[int, Sequence[Record]]:
+    async def _forgotten(self, held: Mapping[int, Sequence[Record]]) -> Mapping[int, Sequence[Source]]:
         """Return the predictions that Kafka does not have any more, and the archive has the samples of, by partition.
 
         `held` are the first that it still has. Samples are kept as long as predictions are, and come later: so some
         whose predictions are gone may still be in the log, and those are looked for, too.
         """
-        if not self._question.spec.archive.enabled or not any(self._opened.oldest[part] for part in self._parts):
+        if not self._question.spec.archive.enabled or not any(map(self._forgot, self._parts)):
             return {}
-        from agents.replay.archived import prediction_records, samples_of, scored_until
+        from agents.replay.archived import WHOLE, Rows, forgotten_of, prediction_records, samples_of
 
+        spec, to_ms = self._question.spec, self._span.to_ms
         borders = {number: _border(records) for number, records in held.items()}
-        to_ms = self._span.to_ms
-        last_ms = None
+        borders |= {part.partition: WHOLE for part in self._parts if not self._forgot(part)}
         if len(borders) == len(self._parts):
-            last_ms = max(border.scored_ms for border in borders.values())
-            to_ms = min(last_ms + SLACK_MS + 1, last_ms + SLACK_MS + 1 if to_ms is None else to_ms)
+            last_ms = max(border.scored_ms for border in borders.values()) + SLACK_MS + 1
+            to_ms = last_ms if to_ms is None else min(last_ms, to_ms)
         table = await self._history().read(from_ms=self._span.from_ms, to_ms=to_ms)
-        spec = self._question.spec
-        return await asyncio.to_thread(
-            lambda: prediction_records(spec, samples_of(spec, scored_until(table, last_ms)), borders)
-        )
+        tables = await asyncio.to_thread(forgotten_of, spec, table, borders)
+        self.archived_predictions = sum(found.num_rows for found in tables.values())
+
+        def rows(number: int) -> Source:
+            return Rows(
+                TopicPartition(StreamTopics(spec.name).predictions, number),
+                tables[number],
+                lambda piece: prediction_records(samples_of(spec, piece), number),
+            )
+
+        return {number: [rows(number)] for number in tables}
+
+    def _forgot(self, part: TopicPartition) -> bool:
+        """Whether Kafka may have forgotten records of the partition that would be replayed."""
+        oldest = self._opened.oldest[part]
+        return 0 < oldest == self._opened.bounds[part][0]
 
     def _history(self) -> "SampleHistory":
         from agents.archive.history import SampleHistory
@@ -111,8 +124,13 @@ class Past:
 
 
 @asynccontextmanager
-async def past(connection: KafkaConnection, question: Question, archive_root: str) -> AsyncIterator[Past]:
-    """Open the history of a stream whose topics exist."""
+async def past(
+    connection: KafkaConnection, question: Question, archive_root: str, samples_stop: int | None = None
+) -> AsyncIterator[Past]:
+    """Open the history of a stream, or with `samples_stop` only the samples of it, up to that offset.
+
+    Raises PenstockError when it has no topics.
+    """
 
     def open_consumer() -> AIOKafkaConsumer:
         return AIOKafkaConsumer(
@@ -126,9 +144,15 @@ async def past(connection: KafkaConnection, question: Question, archive_root: st
 
     embedded = (await connection.reachable()).embedded
     topics = StreamTopics(question.spec.name)
-    numbers = range(await partition_count(connection, topics.predictions))
-    sources = [TopicPartition(topics.samples, 0), *(TopicPartition(topics.predictions, number) for number in numbers)]
-    async with logs(open_consumer, sources, None if embedded else question.span.from_ms) as opened:
+    count = await partition_count(connection, topics.predictions)
+    if not count:
+        raise PenstockError(f"stream {question.spec.name} has no topics yet, so nothing was served; start a worker")
+    sources, stops = [TopicPartition(topics.samples, 0)], {}
+    if samples_stop is None:
+        sources += [TopicPartition(topics.predictions, number) for number in range(count)]
+    else:
+        stops = {sources[0]: samples_stop}
+    async with logs(open_consumer, sources, None if embedded else question.span.from_ms, stops) as opened:
         yield Past(question, archive_root, opened, open_consumer)
 
 

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any, Final
 
 from app.text import minute, number, per_cent, printable, second, table
@@ -15,7 +16,7 @@ _WORLDS: Final = ("served", "replayed")
 def lines_of(document: Mapping[str, Any]) -> Iterator[str]:
     """Yield the document of a replay as lines."""
     yield from _head(document)
-    for part in (_scores, _overall, _decisions, _windows, _told, _learned):
+    for part in (_scores, _overall, _learnt_from, _decisions, _windows, _told, _learned):
         if lines := list(part(document)):
             yield ""
             yield from lines
@@ -36,25 +37,64 @@ def _head(document: Mapping[str, Any]) -> Iterator[str]:
         )
     if document["unusable"]:
         yield f"{document['unusable']:,} records are no events of the stream as it is declared now, and are left out"
+    if document["not_scored"]:
+        yield f"{document['not_scored']:,} samples have no score in the replay, and are left out"
+    if document["pruned"]:
+        yield f"{len(document['pruned']):,} models were pruned: their scores cannot be computed again"
+    problems: dict[str, list[str]] = {}
     for subject, problem in document["problems"].items():
-        yield f"{printable(subject)}: {printable(problem)}"
+        problems.setdefault(_family(subject), []).append(f"{printable(subject)}: {printable(problem)}")
+    for first, *others in problems.values():
+        yield first + (f" (and {len(others):,} more of this learner)" if others else "")
+
+
+def _family(model_id: str) -> str:
+    """Return what the snapshots of a learner have in common; of another model, its id."""
+    lineage, at, _ = model_id.rpartition("@")
+    return lineage + at or model_id
 
 
 def _scores(document: Mapping[str, Any]) -> Iterator[str]:
-    if document["scores"]:
-        header = ("variant", "model", "scores", "identical", "within 1e-12", "different", "not executed")
-        keys = ("events", "identical", "close", "different", "not_executed")
-        rows = [(one["variant"], one["model_id"], *(f"{one[key]:,}" for key in keys)) for one in document["scores"]]
-        yield from table([header, *rows], right=range(2, 7))
+    if not document["scores"]:
+        return
+    keys = ("events", "identical", "close", "different", "not_executed")
+    sums: dict[tuple[str, str], Counter[str]] = {}
+    for one in document["scores"]:
+        variant = f"{one['variant']} (shadow)" if one["shadow"] else one["variant"]
+        whose = variant, _family(one["model_id"]) + ("…" if "@" in one["model_id"] else "")
+        sums.setdefault(whose, Counter()).update({key: one[key] for key in keys})
+    header = ("variant", "model", "scores", "identical", "within 1e-12", "different", "not executed")
+    rows = [(*whose, *(f"{counts[key]:,}" for key in keys)) for whose, counts in sums.items()]
+    yield from table([header, *rows], right=range(2, 7))
+
+
+def _learnt_from(document: Mapping[str, Any]) -> Iterator[str]:
+    """Yield what a model may have known before, if anything."""
+    found = document["learnt_from"]
+    if found is None:
+        return
+    model_id, until_ms = printable(found["model_id"]), found["training_to_time_ms"]
+    if until_ms is None:
+        yield f"nobody said up to when model {model_id} learnt: of events that it has seen, these figures say nothing"
+    elif found["events"]:
+        start = datetime.fromtimestamp(until_ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        yield (
+            f"{found['events']:,} of {document['events']:,} events are from before {start}, up to when {model_id} "
+            f"learnt: of those, these figures say nothing; --from {start} leaves them out"
+        )
+        yield from _figures(found["overall_later"], "later labelled events")
 
 
 def _overall(document: Mapping[str, Any]) -> Iterator[str]:
-    found = document["overall"]
+    yield from _figures(document["overall"], "all labelled events")
+
+
+def _figures(found: Mapping[str, Any] | None, which: str) -> Iterator[str]:
     if found is None:
-        yield "no event of this time has a label yet"
+        yield f"there are no {which} yet" if which != "all labelled events" else "no event of this time has a label yet"
         return
     sure = {difference["metric"]: difference for difference in found["differences"]}
-    rows = [("all labelled events", "served", "replayed", "difference", "95% interval")]
+    rows = [(which, "served", "replayed", "difference", "95% interval")]
     for name in dict.fromkeys([*found["served"], *found["replayed"]]):
         served, replayed = found["served"].get(name), found["replayed"].get(name)
         gap = None if served is None or replayed is None else replayed - served
@@ -134,7 +174,7 @@ def _told(document: Mapping[str, Any]) -> Iterator[str]:
         would = "would have been raised" if world == "replayed" else "by this code on what was served"
         yield (
             f"{world}: {len(alerts):,} alerts {would}{f' ({kinds})' if kinds else ''}; {len(requests):,} requests to "
-            f"train, {runs:,} of them runs"
+            f"train, {runs:,} of them runs; {document[world]['drift_windows']:,} drift windows"
         )
         for alert in alerts[:_SHOWN_ALERTS]:
             yield f"  {minute(alert['raised_time_ms'])}  {alert['severity']:<8}  {printable(alert['message'])}"
@@ -145,6 +185,6 @@ def _told(document: Mapping[str, Any]) -> Iterator[str]:
 def _learned(document: Mapping[str, Any]) -> Iterator[str]:
     if (found := document["learned"]) is not None:
         yield (
-            f"learner {document['learner']}: {found['updates']:,} updates, {len(found['published']):,} snapshots "
-            f"served, {len(found['kept_back']):,} kept back"
+            f"learner {document['learner']}: {found['updates']:,} updates, {len(found['published']):,} snapshots, "
+            f"{len(found['served']):,} of them served, and {len(found['kept_back']):,} kept back"
         )

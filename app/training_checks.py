@@ -21,9 +21,13 @@ def check_training(settings: Settings) -> list[Finding]:
     trained = [(spec, spec.training) for spec in settings.streams if spec.training is not None]
     for spec, training in trained:
         subject = f"training of {spec.name}"
-        if wrong := _problems(settings, spec, training):
+        refused, tried = _refused(settings, spec, training)
+        if wrong := (refused[:1] if len(refused) == tried else []) + _problems(settings, training):
             remedy = f"mend [streams.{spec.name}.training] or what is said here; until then each run fails"
             found += [problem(subject, sentence, remedy) for sentence in wrong]
+        elif refused:
+            remedy = f"narrow [streams.{spec.name}.training.search.space]"
+            found.append(warning(subject, f"some trials of the search will fail: {refused[0]}", remedy))
         else:
             found.append(ok(subject, f"the trainer {training.trainer} and all that it needs are there"))
         if find_spec("matplotlib") is None:
@@ -34,16 +38,25 @@ def check_training(settings: Settings) -> list[Finding]:
     return found
 
 
-def _problems(settings: Settings, spec: StreamSpec, training: TrainingSpec) -> list[str]:
-    found = []
-    given: dict[str, Any] = dict(training.parameters)
+def _refused(settings: Settings, spec: StreamSpec, training: TrainingSpec) -> tuple[list[str], int]:
+    """Return why the trainer does not take some parameters, and how many it was given."""
+    refused = []
     try:
         tried = _searched(training.search) if training.search is not None else [{}]
         kind = trainer_type(training.trainer)
-        for values in tried:
-            kind(spec.features, len(spec.classes) or 1, threads=settings.training_threads, **(given | values))
     except ModelError as error:
-        found.append(str(error))
+        return [str(error)], 1
+    for values in tried:
+        given: dict[str, Any] = {**training.parameters, **values}
+        try:
+            kind(spec.features, len(spec.classes) or 1, threads=settings.training_threads, **given)
+        except ModelError as error:
+            refused.append(str(error))
+    return refused, len(tried)
+
+
+def _problems(settings: Settings, training: TrainingSpec) -> list[str]:
+    found = []
     if training.search is not None and find_spec("optuna") is None:
         found.append("a search needs Optuna: pip install 'penstock[train]'")
     if training.sql and not settings.training_sql_url:

@@ -9,9 +9,11 @@ import msgspec
 from app.sources import Source
 from schemas.errors import SettingsError
 from schemas.streams import StreamSpec
+from schemas.training import TrainingSpec
 
-FIXED: Final = ("name", "features", "task", "classes", "partitions")
-"""What history is made of: with other ones it could not be read."""
+MATTER: Final = ("threshold", "evaluation", "drift", "learners")
+MATTER_OF_TRAINING: Final = ("reasons", "schedule", "time_zone", "cooldown_minutes")
+"""The tables, and the keys of `training`, that a replay goes by. The others made history, or tell how to make more."""
 
 
 def changed(spec: StreamSpec, settings: Sequence[str], threshold: float | None = None) -> StreamSpec:
@@ -27,8 +29,11 @@ def changed(spec: StreamSpec, settings: Sequence[str], threshold: float | None =
         names = [name.strip() for name in key.split(".")]
         if not equals or "" in names:
             raise SettingsError(f"--set {setting!r} is not key=value, such as drift.min_psi=0.2")
-        if names[0] in FIXED:
-            raise SettingsError(f"--set {names[0]} cannot be: history was made with what {spec.name!r} declares")
+        if names[0] in StreamSpec.__struct_fields__ and not _matters(names):
+            raise SettingsError(
+                f"--set {'.'.join(names)} would change nothing: history was made with what {spec.name!r} declares; "
+                f"what can be set is {', '.join(MATTER)}, and of training {', '.join(MATTER_OF_TRAINING)}"
+            )
         _put(table, names, _value_of(text.strip()))
     if threshold is not None:
         table["threshold"] = threshold
@@ -41,6 +46,12 @@ def changed(spec: StreamSpec, settings: Sequence[str], threshold: float | None =
         raise SettingsError("\n".join(problems))
     assert isinstance(stream, StreamSpec)
     return stream
+
+
+def _matters(names: Sequence[str]) -> bool:
+    if names[0] != "training" or len(names) < 2:
+        return names[0] in MATTER
+    return names[1] in MATTER_OF_TRAINING or names[1] not in TrainingSpec.__struct_fields__
 
 
 def _put(table: dict[str, Any], names: Sequence[str], value: Any) -> None:

@@ -77,6 +77,7 @@ class Worker:
             await self._ending
 
     async def _start(self, closing: contextlib.AsyncExitStack) -> None:
+        self._require_training()
         cluster = await self._connection.reachable()
         if not self._settings.streams:
             raise SettingsError("no stream is declared: write a [streams.<name>] table, or run `penstock stream init`")
@@ -120,6 +121,13 @@ class Worker:
         ]
         if problems:
             raise SettingsError("\n".join(problems))
+
+    def _require_training(self) -> None:
+        """Refuse the role train, named among others or alone, where it would do nothing."""
+        streams, named = self._settings.streams, set(self._role_names) < set(ROLES)
+        if named and streams and "train" in self._role_names and all(stream.training is None for stream in streams):
+            tables = " or ".join(f"[streams.{stream.name}.training]" for stream in streams)
+            raise SettingsError(f"the role train has nothing to do: write a table {tables}, or leave out --role train")
 
     def _require_learners(self) -> None:
         found = check_learners(self._settings)

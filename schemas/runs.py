@@ -17,6 +17,9 @@ requests came too soon after the last run, or for a reason that the stream does 
 BECAUSE: Final = "asked_because"
 """The evidence of a request by hand that has a person's words."""
 
+TRAINER: Final = "train"
+"""Who registers candidates and sends commands, where it is a training run."""
+
 
 class GateResult(Event, frozen=True, kw_only=True, gc=False):
     """What one gate said of a candidate: `message` is a sentence with the figures.

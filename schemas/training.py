@@ -134,12 +134,14 @@ class TrainingSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     ] = ""
     time_zone: Annotated[str, "The time zone of `schedule`."] = "UTC"
     cooldown_minutes: Annotated[
-        Minutes, "No request counts, but one by hand, so long after the newest sample of the last run."
+        Minutes,
+        "After a run, whatever it came to, no request of the next so many minutes of the stream's time counts, but one "
+        "by hand.",
     ] = 24 * 60
     attempts: Annotated[
         Annotated[int, msgspec.Meta(ge=1, le=20)], "How often a run that something else than its data ended is tried."
     ] = 3
-    max_minutes: Annotated[SomeMinutes, "A run that takes longer is ended."] = 4 * 60
+    max_minutes: Annotated[SomeMinutes, "A run of which one attempt takes longer is ended."] = 4 * 60
 
     def problems(self, stream: "StreamSpec") -> list[str]:
         """Return one sentence for each thing that is wrong with this in `stream`."""

@@ -4,10 +4,12 @@ MLflow's client goes on trying for minutes, takes its settings from the environm
 process of its own, which is told not to, and is killed when the caller will not wait any longer.
 """
 
+import glob
 import logging
 import math
 import multiprocessing
 import os
+import shutil
 import tempfile
 import threading
 from collections.abc import Mapping
@@ -72,7 +74,7 @@ def track(uri: str, experiment: str, run: TrackedRun, timeout_s: float = TIMEOUT
     if find_spec("mlflow") is None:
         raise TrackingFailed("the run is not in MLflow, because its client is missing: pip install 'penstock[mlflow]'")
     try:
-        with tempfile.TemporaryDirectory(prefix="penstock-tracking-") as folder:
+        with tempfile.TemporaryDirectory(prefix=_prefix(run.run_id)) as folder:
             _write(Path(folder), run.artifacts)
             said = _ask(uri, experiment, run, folder, timeout_s)
     except OSError as error:
@@ -84,6 +86,16 @@ def track(uri: str, experiment: str, run: TrackedRun, timeout_s: float = TIMEOUT
     if urlsplit(uri).scheme in ("http", "https"):
         return f"{address.rstrip('/')}/#/experiments/{said.experiment_id}/runs/{said.id}"
     return f"runs:/{said.id}"
+
+
+def forget(run_id: str) -> None:
+    """Remove the files of a run that was killed while it told MLflow of itself, if there are any. Raises OSError."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{glob.escape(_prefix(run_id))}*"):
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _prefix(run_id: str) -> str:
+    return f"penstock-tracking-{run_id}-"
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,6 +34,10 @@ class LogView(Generic[E]):
         """Call `listener` after each batch of new events."""
         self._listeners.append(listener)
 
+    def unlisten(self, listener: Callable[[], None]) -> None:
+        """Call `listener` no more; it may not have been called at all."""
+        self._listeners = [other for other in self._listeners if other != listener]
+
     def fold(self, values: Iterable[bytes | None]) -> None:
         """Append events; what cannot be read is logged and skipped, as every follower must do alike."""
         for value in values:

@@ -59,10 +59,10 @@ def broker(request: pytest.FixtureRequest) -> Broker:
 def session_ms(request: pytest.FixtureRequest, broker: Broker) -> str:
     """How long a worker that was killed keeps its partitions: as short as the broker allows.
 
-    A Kafka that is not ours may refuse what ours allows.
+    A Kafka that is not ours may refuse what ours allows; the embedded broker lets members wait for seconds to join.
     """
-    is_foreign = broker.kind == "kafka" and isinstance(request.getfixturevalue("kafka"), RunningKafka)
-    return "6000" if is_foreign else "2500"
+    is_ours = broker.kind == "kafka" and isinstance(request.getfixturevalue("kafka"), KafkaServer)
+    return "2500" if is_ours else "6000"
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,8 @@ import numpy as np
 from agents.baselines import Yardstick
 from agents.replay.drifting import Drifting, Measured
 from agents.replay.identity import Identity
-from agents.replay.merging import Held, Source, merged
+from agents.replay.learning import Learning, until_due
+from agents.replay.merging import BLOCK, Held, Source, merged
 from agents.replay.question import Question
 from agents.replay.run import LabelledReplay, LabelledResult, ServedReplay, ServedResult
 from agents.replay.scoring import Library, Scorer
@@ -125,6 +126,7 @@ class Registry:
     def __init__(self, spec: StreamSpec = SPEC, baseline: Baseline | None = None, **models: Model) -> None:
         self.spec = spec
         self.models = models
+        self.foreign: frozenset[str] = frozenset()
         self.identity = Identity()
         self.yardstick = None if baseline is None else Yardstick("0" * 64, baseline, Counter(baseline))
         self.library = Library(spec, self.find, ModelShelf(self._open, 10_000))
@@ -149,16 +151,17 @@ class Registry:
 
 
 async def replayed(
-    question: Question, registry: Registry, scorer: Scorer, sources: Sequence[Source], block: int = 256
+    question: Question, registry: Registry, scorer: Scorer, sources: Sequence[Source], block: int = BLOCK
 ) -> tuple[ServedResult, LabelledResult]:
     """Replay in the order in which everything was written."""
     drifting = (registry.drifting(question.spec), registry.drifting(question.changed))
-    of_served = ServedReplay(question, scorer, registry.identity, *drifting)
-    of_labelled = LabelledReplay(question, scorer)
+    of_served = ServedReplay(question, scorer, registry.identity, drifting, registry.foreign)
+    of_labelled = LabelledReplay(question, scorer, registry.foreign)
     await of_served.open()
     async for found in merged(sources, block):
-        await of_served.take([piece for piece in found if piece[0] != SAMPLES])
-        for source, records in found:
-            if source == SAMPLES:
+        pieces = until_due(found, TOPICS.samples, scorer) if isinstance(scorer, Learning) else [found]
+        for piece in pieces:
+            await of_served.take(piece.of(TOPICS.predictions))
+            for _, records in piece.of(TOPICS.samples).pieces:
                 await of_labelled.take(records)
-    return of_served.result(), of_labelled.result()
+    return await of_served.result(), of_labelled.result()

@@ -104,7 +104,8 @@ def raise_error(job: Job, say: Say) -> None:
 def describe(job: Job, say: Say) -> None:
     """Say how this process stands to others."""
     policy = os.sched_getscheduler(0)
-    threads = os.environ["OMP_NUM_THREADS"]
+    at_start = dict(line.split("=", 1) for line in Path("/proc/self/environ").read_text().split("\0") if line)
+    threads = [at_start.get(name) for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")]
     say(Failed(message=f"{policy} {threads} {os.getpgid(0) == os.getpid()}", again=False))
 
 

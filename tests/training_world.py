@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -30,7 +31,7 @@ from tests.support import (
     now,
     version_of,
 )
-from tests.training import made_of, resources_of, spec_of
+from tests.training import DAY_MS, made_of, resources_of, spec_of
 from topics.specs import StreamTopics
 
 TOPICS = StreamTopics("flights")
@@ -38,6 +39,7 @@ REQUESTS = TopicPartition(TOPICS.retrain, 0)
 CHECKPOINTS = TopicPartition(TOPICS.checkpoints, 0)
 NAME = TaskName("train", "flights", "train", 0)
 PLAN = ExperimentPlan(metric="brier", steps=(0.1, 1.0))
+KAFKA_MS = 1000 * DAY_MS
 PASSES, FAILS_GATES = "passes", "fails its gates"
 Script = Iterable[Said | float | str]
 """What an attempt does: says something, waits so many seconds, or makes a candidate that passes, or does not."""
@@ -73,15 +75,19 @@ class TrainingWorld:
         self._make_delivery = delivery
 
     def ask(self, *requests: RetrainRequest) -> None:
-        """Append requests to the log."""
+        """Append requests to the log, which Kafka takes in long after the times that they carry."""
         self.kafka.append(REQUESTS, map(encode, requests))
+        log = self.kafka.logs[REQUESTS]
+        log[-len(requests) :] = [replace(entry, timestamp=KAFKA_MS) for entry in log[-len(requests) :]]
 
-    def route(self, experiment: Experiment | None = None) -> None:
-        """Deploy the champion, which is registered with the first deployment, and perhaps an experiment beside it."""
+    def route(self, experiment: Experiment | None = None, champion: ModelVersion | None = None) -> None:
+        """Deploy a champion, registered with it, else the one of that name; perhaps with an experiment."""
         written = self.kafka.written[TopicPartition(TOPICS.deployments, 0)]
-        if not written:
-            self.kafka.written[TopicPartition(TOPICS.models, 0)].append(encode(version_of(self.spec, "champion")))
-        deployment = deployment_of(self.spec, "champion", len(written) + 1)
+        if champion is not None or not written:
+            version = champion or version_of(self.spec, "champion")
+            self.kafka.written[TopicPartition(TOPICS.models, 0)].append(encode(version))
+        model_id = champion.model_id if champion is not None else "champion"
+        deployment = deployment_of(self.spec, model_id, len(written) + 1)
         written.append(encode(msgspec.structs.replace(deployment, experiment=experiment)))
         for follower in self.followers:
             follower()
@@ -196,6 +202,11 @@ class Worker:
     def count(self, name: str, **labels: str) -> float:
         """Return a metric of the stream."""
         return self.metrics.registry.get_sample_value(name, {"stream": "flights"} | labels) or 0.0
+
+    @property
+    def listeners(self) -> int:
+        """How many are told of new deployments."""
+        return len(self._deployments._listeners)
 
     async def _run(self, job: Job) -> AsyncGenerator[Said, None]:
         for step in self.world.begin(job):

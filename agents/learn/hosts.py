@@ -52,7 +52,9 @@ class Here:
 class Apart:
     """Keeps the object in a process of its own, which ends with this one: the event loop here is never held."""
 
-    def __init__(self) -> None:
+    def __init__(self, ended: str = "the learner's process has ended (exit code {code}); it is started again") -> None:
+        """`ended` is what is said when the process has ended by itself."""
+        self._said = ended
         self._process: BaseProcess | None = None
         self._pipe: Connection | None = None
         self._starting: asyncio.Future[None] | None = None
@@ -104,7 +106,7 @@ class Apart:
 
     def _ended(self) -> RetryableError:
         code = self._process.exitcode if self._process is not None else None
-        return RetryableError(f"the learner's process has ended (exit code {code}); it is started again")
+        return RetryableError(self._said.format(code=code))
 
 
 def _start(process: BaseProcess, theirs: Connection) -> None:

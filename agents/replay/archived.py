@@ -3,28 +3,24 @@
 The archive holds samples. So of a time that Kafka forgot only the events are replayed that got a label.
 """
 
-from collections.abc import Mapping, Sequence
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from agents.replay.decisions import NO_PLACE
+from agents.replay.merging import Kept
 from schemas.events import Prediction, Sample, ShadowScore
 from schemas.streams import StreamSpec
 from schemas.wire import encode
+from stream.batches import Record, TopicPartition
 from stream.partitioner import partitions_of
 
-
-@dataclass(frozen=True, slots=True)
-class Kept:
-    """A record as it was in the log."""
-
-    offset: int
-    timestamp: int
-    key: bytes | None
-    value: bytes
+_AT_ONCE: Final = 16_384
 
 
 class Archived(NamedTuple):
@@ -48,17 +44,25 @@ def samples_of(spec: StreamSpec, table: pa.Table) -> list[Archived]:
     ]
 
 
-def scored_until(table: pa.Table, time_ms: int | None) -> pa.Table:
-    """Return the rows of events that were scored up to a time; all without one."""
-    if time_ms is None:
-        return table
-    scored_ms = table["scored_time"].to_numpy().astype("datetime64[ms]").astype(np.int64)
-    return table.filter(pa.array(scored_ms <= time_ms))
-
-
 def sample_records(spec: StreamSpec, samples: Sequence[Archived]) -> list[Kept]:
     """Return them as the records of `<s>.samples` that they were."""
     return [Kept(offset, recorded_ms, spec.name.encode(), encode(sample)) for offset, recorded_ms, sample in samples]
+
+
+class Rows:
+    """Rows of the archive as a source: they are columns until somebody asks for them."""
+
+    def __init__(
+        self, source: TopicPartition, table: pa.Table, records: Callable[[pa.Table], Sequence[Record]]
+    ) -> None:
+        """`records` makes a record of each row."""
+        self.source = source
+        self._table = table
+        self._records = records
+
+    async def more(self) -> Sequence[Record]:
+        piece, self._table = self._table.slice(0, _AT_ONCE), self._table.slice(_AT_ONCE)
+        return await asyncio.to_thread(self._records, piece) if piece.num_rows else []
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,28 +72,38 @@ class Border:
     scored_ms: int
     event_ids: frozenset[str]
 
-    def is_before(self, sample: Sample) -> bool:
-        """Whether the log has forgotten the prediction of this sample."""
-        if sample.scored_time_ms == self.scored_ms:
-            return sample.event_id not in self.event_ids
-        return sample.scored_time_ms < self.scored_ms
+
+WHOLE: Final = Border(-1, frozenset())
+"""Of a partition that has forgotten nothing."""
 
 
-def prediction_records(
-    spec: StreamSpec, samples: Sequence[Archived], borders: Mapping[int, Border]
-) -> dict[int, list[Kept]]:
-    """Return the records of their predictions by partition of `<s>.predictions`, in the order of scoring.
+def forgotten_of(spec: StreamSpec, table: pa.Table, borders: Mapping[int, Border]) -> dict[int, pa.Table]:
+    """Return the rows of first labels by the partition of their predictions, in the order of scoring; about 1 µs each.
 
     Of those that are behind the border of their partition, the log itself tells. One that has no border holds nothing.
     """
-    firsts = [sample for _, _, sample in samples if not sample.revision]
-    homes = partitions_of([sample.entity_id.encode() for sample in firsts], spec.partitions).tolist() if firsts else []
-    found: dict[int, list[Kept]] = {}
-    for sample, home in sorted(zip(firsts, homes, strict=True), key=lambda pair: pair[0].scored_time_ms):
-        if home not in borders or borders[home].is_before(sample):
-            record = Kept(NO_PLACE, sample.scored_time_ms, sample.entity_id.encode(), encode(_prediction(sample, home)))
-            found.setdefault(home, []).append(record)
+    firsts = table.filter(pc.equal(table["revision"], 0))
+    scored_ms = firsts["scored_time"].cast(pa.int64()).to_numpy()
+    order = np.argsort(scored_ms, kind="stable")
+    entities = [entity_id.encode() for entity_id in firsts["entity_id"].to_pylist()]
+    homes = partitions_of(entities, spec.partitions) if entities else np.zeros(0, dtype=np.int64)
+    found = {}
+    for home in np.unique(homes).tolist():
+        before = homes == home
+        if (border := borders.get(home)) is not None:
+            held = pc.is_in(firsts["event_id"], pa.array(sorted(border.event_ids), pa.string())).to_numpy()
+            before &= (scored_ms < border.scored_ms) | ((scored_ms == border.scored_ms) & ~held)
+        if before.any():
+            found[home] = firsts.take(pa.array(order[before[order]]))
     return found
+
+
+def prediction_records(samples: Sequence[Archived], partition: int) -> list[Kept]:
+    """Return the records of their predictions, which have no place in the log any more."""
+    return [
+        Kept(NO_PLACE, sample.scored_time_ms, sample.entity_id.encode(), encode(_prediction(sample, partition)))
+        for _, _, sample in samples
+    ]
 
 
 def _sample(row: Mapping[str, Any], features: Sequence[float | None]) -> Sample:

@@ -31,7 +31,7 @@ from stream.metrics import Metrics
 from topics.specs import StreamTopics
 
 _FIRST: Final = 0
-_PARTIALS: Final = 4  # of a window of a number of events
+_PARTIALS: Final = 2  # of a window of a number of events
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,15 +100,20 @@ class Drifting:
 
     async def take(self, events: ServedEvents, scores: Scores, champion: str = "") -> None:
         """Count predictions with these scores, whose rows are all finite, of `champion`, or of whoever was it then."""
+        written_ms = np.array([record.timestamp for record in events.records], dtype=np.int64)
+        revisions = np.array([event.deployment_revision for event in events.events], dtype=np.int64)
+        champions = np.array([event.variant == CHAMPION for event in events.events], dtype=np.bool_)
         start = 0
         while start < len(events):
             rows = events.order[start : start + self._cut - self._counted % self._cut]
             start += len(rows)
             self._counted += len(rows)
-            self._written_ms = max(self._written_ms, *(events.records[row].timestamp for row in rows.tolist()))
+            self._written_ms = max(self._written_ms, int(written_ms[rows].max()))
             for partition, its in self._parts(events, rows):
-                for name, served in self._by_champion(events, its, champion):
-                    await self._count(partition, _intake(events, served), scores[served], name, named=bool(champion))
+                for name, served in self._by_champion(events, its, revisions, champions, champion):
+                    mask = None if champion or champions[served].all() else champions[served]
+                    measured = await self._measure(name)
+                    await self._counting[partition].take(_intake(events, served), scores[served], measured, mask)
             if not self._counted % self._cut:
                 await self.judge()
 
@@ -121,30 +126,22 @@ class Drifting:
             yield partition, rows[(rows >= start) & (rows < stop)]
 
     def _by_champion(
-        self, events: ServedEvents, rows: NDArray[np.int64], champion: str
+        self,
+        events: ServedEvents,
+        rows: NDArray[np.int64],
+        revisions: NDArray[np.int64],
+        champions: NDArray[np.bool_],
+        champion: str,
     ) -> Iterator[tuple[str, NDArray[np.int64]]]:
         """Yield the rows of each champion: of one deployment after the other, which few partitions take up at once."""
-        if champion:
+        if champion and len(rows):
             yield champion, rows
             return
-        revisions = np.array([events.events[row].deployment_revision for row in rows.tolist()], dtype=np.int64)
-        for revision in np.unique(revisions).tolist():
-            served = rows[revisions == revision]
+        for revision in np.unique(revisions[rows]).tolist():
+            served = rows[revisions[rows] == revision]
             deployment = self._deployments.get(revision)
-            if deployment is not None:
-                yield deployment.champion, served
-                continue
-            its = [events.events[row] for row in served.tolist()]
-            yield next((event for event in its if event.variant == CHAMPION), its[0]).model_id, served
-
-    async def _count(self, partition: int, taken: Intake, scores: Scores, champion: str, *, named: bool) -> None:
-        if not taken.events:
-            return
-        champions = None
-        if not named:
-            champions = np.array([event.variant == CHAMPION for event in taken.events], dtype=np.bool_)
-            champions = None if champions.all() else champions
-        await self._counting[partition].take(taken, scores, await self._measure(champion), champions)
+            first = served[int(champions[served].argmax())]
+            yield deployment.champion if deployment is not None else events.events[first].model_id, served
 
     async def judge(self) -> None:
         """Judge what was counted since the last time, as if it was written now."""

@@ -31,8 +31,8 @@ class Pairs:
     """n labelled events that have both scores, in the order of their times, with their newest label.
 
     `table` is without features, and `table.served` are the served scores; `replayed` are those of the replay, float64
-    of the same shape. `predicted` and `decided` (n,) are the positions of the labels that each world decides for, by the
-    threshold of its own declaration.
+    of the same shape. `predicted` and `decided` (n,) are the positions of the labels that each world decides for,
+    by the threshold of its own declaration.
     """
 
     table: Table

@@ -5,7 +5,7 @@ is not serves from the next block of history on; blocks are to end where one is 
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Final, NamedTuple
 
@@ -16,6 +16,7 @@ from agents.learn.lineage import model_id_of
 from agents.learn.reader import LearnableReader
 from agents.learn.stage import opener_of
 from agents.replay.events import LabelledEvents, ServedEvents
+from agents.replay.merging import Block
 from agents.replay.scoring import Answer, OneModel, Scorer
 from ml.learning.online import OnlineLearner
 from ml.learning.samples import Samples
@@ -154,3 +155,15 @@ class Learning:
         line_ms = self._newest_label_ms - self._spec.ripens_ms
         self._given = {event_id: given for event_id, given in self._given.items() if given.event_time_ms >= line_ms}
         self._swept_at = max(_LEAST_SWEPT, 2 * len(self._given))
+
+
+def until_due(block: Block, samples: str, learning: Learning) -> Iterator[Block]:
+    """Yield the block in pieces that end where a snapshot is due; each must have been learnt before the next is asked
+    for. `samples` is the topic that is learnt from.
+    """
+    while len(block):
+        is_sample = np.array([source.topic == samples for source, _ in block.pieces], dtype=np.bool_)[block.places]
+        places = np.flatnonzero(is_sample)
+        due = learning.until_due
+        piece, block = block.split(int(places[due - 1]) + 1 if due <= len(places) else len(block))
+        yield piece

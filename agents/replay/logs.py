@@ -71,13 +71,16 @@ class LogSource:
 
 @asynccontextmanager
 async def logs(
-    open_consumer: Callable[[], AIOKafkaConsumer], sources: Sequence[TopicPartition], from_ms: int | None
+    open_consumer: Callable[[], AIOKafkaConsumer],
+    sources: Sequence[TopicPartition],
+    from_ms: int | None,
+    stops: Mapping[TopicPartition, int] | None = None,
 ) -> AsyncIterator[Logs]:
     """Open partitions that exist, from the first record on that can be of an event at `from_ms` or later.
 
     No event is believed to be further ahead of Kafka's clock than a day. Without `from_ms` all is read: the embedded
-    broker cannot search by time. `open_consumer` makes a consumer without a group, not started, that reads what is
-    committed.
+    broker cannot search by time. Where `stops` says so, a partition is read up to there. `open_consumer` makes a
+    consumer without a group, not started, that reads what is committed.
     """
     consumer = open_consumer()
     starting = asyncio.ensure_future(consumer.start())
@@ -85,13 +88,15 @@ async def logs(
         await asyncio.shield(starting)
         consumer.assign(list(sources))
         consumer.pause(*sources)  # until somebody reads one
-        oldest, stops = await consumer.beginning_offsets(sources), await consumer.end_offsets(sources)
+        oldest = await consumer.beginning_offsets(sources)
+        ends = await consumer.end_offsets(sources) | dict(stops or {})
         starts = dict(oldest)
         if from_ms is not None:
-            starts |= await _later(consumer, stops, max(from_ms - SLACK_MS, 0))
+            starts |= await _later(consumer, ends, max(from_ms - SLACK_MS, 0))
+        starts = {source: min(starts[source], ends[source]) for source in sources}
         for source in sources:
             consumer.seek(source, starts[source])
-        yield Logs(consumer, {source: (starts[source], stops[source]) for source in sources}, oldest)
+        yield Logs(consumer, {source: (starts[source], ends[source]) for source in sources}, oldest)
     finally:
         await quietly(starting)
         await consumer.stop()

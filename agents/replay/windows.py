@@ -34,10 +34,14 @@ def alerts_on(spec: StreamSpec, table: Table, candidate: Scores, champion: Score
     rules = replace(gates, max_latency_ms=None)
     windows = replace(windows, ripens_ms=0)
     if rules.reference_accuracy is None:
-        reports = [told for told in _told(Evaluator(scoring, windows, rules), table, champion) if isinstance(told, Report)]
+        reports = [
+            told for told in _told(Evaluator(scoring, windows, rules), table, champion) if isinstance(told, Report)
+        ]
         rules = replace(rules, reference_accuracy=_reference(reports, rules))
     its, others = (
-        sum(_counts(told, rules.reference_accuracy) for told in _told(Evaluator(scoring, windows, rules), table, scores))
+        sum(
+            _counts(told, rules.reference_accuracy) for told in _told(Evaluator(scoring, windows, rules), table, scores)
+        )
         for scores in (candidate, champion)
     )
     return its, others

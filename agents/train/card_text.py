@@ -47,7 +47,7 @@ def caveats_of(card: Card) -> list[str]:
         "a day, is not in it.",
         "The test data chose nothing: not the parameters, not the end of the fit, not the best threshold. It measured "
         "the candidate and the champion, once: another run on the same samples, by the same declaration, comes to the "
-        "same model and the same figures. Each run on other samples is another try, most of its test data being the same.",
+        "same model and the same figures. A run on other samples, most of them the same, is another try.",
     ]
     found += _of_champion(card, test)
     for name, share in train.shares.items():

@@ -10,19 +10,19 @@ from typing import Any, Final, Literal, NamedTuple
 import msgspec
 
 from agents.registry import next_version
+from agents.routes import routes_of
 from agents.routing import rerouted
 from agents.train.job import Failed, Made
 from agents.train.queue import Asked, Run, Skip, run_id_of
 from schemas.errors import InvalidEvent, PenstockError
 from schemas.events import Alert, AuditEvent, Command, Deployment, ModelVersion
 from schemas.experiments import CHALLENGER, ExperimentPlan
-from schemas.runs import Phase, TrainingEvent
+from schemas.runs import TRAINER, Phase, TrainingEvent
 from schemas.streams import StreamSpec
 from schemas.training import Approval
 from schemas.wire import decode, encode
 from topics.specs import StreamTopics
 
-_BY: Final = "train"
 _BY_HAND: Final[Mapping[Approval, str]] = {
     "manual": "models promote",
     "shadow": "models shadow",
@@ -134,6 +134,7 @@ def failed(spec: StreamSpec, run: Run, why: Failed, now_ms: int) -> tuple[Note, 
         message=why.message,
         follow_up=stays,
         samples=why.samples,
+        from_time_ms=why.from_time_ms,
         to_time_ms=why.to_time_ms,
     )
     return note_of(topics.alerts, alert), note_of(topics.training, event)
@@ -167,7 +168,7 @@ def made(spec: StreamSpec, run: Run, made: Made, known: Registered, now_ms: int)
         stream=spec.name,
         correlation_id=run.run_id,
         action="register",
-        issued_by=version.registered_by or _BY,
+        issued_by=version.registered_by or TRAINER,
         outcome="done",
         reason=f"version {version.version}: made by training run {run.run_id} ({', '.join(run.reasons)})",
         model_id=version.model_id,
@@ -193,7 +194,7 @@ def _numbered(run: Run, made: Made, known: Registered, now_ms: int) -> ModelVers
     )
     if not made.passed:
         version = msgspec.structs.replace(
-            version, status="archived", changed_by=_BY, changed_time_ms=now_ms, reason=_verdict(made, version)
+            version, status="archived", changed_by=TRAINER, changed_time_ms=now_ms, reason=_verdict(made, version)
         )
     try:
         return decode(ModelVersion, encode(version))
@@ -220,8 +221,11 @@ def _follow_up(
     if not made.passed:
         return _rejection(spec, run, made, version, now_ms), "it is archived, and nothing else changes"
     approve: Approval = spec.training.approve
+    why = _why_not_compared(run, known)
     if approve == "manual":
-        return _proposal(spec, run, made, version, "", now_ms), "an alert asks for its promotion"
+        return _proposal(spec, run, made, version, why, now_ms), "an alert asks for its promotion"
+    if why and approve != "shadow":  # which takes nobody's place
+        return _proposal(spec, run, made, version, why, now_ms), f"an alert asks a person, for {why}"
     command = _command(spec, run, version, known, approve, now_ms)
     try:
         rerouted(command, known.history, _finder(known, version), now_ms)
@@ -229,6 +233,24 @@ def _follow_up(
         why = f"control would refuse {_ASKED[approve]}: {error}"
         return _proposal(spec, run, made, version, why, now_ms), f"an alert asks a person, for {why}"
     return command, f"control is asked {_ASKED[approve]}"
+
+
+def _why_not_compared(run: Run, known: Registered) -> str:
+    """Return why it may not take the place of what serves by now, in words; an empty text if it may.
+
+    A learner puts a newer version of its lineage in the place of the older all the time: that is the same champion.
+    """
+    routes = routes_of(known.history)
+    before, now = run.champion, routes.champion
+    if routes.held:
+        return f"champion {now} was brought back by a roll-back, and stays until a person promotes another"
+    if now == (before.model_id if before is not None else None):
+        return ""
+    present = known.versions.get(now or "")
+    if before is not None and present is not None and before.lineage and before.lineage == present.lineage:
+        return ""
+    compared = before.model_id if before is not None else "no champion"
+    return f"it was compared with {compared}, and {now or 'no model'} serves by now"
 
 
 def _finder(known: Registered, version: ModelVersion) -> Callable[[str], ModelVersion | None]:
@@ -256,7 +278,7 @@ def _command(
     return Command(
         stream=spec.name,
         expected_revision=known.revision,
-        issued_by=_BY,
+        issued_by=TRAINER,
         issued_time_ms=now_ms,
         correlation_id=f"{run.run_id}-{fields['action']}",
         reason=f"it passed the gates of training run {run.run_id}",
@@ -276,8 +298,30 @@ def _proposal(spec: StreamSpec, run: Run, made: Made, version: ModelVersion, why
         severity="medium",
         subject=version.model_id,
         message="; ".join(filter(None, (_verdict(made, version), *made.notes, why))),
-        recommendation=f"Read its card (penstock models card {version.model_id} --stream {spec.name}), then: "
-        f"penstock {by_hand} {version.model_id} --stream {spec.name}",
+        recommendation=_by_hand(by_hand, version.model_id, spec.name),
+    )
+
+
+def refused(command: Command, reason: str, now_ms: int) -> Alert:
+    """Return the alert that asks a person, where control has refused what a run has asked for."""
+    approve: Approval = "rollout" if command.action == "start" else "shadow" if command.action == "shadow" else "auto"
+    model_id = command.model_id or command.experiment_id
+    return Alert(
+        id=_id_of("alert", command.stream, "candidate", command.correlation_id),
+        stream=command.stream,
+        kind="candidate",
+        severity="medium",
+        subject=model_id,
+        message=f"model {model_id} passed its gates, and control refused {_ASKED[approve]}: {reason}",
+        recommendation=_by_hand(_BY_HAND[approve], model_id, command.stream),
+        raised_time_ms=now_ms,
+    )
+
+
+def _by_hand(words: str, model_id: str, stream: str) -> str:
+    return (
+        f"Read its card (penstock models card {model_id} --stream {stream}), then: "
+        f"penstock {words} {model_id} --stream {stream}"
     )
 
 
@@ -307,9 +351,8 @@ def _alert(
     message: str,
     recommendation: str,
 ) -> Alert:
-    parts = ("alert", spec.name, kind, run.run_id)
     return Alert(
-        id=hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32],
+        id=_id_of("alert", spec.name, kind, run.run_id),
         stream=spec.name,
         kind=kind,
         severity=severity,
@@ -318,3 +361,7 @@ def _alert(
         recommendation=recommendation,
         raised_time_ms=now_ms,
     )
+
+
+def _id_of(*parts: str) -> str:
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]

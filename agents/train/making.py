@@ -146,8 +146,10 @@ def seed_of(job: Job) -> int:
 def joined(first: Table, second: Table) -> Table:
     """Return the rows of two tables that follow one another in time, of which entities have one numbering."""
     columns = ("matrix", "labels", "weights", "event_time_ms", "entities", "served")
-    whole = {name: np.concatenate([getattr(first, name), getattr(second, name)]) for name in columns}
-    return replace(first, **whole)
+    matrix, labels, weights, times_ms, entities, served = (
+        np.concatenate([getattr(first, name), getattr(second, name)]) for name in columns
+    )
+    return Table(matrix, labels, weights, times_ms, entities, served, first.entities_known)
 
 
 def mean_loss(losses: tuple[tuple[int, float], ...]) -> float:

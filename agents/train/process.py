@@ -11,7 +11,7 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from multiprocessing.connection import Connection, wait
@@ -28,6 +28,9 @@ Target = Callable[[Job, Say], None]
 """Does a job and says what it is at, and last what came of it; can be pickled."""
 
 _LAST_NICENESS: Final = 19
+_WORKER_ENDS_S: Final = 5.0
+_READ_AT_IMPORT: Final = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")  # by numpy and its kind
+_spawning = threading.Lock()  # the environment is everybody's
 
 
 def do(job: Job, say: Say) -> None:
@@ -41,54 +44,91 @@ async def run_apart(job: Job, target: Target = do) -> AsyncGenerator[Said, None]
     """Do `job` in a process of its own, and yield what it says; the last is always Made or Failed.
 
     A process that cannot be started, or ends without a last word, is a failure that may pass. To be closed by the
-    caller, perhaps in the middle: then the process is killed, with all that it started. Nothing here takes the event
-    loop more than a millisecond.
+    caller, perhaps in the middle: then the process is killed, with all that it started, however often the caller is
+    cancelled while it waits for that. Nothing here takes the event loop more than a millisecond.
     """
     context = multiprocessing.get_context("spawn")  # a fork would copy the event loop and its connections
     ours, theirs = context.Pipe()
     # To us it is a daemon, so that it is ended and not waited for, should this process end without closing it.
     process = context.Process(target=_serve, args=(theirs, job, target), daemon=True, name=f"penstock {job.run_id}")
-    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="train") as threads:  # by then it has nothing to do
-        in_thread = partial(asyncio.get_running_loop().run_in_executor, threads)
-        ended = False
-        starting = asyncio.ensure_future(in_thread(_start, process, theirs))
-        try:
-            await asyncio.shield(starting)
-            while (said := await in_thread(_receive, ours)) is not None:
-                yield said
-                if isinstance(said, Made | Failed):
-                    return
-            await in_thread(wait, [process.sentinel])
-            ended = True
-            await _end(process, in_thread)
-            yield Failed(message=f"the process of the run has ended (exit code {process.exitcode})", again=True)
-        except OSError as error:
-            yield Failed(message=f"the process of the run cannot be started: {error}", again=True)
-        finally:
-            await asyncio.wait({starting})  # only what has started can be killed
-            if process.pid is not None and not ended:
-                await _end(process, in_thread)
-            process.close()
-            ours.close()
+    threads = ThreadPoolExecutor(max_workers=1, thread_name_prefix="train")
+    in_thread = partial(asyncio.get_running_loop().run_in_executor, threads)
+    starting = asyncio.ensure_future(in_thread(_start, process, theirs, job.resources.threads))
+    ended = False
+
+    async def clear() -> None:
+        await asyncio.wait({starting})  # only what has started can be killed
+        if process.pid is not None and not ended:
+            _kill(process)
+            await in_thread(process.join)
+        process.close()
+        ours.close()
+        threads.shutdown(wait=False)
+
+    try:
+        await asyncio.shield(starting)
+        while (said := await in_thread(_receive, ours)) is not None:
+            yield said
+            if isinstance(said, Made | Failed):
+                return
+        await in_thread(wait, [process.sentinel])
+        _kill(process)
+        ended = True
+        await in_thread(process.join)
+        if process.exitcode == -signal.SIGTERM:  # who ends all processes ends the worker, too: then none of this counts
+            await asyncio.sleep(_WORKER_ENDS_S)
+        why = f"the process of the run has ended (exit code {process.exitcode}); see the worker's log"
+        yield Failed(message=why, again=True)
+    except OSError as error:
+        yield Failed(message=f"the process of the run cannot be started: {error}", again=True)
+    finally:
+        await asyncio.shield(asyncio.ensure_future(clear()))
 
 
-async def _end(process: BaseProcess, in_thread: Callable[..., Awaitable[object]]) -> None:
+def _kill(process: BaseProcess) -> None:
     """Kill the process, which also ends a call that waits for it, and its group.
 
-    To be called once: when the process has been waited for, its number may be another's.
+    Not to be called any more when the process has been waited for: its number may be another's.
     """
     assert process.pid is not None
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, signal.SIGKILL)
     process.kill()  # it may not have come to its group yet
-    await in_thread(process.join)
 
 
-def _start(process: BaseProcess, theirs: Connection) -> None:
+def _start(process: BaseProcess, theirs: Connection, threads: int) -> None:
+    """Start the process, from its first moment behind everybody else and with so many threads in its libraries."""
     try:
-        process.start()
+        with _spawning, _environment(dict.fromkeys(_READ_AT_IMPORT, str(threads))):
+            process.start()
+        assert process.pid is not None
+        _set_back(process.pid)
     finally:
         theirs.close()  # so that their end closes with them
+
+
+@contextlib.contextmanager
+def _environment(changes: Mapping[str, str]) -> Iterator[None]:
+    """Let processes that are started meanwhile have these variables."""
+    before = {name: os.environ.get(name) for name in changes}
+    os.environ.update(changes)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+def _set_back(pid: int) -> None:
+    """Let everybody else have the processor before this process, and before the threads that it starts from now on."""
+    with contextlib.suppress(ProcessLookupError):  # it is over already
+        try:
+            os.sched_setscheduler(pid, os.SCHED_IDLE, os.sched_param(0))
+        except (AttributeError, OSError):  # not Linux, or it is forbidden here
+            os.setpriority(os.PRIO_PROCESS, pid, _LAST_NICENESS)
 
 
 def _receive(pipe: Connection) -> Said | None:
@@ -106,9 +146,7 @@ def _serve(pipe: Connection, job: Job, target: Target) -> None:
     """Do the job; the main function of the process."""
     os.setsid()
     multiprocessing.current_process().daemon = False  # a search starts processes of its own
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)  # a signal to all means the worker, which ends us when it is done
-    _step_back(job.resources.threads)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C means the worker, which ends us when it is done
     threading.Thread(target=_end_with, args=(pipe,), name="worker-watch", daemon=True).start()
     turn = threading.Lock()
 
@@ -117,15 +155,6 @@ def _serve(pipe: Connection, job: Job, target: Target) -> None:
             pipe.send(said)
 
     target(job, say)
-
-
-def _step_back(threads: int) -> None:
-    """Let everybody else have the processor first, and libraries that are loaded from now on use so many threads."""
-    os.environ["OMP_NUM_THREADS"] = str(threads)
-    try:
-        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
-    except (AttributeError, OSError):  # not Linux, or it is forbidden here
-        os.nice(_LAST_NICENESS)
 
 
 def _end_with(pipe: Connection) -> None:

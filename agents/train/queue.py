@@ -5,6 +5,7 @@ one. All of it is small and is the stage's checkpoint.
 """
 
 import hashlib
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Final, NamedTuple
 
@@ -16,6 +17,8 @@ from schemas.runs import BECAUSE
 from schemas.streams import MINUTE_MS
 from schemas.training import Reason, TrainingSpec
 
+DAY_MS: Final = 24 * 60 * MINUTE_MS
+MOST_INTERRUPTIONS: Final = 20  # of a run, by workers that end properly and by rebalances
 REMEMBERED: Final = 500  # answered requests, by their ids: without transactions one may come again
 
 
@@ -32,8 +35,9 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
 class Run(msgspec.Struct, frozen=True, kw_only=True):
     """A run at work, as it was frozen when it began: every attempt reads the same samples at the same date.
 
-    `attempt` counts those that have begun. `kept_sha256` and `kept_bytes` name unfinished work in the artifact store,
-    and `kept_before` the older of which some may still be there.
+    `attempt` counts those that have begun, without the `interruptions`: those whose worker was taken away properly.
+    `kept_sha256` and `kept_bytes` name unfinished work in the artifact store, and `kept_before` the older of which some
+    may still be there.
     """
 
     run_id: str
@@ -42,6 +46,7 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     stop_offset: int
     champion: ModelVersion | None
     attempt: int = 0
+    interruptions: int = 0
     kept_sha256: str = ""
     kept_bytes: int = 0
     kept_before: tuple[str, ...] = ()
@@ -117,9 +122,7 @@ def begun(
 ) -> tuple[Queue, list[Skip]]:
     """Make one run of all that waits and counts by now; the others are skipped. None may be at work."""
     assert queue.run is None
-    skips = [Skip(asked, why) for asked in queue.waiting if (why := _why_not(asked, queue, rules))]
-    skipped = {skip.asked.id for skip in skips}
-    counting = tuple(asked for asked in queue.waiting if asked.id not in skipped)
+    counting, skips = _sifted(queue, rules)
     run = None
     if counting:
         run = Run(
@@ -139,8 +142,25 @@ def tried(queue: Queue) -> Queue:
 
 
 def excused(queue: Queue) -> Queue:
-    """Take the newest attempt back: it was interrupted for a reason that is not the run's."""
-    return _with_run(queue, attempt=_run_of(queue).attempt - 1)
+    """Take the newest attempt back: it was interrupted for a reason that is not the run's. That is counted."""
+    run = _run_of(queue)
+    return _with_run(queue, attempt=run.attempt - 1, interruptions=run.interruptions + 1)
+
+
+def given_up(run: Run, rules: TrainingSpec, now_ms: int) -> str:
+    """Return why the run has no other attempt, in a sentence; an empty text if it has."""
+    if run.attempt >= rules.attempts:
+        return f"the worker ended in the middle of attempt {run.attempt}"
+    limit_minutes = rules.max_minutes * rules.attempts
+    late = now_ms - run.started_time_ms > limit_minutes * MINUTE_MS
+    if run.interruptions < MOST_INTERRUPTIONS and not (run.interruptions and late):
+        return ""
+    began = f" and it began more than {limit_minutes} minutes ago (training.max_minutes × training.attempts);"
+    often = "once" if run.interruptions == 1 else f"{run.interruptions} times"
+    return (
+        f"its worker was taken away {often} in the middle of it{began if late else ';'} see the log "
+        "for what stops the workers with the role train, or moves the stream between them"
+    )
 
 
 def kept(queue: Queue, found: Kept) -> Queue:
@@ -148,21 +168,51 @@ def kept(queue: Queue, found: Kept) -> Queue:
     return _with_run(queue, kept_sha256=found.sha256, kept_bytes=found.size_bytes, kept_before=found.before)
 
 
+def expected(queue: Queue, rules: TrainingSpec) -> tuple[Asked, ...]:
+    """Return what waits and will become the next run, as far as that is known while another may be at work."""
+    return _sifted(queue if queue.run is None else ended(queue, rules, 0), rules)[0]
+
+
 def gives_way(queue: Queue, rules: TrainingSpec) -> bool:
     """Whether what waits lets an experiment end first, beside which its candidate could not be rolled out.
 
     A request by hand begins at once: who asked is there to see what comes of it.
     """
-    return rules.approve == "rollout" and all(asked.reason != "manual" for asked in queue.waiting)
+    counting = expected(queue, rules)
+    return rules.approve == "rollout" and bool(counting) and all(asked.reason != "manual" for asked in counting)
 
 
-def ended(queue: Queue, rules: TrainingSpec, to_time_ms: int) -> Queue:
-    """Answer the run's requests. It has read samples up to `to_time_ms` of event time; 0 if none."""
-    blocked_until_ms = queue.blocked_until_ms
-    if to_time_ms:
-        blocked_until_ms = max(blocked_until_ms, to_time_ms + rules.cooldown_minutes * MINUTE_MS)
-    queue = _answered(queue, _run_of(queue).request_ids)
-    return msgspec.structs.replace(queue, run=None, blocked_until_ms=blocked_until_ms)
+def ended(queue: Queue, rules: TrainingSpec, seen_ms: int) -> Queue:
+    """Answer the run's requests. Whatever it came to, the cool-down begins at the newest of them that is not by hand.
+
+    `seen_ms` is the time of the stream that its samples told, 0 if it read none: when that is later, it counts.
+    """
+    run = _run_of(queue)
+    newest_ms = max((seen_ms, *_stream_times(run.requests)))
+    blocked_until_ms = newest_ms + rules.cooldown_minutes * MINUTE_MS if newest_ms else 0
+    queue = _answered(queue, run.request_ids)
+    return msgspec.structs.replace(queue, run=None, blocked_until_ms=max(queue.blocked_until_ms, blocked_until_ms))
+
+
+def _sifted(queue: Queue, rules: TrainingSpec) -> tuple[tuple[Asked, ...], list[Skip]]:
+    """Return what waits and counts by now, and what does not."""
+    newest_ms = max(_stream_times(queue.waiting), default=0)
+    found = [(asked, _why_not(asked, queue, rules) or _why_too_old(asked, newest_ms, rules)) for asked in queue.waiting]
+    return tuple(asked for asked, why in found if not why), [Skip(asked, why) for asked, why in found if why]
+
+
+def _stream_times(requests: Sequence[Asked]) -> list[int]:
+    """Return the times of the stream in requests; those by hand have a person's."""
+    return [asked.time_ms for asked in requests if asked.reason != "manual"]
+
+
+def _why_too_old(asked: Asked, newest_ms: int, rules: TrainingSpec) -> str:
+    """Return why a request is of a past that others have left behind, in a sentence; an empty text if it is not."""
+    if asked.reason == "manual" or asked.time_ms >= newest_ms - max(rules.cooldown_minutes * MINUTE_MS, DAY_MS):
+        return ""
+    return (
+        f"it is of {_utc(asked.time_ms)}, and the newest that waits is of {_utc(newest_ms)}: what it saw is long past"
+    )
 
 
 def _why_not(asked: Asked, queue: Queue, rules: TrainingSpec) -> str:
@@ -173,8 +223,8 @@ def _why_not(asked: Asked, queue: Queue, rules: TrainingSpec) -> str:
         return f"training.reasons does not have {asked.reason}"
     if asked.time_ms < queue.blocked_until_ms:
         return (
-            f"it is of {_utc(asked.time_ms)}, and after the last run none counts before "
-            f"{_utc(queue.blocked_until_ms)} (training.cooldown_minutes is {rules.cooldown_minutes})"
+            f"it is of {_utc(asked.time_ms)}, and after the last run requests count again from "
+            f"{_utc(queue.blocked_until_ms)} on (training.cooldown_minutes is {rules.cooldown_minutes})"
         )
     return ""
 

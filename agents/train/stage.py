@@ -24,9 +24,9 @@ from agents.routes import routes_of
 from agents.train import ending
 from agents.train.ending import Note, Registered, note_of
 from agents.train.job import Failed, Job, Kept, Made, Progress
-from agents.train.queue import Queue, Run, begun, ended, excused, gives_way, kept, received, tried
+from agents.train.queue import Queue, Run, begun, ended, excused, expected, given_up, gives_way, kept, received, tried
 from agents.train.world import Doing, World
-from schemas.errors import InvalidEvent, PenstockError
+from schemas.errors import FatalError, InvalidEvent, PenstockError
 from schemas.events import Checkpoint, RetrainRequest
 from schemas.experiments import ExperimentPlan
 from schemas.runs import TrainingEvent
@@ -37,6 +37,7 @@ from stream.batches import Batch, Outbox, TopicPartition
 from stream.memory import Memory
 from stream.metrics import Metrics
 from stream.stage import Stage
+from stream.timestamps import SLACK_MS
 from topics.specs import StreamTopics
 
 STAGE: Final = "train"
@@ -94,7 +95,6 @@ class Train(Stage):
         self._interrupted: tuple[str, int] | None = None
         self._asking: Asking | None = None
         self._forget(TrainState())
-        world.deployments.listen(lambda: self._moved.set())
 
     def _forget(self, state: TrainState) -> None:
         """Begin with `state`, which is durable."""
@@ -116,6 +116,7 @@ class Train(Stage):
 
     async def open(self, committed: Mapping[TopicPartition, int]) -> None:
         """Restore the queue, and go on with the run that was at work."""
+        self._world.deployments.listen(self._routed)
         checkpoint = await self._memory.newest(committed)
         self._forget(self._restored(checkpoint))
         run = self._state.queue.run
@@ -126,16 +127,20 @@ class Train(Stage):
         self._working.add_done_callback(lambda _: self.wake())
 
     def _restored(self, checkpoint: Checkpoint | None) -> TrainState:
+        """Return what the checkpoint holds. Raises FatalError if it cannot be read: requests are nowhere else."""
         if checkpoint is None:
             return TrainState()
         try:
             if checkpoint.format == FORMAT:
                 return decode(TrainState, checkpoint.state)
-            why = f"it is of format {checkpoint.format}"
+            why = f"it is of format {checkpoint.format}, and this version of Penstock reads {FORMAT}"
         except InvalidEvent as error:
             why = str(error)
-        log.warning("stream %s: training begins anew, its checkpoint cannot be used: %s", self._spec.name, why)
-        return TrainState()
+        name = self._spec.name
+        raise FatalError(
+            f"stream {name}: the checkpoint of its training requests cannot be read ({why}); run the version of "
+            f"Penstock that wrote it, or take [streams.{name}.training] out of penstock.toml to train nothing"
+        )
 
     async def process(self, batch: Batch, outbox: Outbox) -> None:
         """Take the requests in; `save` writes those that are skipped."""
@@ -146,6 +151,8 @@ class Train(Stage):
                 log.warning("record %d of %s is no request and is passed over: %s", record.offset, batch.source, error)
                 continue
             if request.stream == self._spec.name:
+                time_ms = min(request.requested_time_ms, record.timestamp + SLACK_MS)  # as far as it is believed
+                request = msgspec.structs.replace(request, requested_time_ms=time_ms)
                 queue, skip = received(self._state.queue, request, self._rules)
                 if queue is not self._state.queue:
                     self._change(queue, [ending.skipped(self._spec, skip, self._clock_ms())] if skip else [])
@@ -179,6 +186,7 @@ class Train(Stage):
 
     async def close(self) -> None:
         """End the run's process, if it still runs: should this worker open again, the attempt does not count."""
+        self._world.deployments.unlisten(self._routed)
         await self._stop_working()
         run = self._state.queue.run
         if self._trying and run is not None:
@@ -200,6 +208,9 @@ class Train(Stage):
         self._changes += 1
         self._moved.set()
         self.wake()
+
+    def _routed(self) -> None:
+        self._moved.set()
 
     async def _is_durable(self) -> None:
         """Wait until the state as it is now is durable."""
@@ -226,12 +237,12 @@ class Train(Stage):
         await self._world.caught_up()
         behind = self._in_the_way() if gives_way(self._state.queue, self._rules) else ""
         if behind:
-            told = self._state.queue.waiting[0].id, behind
+            told = expected(self._state.queue, self._rules)[0].id, behind
             if told != self._told_behind:
                 self._told_behind = told
                 self._tell_queued(behind)
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(ANSWER_S):  # nobody tells of a refusal
+                async with asyncio.timeout(ANSWER_S):  # we do not hear of a refusal
                     await self._news()
             return
         champion = routes_of(self._world.deployments.events).champion
@@ -262,9 +273,9 @@ class Train(Stage):
         return "" if begun else f"rollout {asking.experiment_id}"
 
     async def _go_on(self, run: Run) -> None:
-        """Make one more attempt, or end the run when there were enough, each of which took its worker along."""
-        if run.attempt >= self._rules.attempts:
-            await self._end(Failed(message=f"the worker ended in the middle of attempt {run.attempt}", again=False))
+        """Make one more attempt, or end the run when there were enough."""
+        if why := given_up(run, self._rules, self._clock_ms()):
+            await self._end(Failed(message=why, again=False))
             return
         self._change(tried(self._state.queue))
         self._trying = True
@@ -313,8 +324,8 @@ class Train(Stage):
                         case Progress():
                             self._tell(said)
         except TimeoutError:
-            why = f"it took longer than training.max_minutes, {self._rules.max_minutes} minutes, and was ended"
-            return Failed(message=why, again=False)
+            limit = f"training.max_minutes, {self._rules.max_minutes} minutes"
+            return Failed(message=f"attempt {job.attempt} took longer than {limit}, and was ended", again=False)
         raise AssertionError("a run ends with Made or Failed")
 
     async def _end(self, said: Made | Failed) -> None:
@@ -335,7 +346,8 @@ class Train(Stage):
         if any(note.topic == self._topics.commands for note in notes) and self._rules.approve == "rollout":
             assert isinstance(said, Made)
             self._asking = Asking(said.version.model_id, self._clock() + ANSWER_S)
-        self._change(ended(self._state.queue, self._rules, said.to_time_ms), notes)
+        seen_ms = said.to_time_ms + self._spec.ripens_ms if said.to_time_ms else 0
+        self._change(ended(self._state.queue, self._rules, seen_ms), notes)
         await self._is_durable()
 
     def _tell(self, progress: Progress) -> None:
@@ -353,9 +365,10 @@ class Train(Stage):
         self.wake()
 
     def _tell_queued(self, behind: str) -> None:
-        """Put what the requests wait for into the next commit."""
-        self._progress.append(ending.queued(self._spec, self._state.queue.waiting, behind, self._clock_ms()))
-        self.wake()
+        """Put what requests wait for into the next commit; those that will be skipped wait for nothing."""
+        if waiting := expected(self._state.queue, self._rules):
+            self._progress.append(ending.queued(self._spec, waiting, behind, self._clock_ms()))
+            self.wake()
 
     def _say(self, notes: tuple[Note, ...], outbox: Outbox) -> None:
         """Write notes, and count the runs that ended with them."""

@@ -209,6 +209,35 @@ def test_a_value_that_it_cannot_use_is_refused(case: Case, value: Any) -> None:
         case.make(learning_rate=value)
 
 
+REFUSED_LATE: list[tuple[str, int, dict[str, Any]]] = [
+    ("sklearn", 1, {"estimator": "sklearn.linear_model.LogisticRegression", "penalty": "l1"}),
+    ("sklearn", 3, {"estimator": "sklearn.linear_model.LogisticRegression", "solver": "liblinear"}),
+    ("sklearn", 1, {"estimator": "sklearn.ensemble.GradientBoostingClassifier", "loss": "exponential"}),
+]
+
+
+@pytest.mark.parametrize(("name", "classes", "parameters"), REFUSED_LATE, ids=lambda value: str(value)[-40:])
+def test_what_only_a_fit_or_a_file_refuses_is_refused_before_the_fit(
+    name: str, classes: int, parameters: dict[str, Any]
+) -> None:
+    with pytest.raises(TrainingImpossible, match="cannot take these parameters"):
+        trainer_type(name)(NAMES, classes, **parameters)
+
+
+def test_what_only_the_fit_to_all_rows_refuses_is_refused_in_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    train, validation = Case("sklearn", 1).data()
+    monkeypatch.setattr("ml.training.sklearn_trainer.SklearnTrainer._require_storable", lambda _: None)
+    name, classes, parameters = REFUSED_LATE[0]
+    with pytest.raises(TrainingImpossible, match="LogisticRegression cannot take these parameters"):
+        trainer_type(name)(NAMES, classes, **parameters).fit(train, validation, Unwatched())
+
+
+def test_a_tree_may_be_given_more_rows_than_its_parameters_are_tried_on() -> None:
+    forest: dict[str, Any] = {"estimator": "sklearn.ensemble.RandomForestClassifier", "n_estimators": 2}
+    trainer = trainer_type("sklearn")(NAMES, 1, **forest, max_samples=700)
+    assert trainer.fit(*Case("sklearn", 1).data(), Unwatched()).parameters["max_samples"] == 700
+
+
 def test_one_class_only_is_refused(case: Case) -> None:
     train, validation = case.data()
     with pytest.raises(TrainingImpossible, match="the training data has 800 samples, all of class 1"):

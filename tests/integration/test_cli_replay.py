@@ -95,8 +95,12 @@ def test_another_model_is_compared_with_what_was_served(here: Deployment, pensto
     assert document["decisions"]["events"] == EVENTS
     assert {v["model_id"] for w in document["replayed"]["windows"] for v in w["variants"]} == {other}
     assert {v["model_id"] for w in document["served"]["windows"] for v in w["variants"]} == {history}
+    assert document["learnt_from"]["events"] is None
     shown = penstock("replay", "--model", other)
     assert shown.code == 0
+    assert f"nobody said up to when model {other} learnt" in shown.out
+    assert f"baseline of {other}: there is none" in shown.out
+    assert "0 drift windows" in shown.out
     assert "roc_auc" in shown.out
 
 
@@ -126,13 +130,17 @@ def test_a_threshold_a_span_and_a_setting_change_what_is_replayed(
 def test_a_learner_takes_over_in_a_replay(here: Deployment, penstock: Penstock, history: str) -> None:
     found = penstock("replay", "--learner", "online", "--json")
     assert found.code == 0, found
-    assert found.document["learned"]["updates"] == EVENTS // 20
+    learned = found.document["learned"]
+    assert learned["updates"] == EVENTS // 20
+    assert learned["published"]
+    assert set(learned["served"]) <= set(learned["published"])
     assert found.document["samples"] == EVENTS
 
 
 def test_what_is_not_there_is_refused_in_a_sentence(here: Deployment, penstock: Penstock, history: str) -> None:
     assert "no model 'nobody'" in penstock("replay", "--model", "nobody").err
     assert "has no learner 'nobody'; it has online" in penstock("replay", "--learner", "nobody").err
+    assert "would change nothing" in penstock("replay", "--set", "join.window_minutes=1").err
     assert "did you mean min_psi" in penstock("replay", "--set", "drift.min_psy=1").err
     assert "no prediction and no sample in this time" in penstock("replay", "--from", "2031-01-01").err
 

@@ -8,7 +8,8 @@ import pytest
 
 from agents.control import LOAD_TIMEOUT_S, STORE_PATIENCE_S
 from agents.shelf import ModelShelf, ModelUnusable
-from schemas.events import AuditEvent, DeadLetter, Deployment, ModelVersion
+from schemas.events import Alert, AuditEvent, DeadLetter, Deployment, ModelVersion
+from schemas.runs import TRAINER
 from schemas.streams import StreamSpec
 from schemas.wire import decode, encode
 from stores.artifacts import ArtifactUnavailable
@@ -112,6 +113,34 @@ async def test_a_command_that_cannot_be_carried_out_is_refused_with_a_reason(
     assert answer.outcome == "refused"
     assert sentence in answer.reason
     assert bench.routing == []
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        (command_of(expected_revision=3, issued_by=TRAINER), "penstock models promote m1 --stream flights"),
+        (command_of(expected_revision=3, issued_by=TRAINER, action="shadow"), "penstock models shadow m1 --stream"),
+        (
+            command_of("", 3, issued_by=TRAINER, action="start", experiment_id="m1"),
+            "penstock rollouts start m1 --stream flights",
+        ),
+    ],
+)
+async def test_a_training_run_is_over_by_then_so_what_it_is_refused_a_person_is_asked(
+    bench: Bench, command: bytes, words: str
+) -> None:
+    for _ in range(2):  # without transactions it may come again
+        [answer] = await bench.take(command)
+    first, again = [decode(Alert, value) for _, value in bench.written["flights.alerts"]]
+    assert first == again
+    assert (first.kind, first.severity, first.subject, first.stream) == ("candidate", "medium", "m1", "flights")
+    assert answer.reason in first.message
+    assert words in first.recommendation
+
+
+async def test_what_is_done_or_refused_to_others_raises_no_alert(bench: Bench) -> None:
+    await bench.take(command_of(expected_revision=3), command_of("m2", issued_by=TRAINER))
+    assert bench.written["flights.alerts"] == []
 
 
 async def test_a_model_that_cannot_be_served_is_refused_before_anything_is_routed(bench: Bench) -> None:

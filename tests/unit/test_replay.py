@@ -5,7 +5,7 @@ from dataclasses import replace
 import msgspec
 import numpy as np
 
-from agents.replay.identity import Identity
+from agents.replay.identity import Identity, Whose
 from agents.replay.labelled import Pairs
 from agents.replay.question import Question, Span
 from agents.replay.scoring import AsServed, OneModel
@@ -32,7 +32,7 @@ async def test_models_that_served_give_the_very_scores_again_and_both_worlds_are
     of_served, of_labelled = await replayed(
         ASK, registry, AsServed(SPEC, registry.library, registry.identity), sources_of(predictions, samples)
     )
-    [((variant, model_id), compared)] = of_served.compared.items()
+    [((variant, model_id, _), compared)] = of_served.compared.items()
     assert (variant, model_id, compared.events, compared.identical) == ("champion", "old", 600, 600)
     assert of_served.decisions.changes == {}
     assert of_labelled.told[0] == of_labelled.told[1]
@@ -53,16 +53,19 @@ async def test_a_score_that_was_logged_otherwise_is_told_by_variant_and_model() 
     found = {
         key: (one.events, one.identical, one.different, one.not_executed) for key, one in of_served.compared.items()
     }
-    assert found == {("b", "gone"): (1, 0, 0, 1), ("champion", "old"): (49, 48, 1, 0), ("new", "new"): (1, 0, 1, 0)}
+    assert found == {
+        ("b", "gone", False): (1, 0, 0, 1),
+        ("champion", "old", False): (49, 48, 1, 0),
+        ("new", "new", True): (1, 0, 1, 0),
+    }
     assert registry.library.problems == {"gone": "stream shop has no model 'gone'"}
-    assert of_served.decisions.not_scored == 1
 
 
 def test_scores_of_64_bits_may_differ_in_their_last_digits_and_those_of_32_may_not() -> None:
     identity, logged = Identity(), np.array([0.1, 0.2, 0.3])
     identity.add("champion", "double", logged, logged + np.array([0, 1e-14, 1e-9]))
     identity.add("champion", "single", logged, logged.astype(np.float32))
-    double, single = identity.compared["champion", "double"], identity.compared["champion", "single"]
+    double, single = (identity.compared[Whose("champion", name, False)] for name in ("double", "single"))
     assert (double.identical, double.close, double.different) == (1, 1, 1)
     assert (single.identical, single.close, single.different) == (0, 0, 3)
 

@@ -6,6 +6,7 @@ import msgspec
 import numpy as np
 
 from agents.replay.learning import Learning
+from agents.replay.merging import BLOCK
 from agents.replay.question import Question
 from agents.replay.scoring import AsServed
 from schemas.streams import LearnerSpec
@@ -85,3 +86,31 @@ async def test_two_replays_of_a_learner_are_the_same() -> None:
         scores = of_labelled.pairs.replayed.tobytes()
         found.append((scores, of_served.decisions.changes, of_labelled.reports, learning.published))
     assert found[0] == found[1]
+
+
+async def test_a_snapshot_serves_the_very_next_event_however_history_is_cut_and_only_such_are_called_served() -> None:
+    rows = rows_of(1_000)
+    predictions = [served(i, row, OLD) for i, row in enumerate(rows)]
+    samples = [labelled(p, int(p.features[0] < 0.5)) for p in predictions]
+    found = []
+    for block in (64, 300, BLOCK):
+        registry = Registry(WITH_LEARNER, old=OLD)
+        learning = learner(registry)
+        of_served, of_labelled = await replayed(ASK, registry, learning, sources_of(predictions, samples), block)
+        assert of_labelled.pairs is not None
+        assert {v.model_id.split("@")[0] for v in of_labelled.reports[1][9].variants} == {"online"}
+        assert learning.served == learning.published[: len(learning.served)]
+        found.append((of_labelled.pairs.replayed.tobytes(), of_served.decisions.changes, learning.served))
+    assert found[0] == found[1] == found[2]
+    assert found[0][2]
+    assert learning.published[-1] not in learning.served, "when it was made, all had been served"
+
+
+async def test_an_event_whose_prediction_is_not_held_has_no_score_for_a_model_of_now_may_know_its_label() -> None:
+    predictions = [served(i, row, OLD) for i, row in enumerate(rows_of(400))]
+    samples = [labelled(p, int(p.features[0] < 0.5)) for p in predictions]
+    registry = Registry(WITH_LEARNER, old=OLD)
+    _, of_labelled = await replayed(ASK, registry, learner(registry), sources_of(predictions[100:], samples))
+    assert of_labelled.not_scored == 100
+    assert of_labelled.pairs is not None
+    assert len(of_labelled.pairs.table) == 300

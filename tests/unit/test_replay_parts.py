@@ -6,12 +6,14 @@ from contextlib import aclosing
 
 import msgspec
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from agents.archive.rows import table_of
 from agents.replay.ahead import ahead
-from agents.replay.archived import Archived, Border, prediction_records, sample_records, samples_of
+from agents.replay.archived import WHOLE, Border, Rows, forgotten_of, prediction_records, sample_records, samples_of
 from agents.replay.decisions import NO_PLACE
+from agents.replay.merging import Held
 from agents.replay.triggers import triggers_of
 from agents.replay.windows import alerts_on
 from app.what_if import changed
@@ -22,7 +24,7 @@ from schemas.streams import StreamSpec
 from schemas.training import TrainingSpec
 from schemas.wire import decode, encode
 from stream.partitioner import partitions_of
-from tests.replaying import DAWN_MS, DAY_MS, SPEC, Linear, labelled, rows_of, served
+from tests.replaying import DAWN_MS, DAY_MS, SAMPLES, SPEC, Linear, labelled, rows_of, served
 from tests.support import Entry
 
 
@@ -35,8 +37,22 @@ def test_a_model_that_fails_after_a_while_raises_alerts_and_a_steady_one_none() 
     labels = np.tile([0, 1], 1000).astype(np.int64)
     good = labels.astype(np.float64)
     bad = np.concatenate([good[:1000], 1 - good[1000:]])
-    assert alerts_on(SPEC, table(2000, labels), good) == 0
-    assert alerts_on(SPEC, table(2000, labels), bad) >= 10, "each of the last ten windows, and the error's rise"
+    failed, steady = alerts_on(SPEC, table(2000, labels), bad, good)
+    assert steady == 0
+    assert failed >= 10, "each of the last ten windows, and the error's rise"
+
+
+def test_a_candidate_that_falls_and_stays_better_than_the_champion_ever_was_raises_no_alert() -> None:
+    random = np.random.default_rng(0)
+    labels = random.integers(0, 2, 4000)
+    better = np.where(random.random(4000) < np.where(np.arange(4000) < 2000, 0.98, 0.88), labels, 1 - labels)
+    champion = np.where(random.random(4000) < 0.65, labels, 1 - labels)
+    spec = msgspec.structs.replace(
+        SPEC, evaluation=msgspec.structs.replace(SPEC.evaluation, accuracy_drop=0.05, reference_windows=5)
+    )
+    its, others = alerts_on(spec, table(4000, labels), better.astype(np.float64), champion.astype(np.float64))
+    assert its == 0
+    assert others > 0, "some windows of a champion that is right by chance are worse than its first ones"
 
 
 def test_several_classes_are_judged_by_the_class_with_the_highest_score() -> None:
@@ -44,8 +60,8 @@ def test_several_classes_are_judged_by_the_class_with_the_highest_score() -> Non
     labels = np.tile([0, 1, 2], 500).astype(np.int64)
     scores = np.eye(3)[labels]
     worse = np.concatenate([scores[:700], np.roll(scores[700:], 1, axis=1)])
-    assert alerts_on(spec, table(1500, labels), scores) == 0
-    assert alerts_on(spec, table(1500, labels), worse) > 0
+    failed, steady = alerts_on(spec, table(1500, labels), worse, scores)
+    assert steady == 0 < failed
 
 
 @pytest.mark.parametrize("classes", [(), ("x", "y")])
@@ -68,10 +84,14 @@ def test_predictions_come_from_the_archive_only_as_far_as_their_log_does_not_go_
     predictions = [served(i, row, Linear()) for i, row in enumerate(rows_of(40))]
     predictions[26] = msgspec.structs.replace(predictions[26], entity_id=predictions[25].entity_id)
     predictions[26] = msgspec.structs.replace(predictions[26], scored_time_ms=predictions[25].scored_time_ms)
-    samples = [Archived(i, 0, labelled(p, 1)) for i, p in enumerate(predictions)]
+    samples = [labelled(p, 1) for p in predictions]
+    samples.append(msgspec.structs.replace(samples[0], revision=1, replaces=1))
+    archived = table_of(SPEC, [Entry(i, encode(sample), b"shop", 0) for i, sample in enumerate(samples)])
     homes = partitions_of([p.entity_id.encode() for p in predictions], SPEC.partitions).tolist()
     border = Border(predictions[25].scored_time_ms, frozenset(["e26"]))
-    found = prediction_records(SPEC, samples, {homes[25]: border})
+    tables = forgotten_of(SPEC, archived, {homes[25]: border})
+    found = {home: prediction_records(samples_of(SPEC, rows), home) for home, rows in tables.items()}
+    assert forgotten_of(SPEC, archived, dict.fromkeys((0, 1), WHOLE)) == {}
     for home in (0, 1):
         wanted = [
             p.event_id
@@ -100,11 +120,16 @@ def test_requests_within_the_cool_down_of_a_run_or_of_other_reasons_become_no_ru
 def test_settings_are_changed_by_their_keys_and_everything_else_stays() -> None:
     found = changed(
         SPEC,
-        ["drift.min_psi=0.2", "evaluation.accuracy_drop = 0.1", 'training.reasons=["drift"]', "training.approve=auto"],
+        [
+            "drift.min_psi=0.2",
+            "evaluation.accuracy_drop = 0.1",
+            'training.reasons=["drift"]',
+            "training.cooldown_minutes=5",
+        ],
         0.7,
     )
     assert (found.drift.min_psi, found.evaluation.accuracy_drop, found.threshold) == (0.2, 0.1, 0.7)
-    assert found.training == TrainingSpec(reasons=("drift",), approve="auto")
+    assert found.training == TrainingSpec(reasons=("drift",), cooldown_minutes=5)
     assert changed(SPEC, []) == SPEC
 
 
@@ -115,6 +140,10 @@ def test_settings_are_changed_by_their_keys_and_everything_else_stays() -> None:
         ("drift.min_psi=much", "min_psi of [streams.shop.drift] as changed for the replay is"),
         ("nothing", "is not key=value"),
         ("features=[]", "history was made with"),
+        ("join.window_minutes=5", "what can be set is threshold, evaluation, drift, learners"),
+        ("archive.enabled=false", "would change nothing"),
+        ("experiments.alpha=0.1", "would change nothing"),
+        ("training.gates.min_auc=0.9", "of training reasons, schedule, time_zone, cooldown_minutes"),
         ("threshold.x=1", "threshold is a setting and not a table"),
         ("evaluation.min_samples=1000", "no window would ever raise an alert"),
     ],
@@ -154,3 +183,15 @@ async def test_reading_ahead_ends_when_nobody_wants_more() -> None:
             if number == 3:
                 break
     assert asyncio.all_tasks() == before
+
+
+async def test_rows_of_the_archive_and_records_in_memory_are_given_a_part_at_a_time() -> None:
+    predictions = [served(i, row, Linear()) for i, row in enumerate(rows_of(100))]
+    entries = [Entry(i, encode(labelled(p, 1)), b"shop", i) for i, p in enumerate(predictions)]
+    archived = pa.concat_tables([table_of(SPEC, entries)] * 200)
+    rows = Rows(SAMPLES, archived, lambda piece: sample_records(SPEC, samples_of(SPEC, piece)))
+    held = Held(SAMPLES, entries * 200)
+    for source in (rows, held):
+        pieces = [await source.more() for _ in range(3)]
+        assert [len(piece) for piece in pieces] == [16_384, 20_000 - 16_384, 0]
+        assert [record.offset for record in pieces[1]] == [i % 100 for i in range(16_384, 20_000)]

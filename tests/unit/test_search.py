@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from ml.training.protocol import Stopped, TrainingImpossible, Watch
-from ml.training.search import Best, SearchRules, StudyUnavailable, Value, search
+from ml.training.search import Best, SearchRules, StudyUnavailable, Value, forget, search
 
 SPACE = {"depth": (1, 10), "eta": {"low": 0.01, "high": 1.0, "log": True}, "booster": {"choices": ["tree", "line"]}}
 
@@ -137,6 +137,23 @@ def test_a_grid_tries_each_point_once_and_no_more(tmp_path: Path) -> None:
     assert tried == {(b, d, e) for b in ("tree", "line") for d in (1, 2, 3) for e in (0.1, 0.2, 0.3)}
     assert len(best.trials) == 18
     assert told == [(done, 18) for done in range(1, 19)]
+
+
+def test_another_meaning_is_another_study_and_all_of_a_name_are_forgotten(tmp_path: Path) -> None:
+    file = tmp_path / "begun"
+    for meaning in ("a", "b", "a"):
+        search(
+            SPACE,
+            SearchRules(trials=2),
+            partial(noted, file=file),
+            storage=str(tmp_path),
+            study_name="run",
+            meaning=meaning,
+        )
+    assert len(lines_of(file, 4)) == 4
+    assert len(list(tmp_path.glob("*.journal"))) == 2
+    forget(str(tmp_path), "run")
+    assert not list(tmp_path.glob("*.journal"))
 
 
 def test_a_huge_grid_is_tried_in_part(tmp_path: Path) -> None:

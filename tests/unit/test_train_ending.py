@@ -139,14 +139,58 @@ def test_a_candidate_that_did_not_pass_is_put_away_whatever_the_stream_wants(app
     assert TOPICS.commands not in found
 
 
+@pytest.mark.parametrize("approve", ["manual", "rollout", "auto"])
+@pytest.mark.parametrize(
+    ("champion", "present", "held", "words"),
+    [
+        (CHAMPION, "other", False, "it was compared with champion, and other serves by now"),
+        (None, "other", False, "it was compared with no champion, and other serves by now"),
+        (CHAMPION, "champion", True, "champion champion was brought back by a roll-back"),
+    ],
+)
+def test_over_a_champion_that_it_was_not_compared_with_or_that_was_brought_back_a_person_is_asked(
+    approve: Approval, champion: ModelVersion | None, present: str, held: bool, words: str
+) -> None:
+    routed = msgspec.structs.replace(deployment_of(spec_of(), present, 7), held=held)
+    found = read(
+        made(
+            spec_of(approve=approve),
+            run_of(champion),
+            made_of(job_of()),
+            known_of(routed, versions=[CHAMPION, version_of(spec_of(), "other")]),
+            NOW_MS,
+        )
+    )
+    assert TOPICS.commands not in found
+    assert words in found[TOPICS.alerts].message
+    assert "penstock" in found[TOPICS.alerts].recommendation
+
+
+@pytest.mark.parametrize(("lineage", "asks"), [("sgd", TOPICS.commands), ("trees", TOPICS.alerts), ("", TOPICS.alerts)])
+def test_a_newer_version_of_the_champion_s_lineage_counts_as_the_champion(lineage: str, asks: str) -> None:
+    before = msgspec.structs.replace(CHAMPION, lineage="sgd" if lineage else "")
+    newer = msgspec.structs.replace(version_of(spec_of(), "newer"), lineage=lineage)
+    known = known_of(deployment_of(spec_of(), "newer", 7), versions=[before, newer])
+    found = read(made(spec_of(approve="auto"), run_of(before), made_of(job_of()), known, NOW_MS))
+    assert asks in found
+
+
+def test_a_shadow_takes_nobody_s_place_so_it_begins_beside_whatever_serves() -> None:
+    versions = [CHAMPION, version_of(spec_of(), "other")]
+    known = known_of(deployment_of(spec_of(), "other", 7), versions=versions)
+    found = read(made(spec_of(approve="shadow"), run_of(), made_of(job_of()), known, NOW_MS))
+    assert found[TOPICS.commands].action == "shadow"
+
+
 def test_a_failure_says_why_and_that_the_champion_stays() -> None:
-    why = Failed(message="only one class in the training data", again=False, samples=12, to_time_ms=99)
+    why = Failed(message="only one class in the training data", again=False, samples=12, from_time_ms=55, to_time_ms=99)
     found = read(failed(spec_of(), run_of(), why, NOW_MS))
     alert, event = found[TOPICS.alerts], found[TOPICS.training]
     assert (alert.kind, alert.severity, alert.subject) == ("training", "medium", "run-1")
     assert why.message in alert.message
     assert "champion champion stays" in alert.recommendation
-    assert (event.outcome, event.message, event.samples, event.to_time_ms) == ("failed", why.message, 12, 99)
+    assert (event.outcome, event.message, event.samples) == ("failed", why.message, 12)
+    assert (event.from_time_ms, event.to_time_ms) == (55, 99)
     assert set(found) == {TOPICS.alerts, TOPICS.training}
 
 

@@ -1,6 +1,8 @@
 """What a run leaves while it may be tried again, and what is left when it has ended for good."""
 
 import asyncio
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -75,6 +77,37 @@ def test_a_run_that_failed_in_its_last_attempt_leaves_neither_work_nor_study(
         asyncio.run(clear_leftovers(job))
         assert files_of(tmp_path / "store") == []
         assert [path.name for path in files_of(tmp_path / "training")] == [f"{others.run_id}-01234567.journal"]
+
+
+async def test_a_store_that_is_away_keeps_the_study_and_what_was_for_mlflow_from_nobody_s_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    (tmp_path / "store").write_text("no folder")
+    job = job_of(stream_of(), tmp_path, kept=Kept(sha256="ab" * 32, size_bytes=1))
+    study = tmp_path / "training" / f"{job.run_id}-01234567.journal"
+    study.parent.mkdir()
+    study.write_bytes(b"")
+    folders = [tmp_path / f"penstock-tracking-{run_id}-x1" for run_id in (job.run_id, "another")]
+    for folder in folders:
+        (folder / "model").mkdir(parents=True)
+        (folder / "model" / "m").write_bytes(b"")
+    await clear_leftovers(job)
+    assert not study.exists()
+    assert [folder.exists() for folder in folders] == [False, True]
+
+
+async def test_a_store_that_does_not_answer_does_not_keep_the_end_waiting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    answers = threading.Event()
+    monkeypatch.setattr("agents.train.leftovers.CLEAR_S", 0.1)
+    monkeypatch.setattr(ArtifactStore, "remove", lambda *_: answers.wait(10))
+    begun = time.monotonic()
+    await clear_leftovers(job_of(stream_of(), tmp_path, kept=Kept(sha256="ab" * 32, size_bytes=1)))
+    answers.set()
+    assert time.monotonic() - begun < 2
+    assert "the store does not answer" in caplog.text
 
 
 async def test_a_store_that_is_away_then_keeps_nobody_waiting(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -5,12 +5,14 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from contextlib import aclosing
 from pathlib import Path
 
 import pytest
 
+from agents.train import process
 from agents.train.job import Failed, Kept, Made, Progress, Said
 from agents.train.process import Target, run_apart
 from tests.training import crash, describe, is_beating, job_of, linger, made_of, raise_error, talk
@@ -30,20 +32,25 @@ async def test_what_a_run_says_arrives_in_order_and_its_last_word_ends_it() -> N
 async def test_a_process_that_ends_without_a_last_word_is_a_failure_that_is_tried_again() -> None:
     assert await words_of(crash) == [
         Progress(phase="fit"),
-        Failed(message="the process of the run has ended (exit code 3)", again=True),
+        Failed(message="the process of the run has ended (exit code 3); see the worker's log", again=True),
     ]
 
 
 async def test_a_process_that_raises_is_a_failure_too(capfd: pytest.CaptureFixture[str]) -> None:
     [said] = await words_of(raise_error)
-    assert said == Failed(message="the process of the run has ended (exit code 1)", again=True)
+    assert said == Failed(message="the process of the run has ended (exit code 1); see the worker's log", again=True)
     assert "nobody thought of this" in capfd.readouterr().err
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux has an idle class")
-async def test_a_run_has_the_processor_when_nobody_else_wants_it_and_the_threads_that_it_may_have() -> None:
+async def test_a_run_has_the_processor_when_nobody_else_wants_it_and_the_threads_that_it_may_have(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "7")
+    monkeypatch.delenv("MKL_NUM_THREADS", raising=False)
     [said] = await words_of(describe)
-    assert said == Failed(message=f"{os.SCHED_IDLE} 1 True", again=False)
+    assert said == Failed(message=f"{os.SCHED_IDLE} {['1', '1', '1']} True", again=False)
+    assert (os.environ["OMP_NUM_THREADS"], os.environ.get("MKL_NUM_THREADS")) == ("7", None)
 
 
 async def test_a_run_that_is_given_up_ends_with_all_that_it_started(tmp_path: Path) -> None:
@@ -57,17 +64,74 @@ async def test_a_run_that_is_given_up_ends_with_all_that_it_started(tmp_path: Pa
 async def test_a_run_that_is_killed_takes_along_what_it_started_and_is_tried_again(tmp_path: Path) -> None:
     async with aclosing(run_apart(job_of(str(tmp_path)), linger)) as words:
         os.kill(int((await anext(words)).message), signal.SIGKILL)
-        assert await anext(words) == Failed(message="the process of the run has ended (exit code -9)", again=True)
+        said = await anext(words)
+        assert isinstance(said, Failed)
+        assert (said.again, "exit code -9" in said.message) == (True, True)
         assert not is_beating(tmp_path / "beat")
 
 
-async def test_a_run_pays_no_attention_to_a_signal_that_is_meant_for_the_worker(tmp_path: Path) -> None:
+async def test_a_run_pays_no_attention_to_ctrl_c_which_is_meant_for_the_worker(tmp_path: Path) -> None:
     async with aclosing(run_apart(job_of(str(tmp_path)), linger)) as words:
         pid = int((await anext(words)).message)
-        os.kill(pid, signal.SIGTERM)
         os.kill(pid, signal.SIGINT)
         await asyncio.sleep(0.1)
         assert is_running(pid)
+
+
+async def test_a_run_that_is_terminated_leaves_its_worker_time_to_be_so_too_before_it_counts_as_a_failure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("agents.train.process._WORKER_ENDS_S", 0.5)
+    async with aclosing(run_apart(job_of(str(tmp_path)), linger)) as words:
+        os.kill(int((await anext(words)).message), signal.SIGTERM)
+        begun = time.monotonic()
+        said = await anext(words)
+        assert isinstance(said, Failed)
+        assert (said.again, "exit code -15" in said.message) == (True, True)
+        assert time.monotonic() - begun >= 0.5
+
+
+async def test_a_caller_that_is_cancelled_twice_waits_for_nothing_and_the_run_ends_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kill = process._kill
+    monkeypatch.setattr(process, "_kill", lambda run: threading.Timer(0.7, kill, [run]).start())
+    said = asyncio.Queue[Said]()
+
+    async def follow() -> None:
+        async with aclosing(run_apart(job_of(str(tmp_path)), linger)) as words:
+            async for word in words:
+                said.put_nowait(word)
+
+    following = asyncio.create_task(follow())
+    pid = int((await said.get()).message)
+    begun = time.monotonic()
+    for _ in range(2):
+        following.cancel()
+        await asyncio.sleep(0.05)
+    assert following.cancelled()
+    assert time.monotonic() - begun < 0.5
+    await ends(pid)
+    assert not is_beating(tmp_path / "beat")
+
+
+def test_an_interpreter_that_ends_in_the_middle_of_a_run_ends_it_and_does_not_wait_for_it(tmp_path: Path) -> None:
+    program = (
+        "import asyncio, sys\n"
+        "from agents.train.process import run_apart\n"
+        "from tests.training import job_of, linger\n"
+        "if __name__ == '__main__':\n"
+        "    words = run_apart(job_of(sys.argv[1]), linger)\n"
+        "    print(asyncio.new_event_loop().run_until_complete(anext(words)).message)\n"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", program, str(tmp_path)],
+        stdout=subprocess.PIPE,
+        text=True,
+        check=False,
+        timeout=20,
+    )
+    assert not is_running(int(ended.stdout))
 
 
 def test_a_run_does_not_outlive_a_worker_that_is_killed(tmp_path: Path) -> None:
@@ -88,11 +152,15 @@ def test_a_run_does_not_outlive_a_worker_that_is_killed(tmp_path: Path) -> None:
         assert is_beating(tmp_path / "beat")
         worker.kill()
         worker.wait()
-    deadline = time.monotonic() + 5
-    while is_running(pid) and time.monotonic() < deadline:
-        time.sleep(0.02)
-    assert not is_running(pid)
+    asyncio.run(ends(pid))
     assert not is_beating(tmp_path / "beat")
+
+
+async def ends(pid: int) -> None:
+    """Wait until the process has ended."""
+    async with asyncio.timeout(5):
+        while is_running(pid):
+            await asyncio.sleep(0.02)
 
 
 def is_running(pid: int) -> bool:

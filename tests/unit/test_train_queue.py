@@ -4,9 +4,10 @@ import pytest
 
 from agents.train.ending import event_of, note_of
 from agents.train.job import Kept
-from agents.train.queue import Queue, Skip, begun, ended, excused, kept, received, tried
+from agents.train.queue import Queue, Skip, begun, ended, excused, expected, given_up, kept, received, tried
 from schemas.events import RetrainRequest
 from schemas.runs import TrainingEvent
+from schemas.streams import MINUTE_MS
 from schemas.training import TrainingSpec
 from schemas.wire import decode
 from tests.support import version_of
@@ -92,7 +93,7 @@ def test_a_reason_that_the_stream_does_not_train_for_is_skipped_but_a_person_alw
         (0, "manual", True),
     ],
 )
-def test_after_a_run_requests_count_again_when_its_newest_sample_is_a_cooldown_ago(
+def test_after_a_run_requests_count_again_when_what_it_saw_last_is_a_cooldown_ago(
     time_ms: int, reason: str, counts: bool
 ) -> None:
     queue, _ = begin(with_requests(Queue(), request_of("r1"))[0])
@@ -103,7 +104,7 @@ def test_after_a_run_requests_count_again_when_its_newest_sample_is_a_cooldown_a
     assert len(skips) == (not counts)
     if skips:
         assert skips[0].why == (
-            "it is of 1970-01-02T23:59:59Z, and after the last run none counts before 1970-01-03T00:00:00Z "
+            "it is of 1970-01-02T23:59:59Z, and after the last run requests count again from 1970-01-03T00:00:00Z on "
             "(training.cooldown_minutes is 1440)"
         )
 
@@ -124,11 +125,71 @@ def test_when_nothing_that_waits_counts_no_run_begins() -> None:
     assert (queue.run, queue.waiting, len(skips)) == (None, (), 1)
 
 
-def test_a_run_that_read_nothing_blocks_nothing_and_an_earlier_one_no_less() -> None:
-    queue, _ = begin(with_requests(Queue(), request_of("r1"))[0])
+def test_a_run_that_read_nothing_blocks_from_its_newest_request_that_is_not_by_hand() -> None:
+    asked = [
+        request_of("r1", requested_time_ms=2 * DAY_MS),
+        request_of("r2", requested_time_ms=DAY_MS),
+        request_of("r3", reason="manual", requested_time_ms=9 * DAY_MS),
+    ]
+    queue, _ = begin(with_requests(Queue(), *asked)[0])
+    assert ended(queue, RULES, 0).blocked_until_ms == 3 * DAY_MS
+    queue, _ = begin(with_requests(Queue(), request_of("r4", reason="manual", requested_time_ms=9 * DAY_MS))[0])
     assert ended(queue, RULES, 0).blocked_until_ms == 0
+
+
+def test_an_earlier_run_blocks_no_less_after_a_later_one() -> None:
+    queue, _ = begin(with_requests(Queue(), request_of("r1"))[0])
     queue, _ = begin(with_requests(ended(queue, RULES, 5 * DAY_MS), request_of("r2", reason="manual"))[0])
     assert ended(queue, RULES, DAY_MS).blocked_until_ms == 6 * DAY_MS
+
+
+def test_requests_that_newer_ones_have_left_behind_are_skipped_but_not_those_by_hand() -> None:
+    rules = TrainingSpec(cooldown_minutes=60)
+    asked = [
+        request_of("weeks old", requested_time_ms=9 * DAY_MS - 1),
+        request_of("a day old", requested_time_ms=9 * DAY_MS),
+        request_of("by hand", reason="manual", requested_time_ms=0),
+        request_of("new", requested_time_ms=10 * DAY_MS),
+        request_of("by hand later", reason="manual", requested_time_ms=900 * DAY_MS),
+    ]
+    queue, skips = begin(with_requests(Queue(), *asked, rules=rules)[0], rules)
+    assert queue.run is not None
+    assert queue.run.request_ids == ("a day old", "by hand", "new", "by hand later")
+    assert [(skip.asked.id, skip.why) for skip in skips] == [
+        (
+            "weeks old",
+            "it is of 1970-01-09T23:59:59Z, and the newest that waits is of 1970-01-11T00:00:00Z: what it saw is long "
+            "past",
+        )
+    ]
+
+
+def test_what_waits_for_a_run_that_will_make_it_pointless_is_not_expected_to_become_one() -> None:
+    queue, _ = begin(with_requests(Queue(), request_of("r1", requested_time_ms=DAY_MS))[0])
+    queue, _ = with_requests(queue, request_of("r2", requested_time_ms=DAY_MS + 1))
+    assert expected(queue, RULES) == ()
+    queue, _ = with_requests(queue, request_of("r3", reason="manual"), request_of("r4", requested_time_ms=2 * DAY_MS))
+    assert [asked.id for asked in expected(queue, RULES)] == ["r3", "r4"]
+
+
+def test_a_run_is_given_up_when_it_was_interrupted_too_often_or_for_too_long() -> None:
+    rules = TrainingSpec(attempts=2, max_minutes=10)
+    queue, _ = begin(with_requests(Queue(), request_of("r1"))[0])
+    long_after_ms = 9 + 20 * MINUTE_MS + 1
+    assert queue.run is not None
+    assert given_up(queue.run, rules, long_after_ms) == ""
+    queue = excused(tried(queue))
+    assert queue.run is not None
+    assert given_up(queue.run, rules, long_after_ms - 1) == ""
+    assert "taken away once" in given_up(queue.run, rules, long_after_ms)
+    assert "began more than 20 minutes ago" in given_up(queue.run, rules, long_after_ms)
+    for _ in range(18):
+        queue = excused(tried(queue))
+    assert queue.run is not None
+    assert (queue.run.attempt, given_up(queue.run, rules, 9)) == (0, "")
+    queue = excused(tried(queue))
+    assert queue.run is not None
+    assert "taken away 20 times" in given_up(queue.run, rules, 9)
 
 
 def test_attempts_are_counted_and_one_that_was_interrupted_is_taken_back() -> None:

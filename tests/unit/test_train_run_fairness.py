@@ -13,6 +13,7 @@ import pytest
 from agents.train.making import Recipe, Trial, seed_of
 from ml.training.xgboost_trainer import XGBoostTrainer
 from schemas.events import ModelVersion, Sample
+from schemas.text import duration
 from schemas.training import GatesSpec, SearchSpec
 from stores.documents import Documents, card_folder
 from tests.making import DAY_MS, MINUTE_MS, SIGNER, Run, job_of, runner, samples_of, stream_of, training_of
@@ -68,6 +69,15 @@ def test_a_search_with_such_a_fold_fails_before_it_begins_and_names_it(run: Run)
     assert heard.phases == ["read"]
     assert heard.failed.message.startswith("training.folds: fold 1 of 3 cannot be tried")
     assert not heard.failed.again
+
+
+def test_the_card_says_a_length_of_time_as_every_report_does(run: Run, tmp_path: Path) -> None:
+    assert "without the last 1 h 30 min, whose labels" in card_of(tmp_path, run().made.version)
+
+
+@pytest.mark.parametrize(("length_ms", "said"), [(60_000, "1 min"), (0, "0 min"), (90_061_000, "1 d 1 h 1 min")])
+def test_lengths_of_time_have_days_hours_and_minutes(length_ms: int, said: str) -> None:
+    assert duration(length_ms) == said
 
 
 def test_the_losses_of_folds_are_not_called_more_than_they_are(run: Run, tmp_path: Path) -> None:

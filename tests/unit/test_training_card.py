@@ -175,6 +175,19 @@ def test_a_champion_that_may_know_the_test_data_is_a_caveat(card: Card, learnt_u
     assert said in caveats
 
 
+def test_a_learner_that_counts_with_what_was_served_is_a_caveat(card: Card) -> None:
+    rival = rival_of(card)
+    version = msgspec.structs.replace(rival.version, training_to_time_ms=None)
+    served = replace(card, rival=replace(rival, version=version, found=replace(rival.found, as_served=True)))
+    caveats = " ".join(caveats_of(served))
+    assert "counts with what was served at the time" in caveats
+    assert "champion learnt from" not in caveats
+
+
+def test_how_the_test_data_was_used_is_said(card: Card) -> None:
+    assert any(caveat.startswith("The test data chose nothing") for caveat in caveats_of(card))
+
+
 def test_what_weakens_the_figures_is_said(card: Card) -> None:
     plain = " ".join(caveats_of(card))
     assert "the events of an entity count as one" in plain

@@ -1,12 +1,13 @@
 """Whether a difference is more than luck: against formulas written out, and by how often the interval is right."""
 
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from scipy import stats
 
-from ml.training.comparison import NotComparable, compare
+from ml.training.comparison import Metric, NotComparable, compare
 from ml.training.losses import log_losses
 from ml.training.measure import measure
 from ml.training.table import Table
@@ -31,6 +32,17 @@ def deviation(low: float | None, high: float | None, freedom: float) -> float:
     assert low is not None
     assert high is not None
     return float((high - low) / 2 / stats.t.ppf(0.975, freedom))
+
+
+@pytest.mark.parametrize("metric", ["roc_auc", "accuracy"])
+def test_where_nobody_knows_the_entities_there_is_no_interval(metric: Metric) -> None:
+    first, second, table = two_models(np.random.default_rng(1), 400)
+    known = compare(metric, first, second, table, BINARY)
+    unknown = compare(metric, first, second, replace(table, entities_known=False), BINARY)
+    assert known.low is not None
+    assert (unknown.low, unknown.high, unknown.entities_known) == (None, None, False)
+    assert unknown.value == known.value
+    assert not unknown.surely_better
 
 
 def test_the_interval_of_a_difference_of_areas_is_delongs_where_each_entity_has_one_event() -> None:
