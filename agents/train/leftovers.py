@@ -21,13 +21,14 @@ async def clear_leftovers(job: Job) -> None:
     Nobody waits longer than CLEAR_S for a store that does not answer. Files of a search, and those that MLflow was to
     have, are only found on the machine that it ran on, and a study in a database stays there.
     """
-    try:
-        async with asyncio.timeout(CLEAR_S):
-            await asyncio.gather(asyncio.to_thread(_clear_here, job), asyncio.to_thread(_clear_store, job))
-    except TimeoutError:
-        log.warning("what run %s left unfinished may stay where it is: the store does not answer", job.run_id)
-    except (PenstockError, OSError) as error:
-        log.warning("what run %s left unfinished stays where it is: %s", job.run_id, error)
+    for clear in (_clear_here, _clear_store):
+        try:
+            async with asyncio.timeout(CLEAR_S):
+                await asyncio.to_thread(clear, job)
+        except TimeoutError:
+            log.warning("what run %s left unfinished may stay where it is: the store does not answer", job.run_id)
+        except (PenstockError, OSError) as error:
+            log.warning("what run %s left unfinished stays where it is: %s", job.run_id, error)
 
 
 def _clear_here(job: Job) -> None:

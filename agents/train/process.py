@@ -16,6 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
+from multiprocessing.util import Finalize
 from typing import Final
 
 from agents.train.faults import told
@@ -28,7 +29,6 @@ Target = Callable[[Job, Say], None]
 """Does a job and says what it is at, and last what came of it; can be pickled."""
 
 _LAST_NICENESS: Final = 19
-_WORKER_ENDS_S: Final = 5.0
 _READ_AT_IMPORT: Final = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")  # by numpy and its kind
 _spawning = threading.Lock()  # the environment is everybody's
 
@@ -49,8 +49,9 @@ async def run_apart(job: Job, target: Target = do) -> AsyncGenerator[Said, None]
     """
     context = multiprocessing.get_context("spawn")  # a fork would copy the event loop and its connections
     ours, theirs = context.Pipe()
-    # To us it is a daemon, so that it is ended and not waited for, should this process end without closing it.
+    # Should this process end without closing it, it is waited for as a daemon is; so it is killed before that.
     process = context.Process(target=_serve, args=(theirs, job, target), daemon=True, name=f"penstock {job.run_id}")
+    at_exit = Finalize(None, _kill, args=(process,), exitpriority=0)
     threads = ThreadPoolExecutor(max_workers=1, thread_name_prefix="train")
     in_thread = partial(asyncio.get_running_loop().run_in_executor, threads)
     starting = asyncio.ensure_future(in_thread(_start, process, theirs, job.resources.threads))
@@ -58,9 +59,11 @@ async def run_apart(job: Job, target: Target = do) -> AsyncGenerator[Said, None]
 
     async def clear() -> None:
         await asyncio.wait({starting})  # only what has started can be killed
-        if process.pid is not None and not ended:
+        if not ended:
             _kill(process)
-            await in_thread(process.join)
+            at_exit.cancel()
+            if process.pid is not None:
+                await in_thread(process.join)
         process.close()
         ours.close()
         threads.shutdown(wait=False)
@@ -73,10 +76,9 @@ async def run_apart(job: Job, target: Target = do) -> AsyncGenerator[Said, None]
                 return
         await in_thread(wait, [process.sentinel])
         _kill(process)
+        at_exit.cancel()
         ended = True
         await in_thread(process.join)
-        if process.exitcode == -signal.SIGTERM:  # who ends all processes ends the worker, too: then none of this counts
-            await asyncio.sleep(_WORKER_ENDS_S)
         why = f"the process of the run has ended (exit code {process.exitcode}); see the worker's log"
         yield Failed(message=why, again=True)
     except OSError as error:
@@ -86,11 +88,12 @@ async def run_apart(job: Job, target: Target = do) -> AsyncGenerator[Said, None]
 
 
 def _kill(process: BaseProcess) -> None:
-    """Kill the process, which also ends a call that waits for it, and its group.
+    """Kill the process, if it has started, which also ends a call that waits for it, and its group.
 
     Not to be called any more when the process has been waited for: its number may be another's.
     """
-    assert process.pid is not None
+    if process.pid is None:
+        return
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, signal.SIGKILL)
     process.kill()  # it may not have come to its group yet
@@ -146,7 +149,8 @@ def _serve(pipe: Connection, job: Job, target: Target) -> None:
     """Do the job; the main function of the process."""
     os.setsid()
     multiprocessing.current_process().daemon = False  # a search starts processes of its own
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C means the worker, which ends us when it is done
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)  # a signal to all means the worker, which ends us when it is done
     threading.Thread(target=_end_with, args=(pipe,), name="worker-watch", daemon=True).start()
     turn = threading.Lock()
 

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import msgspec
 import numpy as np
+import pytest
 
 from agents.replay.learning import Learning
 from agents.replay.merging import BLOCK
@@ -114,3 +115,17 @@ async def test_an_event_whose_prediction_is_not_held_has_no_score_for_a_model_of
     assert of_labelled.not_scored == 100
     assert of_labelled.pairs is not None
     assert len(of_labelled.pairs.table) == 300
+
+
+async def test_events_whose_labels_can_come_no_more_are_forgotten_but_not_looked_for_at_each_block(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("agents.replay.learning._LEAST_SWEPT", 100)
+    rows = rows_of(2_000)
+    predictions = [served(i, row, OLD) for i, row in enumerate(rows)]
+    samples = [labelled(p, p.label) for p in predictions]
+    registry = Registry(WITH_LEARNER, old=OLD)
+    learning = learner(registry)
+    _, of_labelled = await replayed(ASK, registry, learning, sources_of(predictions, samples), 64)
+    assert of_labelled.not_scored == 0
+    assert 60 <= len(learning._given) <= 400, "a minute of events, and what came since the last sweep"

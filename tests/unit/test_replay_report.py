@@ -1,12 +1,14 @@
 """What the command line makes of a replay: its two halves side by side, what it could not have, and what it says."""
 
 import asyncio
+import os
 from types import SimpleNamespace
 from typing import Any
 
 import msgspec
 import pytest
 
+from agents.learn.hosts import Apart
 from agents.replay.identity import Compared, Whose
 from agents.replay.question import Question
 from app import backtest_models
@@ -131,3 +133,20 @@ def test_events_that_a_candidate_may_know_are_told_with_the_time_that_leaves_the
     assert "7 drift windows" in said
     unknown = learnt | {"training_to_time_ms": None, "events": None}
     assert "nobody said up to when model new learnt" in "\n".join(lines_of(document(learnt_from=unknown)))
+
+
+class Dying:
+    """An object whose process does not outlive its work."""
+
+    def run(self) -> None:
+        os._exit(3)
+
+
+async def test_a_process_that_has_ended_is_called_what_it_was() -> None:
+    other = Apart(ended="the process that replays the samples has ended (exit code {code})")
+    try:
+        await other.start(Dying)
+        with pytest.raises(PenstockError, match=r"replays the samples has ended \(exit code"):
+            await other.call("run")
+    finally:
+        await other.close()

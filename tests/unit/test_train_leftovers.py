@@ -1,6 +1,7 @@
 """What a run leaves while it may be tried again, and what is left when it has ended for good."""
 
 import asyncio
+import shutil
 import threading
 import time
 from pathlib import Path
@@ -12,6 +13,7 @@ from agents.train.leftovers import clear_leftovers
 from agents.train.making import Unfinished
 from schemas.training import SearchSpec
 from stores.artifacts import ArtifactStore
+from stores.tracking import TrackedRun, TrackingFailed, track
 from tests.making import Heard, Run, job_of, runner, stream_of, training_of
 
 ROUNDS = (b"round 50", b"round 100", b"round 150")
@@ -88,13 +90,27 @@ async def test_a_store_that_is_away_keeps_the_study_and_what_was_for_mlflow_from
     study = tmp_path / "training" / f"{job.run_id}-01234567.journal"
     study.parent.mkdir()
     study.write_bytes(b"")
-    folders = [tmp_path / f"penstock-tracking-{run_id}-x1" for run_id in (job.run_id, "another")]
-    for folder in folders:
-        (folder / "model").mkdir(parents=True)
-        (folder / "model" / "m").write_bytes(b"")
+    folders = [killed_while_it_told_mlflow(run_id, monkeypatch) for run_id in (job.run_id, "another")]
     await clear_leftovers(job)
     assert not study.exists()
     assert [folder.exists() for folder in folders] == [False, True]
+
+
+def killed_while_it_told_mlflow(run_id: str, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return the folder that a run leaves which ends while MLflow is told of it."""
+    found: list[str] = []
+
+    def fall(_uri: str, _experiment: str, _run: object, folder: str, _timeout_s: float) -> None:
+        found.append(shutil.copytree(folder, f"{folder}0"))
+        raise TrackingFailed("killed")
+
+    run = TrackedRun(
+        run_id=run_id, name="m", parameters={}, metrics={}, artifacts={"model/m": b"x"}, tags={}, start_ms=1, end_ms=2
+    )
+    monkeypatch.setattr("stores.tracking._ask", fall)
+    with pytest.raises(TrackingFailed):
+        track("http://nowhere:1", "flights", run)
+    return Path(found[0])
 
 
 async def test_a_store_that_does_not_answer_does_not_keep_the_end_waiting(

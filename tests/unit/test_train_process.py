@@ -70,25 +70,13 @@ async def test_a_run_that_is_killed_takes_along_what_it_started_and_is_tried_aga
         assert not is_beating(tmp_path / "beat")
 
 
-async def test_a_run_pays_no_attention_to_ctrl_c_which_is_meant_for_the_worker(tmp_path: Path) -> None:
+async def test_a_run_pays_no_attention_to_a_signal_that_is_meant_for_the_worker(tmp_path: Path) -> None:
     async with aclosing(run_apart(job_of(str(tmp_path)), linger)) as words:
         pid = int((await anext(words)).message)
+        os.kill(pid, signal.SIGTERM)
         os.kill(pid, signal.SIGINT)
         await asyncio.sleep(0.1)
         assert is_running(pid)
-
-
-async def test_a_run_that_is_terminated_leaves_its_worker_time_to_be_so_too_before_it_counts_as_a_failure(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("agents.train.process._WORKER_ENDS_S", 0.5)
-    async with aclosing(run_apart(job_of(str(tmp_path)), linger)) as words:
-        os.kill(int((await anext(words)).message), signal.SIGTERM)
-        begun = time.monotonic()
-        said = await anext(words)
-        assert isinstance(said, Failed)
-        assert (said.again, "exit code -15" in said.message) == (True, True)
-        assert time.monotonic() - begun >= 0.5
 
 
 async def test_a_caller_that_is_cancelled_twice_waits_for_nothing_and_the_run_ends_all_the_same(
@@ -125,13 +113,14 @@ def test_an_interpreter_that_ends_in_the_middle_of_a_run_ends_it_and_does_not_wa
         "    print(asyncio.new_event_loop().run_until_complete(anext(words)).message)\n"
     )
     ended = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", program, str(tmp_path)],
-        stdout=subprocess.PIPE,
+        [sys.executable, "-c", program, str(tmp_path)],
+        capture_output=True,
         text=True,
-        check=False,
+        check=True,
         timeout=20,
     )
     assert not is_running(int(ended.stdout))
+    assert not is_beating(tmp_path / "beat")
 
 
 def test_a_run_does_not_outlive_a_worker_that_is_killed(tmp_path: Path) -> None:
@@ -157,10 +146,12 @@ def test_a_run_does_not_outlive_a_worker_that_is_killed(tmp_path: Path) -> None:
 
 
 async def ends(pid: int) -> None:
-    """Wait until the process has ended."""
-    async with asyncio.timeout(5):
-        while is_running(pid):
-            await asyncio.sleep(0.02)
+    """Wait until the process has ended, for a while."""
+    for _ in range(250):
+        if not is_running(pid):
+            return
+        await asyncio.sleep(0.02)
+    raise AssertionError("it runs still")
 
 
 def is_running(pid: int) -> bool:
