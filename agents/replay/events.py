@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agents.arms import labels_of
-from agents.evaluable import EvaluableReader, EvaluatedSample
+from agents.evaluable import EvaluableReader, EvaluatedSample, believed
 from agents.replay.merging import Block
 from agents.replay.question import Span
 from agents.samplelog import TRIGGER_KEY
@@ -193,7 +193,7 @@ class _SampleReader(EvaluableReader):
         offsets: Sequence[int] = [record.offset for record in without(records, bad)]
         misfits = self._misfits(found)
         offsets, samples = without(offsets, misfits), without(found, misfits)
-        return self._columns(offsets, samples), samples, len(records) - len(samples)
+        return believed(self._columns(offsets, samples), records), samples, len(records) - len(samples)
 
     def _misfits(self, samples: Sequence[ReplayedSample]) -> set[int]:
         """Return which samples are of other features or classes."""
