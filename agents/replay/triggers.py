@@ -32,6 +32,6 @@ def triggers_of(spec: StreamSpec, requests: Sequence[RetrainRequest]) -> list[Tr
         elif queue is not before:
             time_ms = request.requested_time_ms
             queue, _ = begun(queue, spec.name, rules, stop_offset=0, champion=None, now_ms=time_ms)
-            queue = ended(queue, rules, time_ms - spec.ripens_ms)
+            queue = ended(queue, rules, time_ms)
             found.append(Trigger(request, ""))
     return found
