@@ -2,6 +2,8 @@
 
 import logging
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import click
 from rich.console import Console
@@ -64,11 +66,23 @@ def replay(
         model=model,
         learner=learner,
     )
-    logging.getLogger("penstock").setLevel(logging.ERROR)  # what the judges would log is in the report
-    answered = run(_answer(context.connection(known), known, question))
+    with _quiet():
+        answered = run(_answer(context.connection(known), known, question))
     document = document_of(answered, settings)
     context.write(document, lambda: "\n".join(lines_of(document)))
     _require_same(answered)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep back what the judges would log: it is in the report."""
+    ours = logging.getLogger("penstock")
+    level = ours.level
+    ours.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        ours.setLevel(level)
 
 
 async def _answer(connection: KafkaConnection, settings: Settings, question: Question) -> Answered:
