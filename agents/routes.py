@@ -42,15 +42,18 @@ def routes_of(history: Sequence[Deployment]) -> Routes:
     return Routes(newest.champion, newest.shadows, newest.previous, newest.held, newest.experiment)
 
 
-def require_expected(command: Command, routes: Routes, revision: int) -> None:
-    """Raise PenstockError unless the command names the revision, or the experiment's epoch, that it expects."""
-    if command.expected_revision is None and (not command.experiment_id or command.expected_epoch is None):
+def require_expected(command: Command, routes: Routes, revision: int, find: Find) -> None:
+    """Raise PenstockError unless the command names the revision, epoch or champion that it expects, and that is so."""
+    of_experiment = bool(command.experiment_id) and command.expected_epoch is not None
+    if command.expected_revision is None and command.expected_champion is None and not of_experiment:
         raise PenstockError(f"a command to {command.action} must name the revision that it expects: it is {revision}")
     if command.expected_revision not in (None, revision):
         raise PenstockError(
             f"the routing is at revision {revision}, not at {command.expected_revision} as the command "
             "expects: look at it again and send a new command"
         )
+    if command.expected_champion is not None:
+        _require_champion(command, command.expected_champion, routes, find)
     if command.expected_epoch is not None:
         running = require_running(command, routes)
         if running.epoch != command.expected_epoch:
@@ -58,6 +61,24 @@ def require_expected(command: Command, routes: Routes, revision: int) -> None:
                 f"{running.kind} {running.experiment_id!r} is at epoch {running.epoch}, not at "
                 f"{command.expected_epoch} as the command expects: look at it again and send a new command"
             )
+
+
+def _require_champion(command: Command, expected: str, routes: Routes, find: Find) -> None:
+    """Raise PenstockError unless this model, or a newer version of its lineage, serves, and may be replaced."""
+    if routes.held and command.action != "shadow":
+        raise PenstockError(
+            f"champion {routes.champion} was brought back by a roll-back, and stays until a person promotes another"
+        )
+    same = (
+        routes.champion is not None
+        and bool(_lineage(expected, find))
+        and (_lineage(expected, find) == _lineage(routes.champion, find))
+    )
+    if (routes.champion or "") != expected and not same:
+        raise PenstockError(
+            f"{routes.champion or 'no model'} serves, and not {expected or 'none'} as the command expects: look at it "
+            "again and send a new command"
+        )
 
 
 def require_running(command: Command, routes: Routes) -> Experiment:

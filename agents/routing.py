@@ -33,7 +33,7 @@ def rerouted(command: Command, history: Sequence[Deployment], find: Find, now_ms
     routes = routes_of(history)
     revision = history[-1].revision if history else 0
     if command.expected_revision is not None or not _wished_by_learner(command, routes, find):
-        require_expected(command, routes, revision)
+        require_expected(command, routes, revision, find)
     match command.action:
         case "promote":
             return _promoted(registered(command, command.model_id, find), routes, find)

@@ -295,7 +295,8 @@ class Command(Event, frozen=True, kw_only=True, gc=False):
     what a learner asks for: put this version in the place of the one of its lineage that is routed.
 
     All but `move` and `succeed` name the revision that they expect the routing to be at (0 is a stream without a
-    deployment), or with an `experiment_id` the `expected_epoch` of that. `reason` is for the audit log.
+    deployment), or with an `experiment_id` the `expected_epoch` of that, or the `expected_champion` (empty: none), which
+    a newer version of its lineage may have followed. `reason` is for the audit log.
     """
 
     stream: str
@@ -309,6 +310,7 @@ class Command(Event, frozen=True, kw_only=True, gc=False):
     status: Status | None = None
     experiment_id: Annotated[str, msgspec.Meta(max_length=256)] = ""
     expected_epoch: Annotated[int, msgspec.Meta(ge=0)] | None = None
+    expected_champion: Annotated[str, msgspec.Meta(max_length=256)] | None = None
     plan: ExperimentPlan | None = None
     variants: dict[str, str] = {}
     shares: dict[str, float] = {}

@@ -277,7 +277,7 @@ def _command(
             fields = {"action": "promote", "model_id": version.model_id}
     return Command(
         stream=spec.name,
-        expected_revision=known.revision,
+        expected_champion=routes_of(known.history).champion or "",
         issued_by=TRAINER,
         issued_time_ms=now_ms,
         correlation_id=f"{run.run_id}-{fields['action']}",

@@ -273,3 +273,40 @@ def test_a_roll_back_was_done_when_the_champion_before_is_back() -> None:
     assert effect_of(command, history) is history[-1]
     assert effect_of(msgspec.structs.replace(command, model_id="m1"), history) is None
     assert effect_of(command, PROMOTIONS) is None
+
+
+def _by_trainer(action: Any, model_id: str, champion: str) -> Command:
+    return msgspec.structs.replace(_command(action, model_id, None), expected_champion=champion)
+
+
+@pytest.mark.parametrize(
+    ("history", "command", "champion"),
+    [
+        (_at("m1", revision=3), _by_trainer("promote", "m2", "m1"), "m2"),
+        (_at("m1", "a1", revision=99), _by_trainer("promote", "m2", "m1"), "m2"),
+        (_at("a2"), _by_trainer("promote", "m2", "a1"), "m2"),
+        ([], _by_trainer("promote", "m2", ""), "m2"),
+        (_at("m1", held=True), _by_trainer("shadow", "m2", "m1"), "m1"),
+    ],
+)
+def test_who_names_the_champion_need_not_know_the_revision(
+    history: list[Deployment], command: Command, champion: str
+) -> None:
+    assert rerouted(command, history, REGISTRY.get, 0).champion == champion
+
+
+@pytest.mark.parametrize(
+    ("history", "command", "sentence"),
+    [
+        (_at("m3"), _by_trainer("promote", "m2", "m1"), "m3 serves, and not m1 as the command expects"),
+        (_at("m3"), _by_trainer("promote", "m2", ""), "m3 serves, and not none as the command expects"),
+        ([], _by_trainer("promote", "m2", "m1"), "no model serves, and not m1 as the command expects"),
+        (_at("b1"), _by_trainer("promote", "m2", "a1"), "b1 serves, and not a1 as the command expects"),
+        (_at("m1", held=True), _by_trainer("promote", "m2", "m1"), "m1 was brought back by a roll-back"),
+    ],
+)
+def test_another_champion_than_the_named_one_is_not_replaced(
+    history: list[Deployment], command: Command, sentence: str
+) -> None:
+    with pytest.raises(PenstockError, match=sentence):
+        rerouted(command, history, REGISTRY.get, 0)

@@ -95,7 +95,8 @@ def test_control_is_asked_for_what_the_stream_wants_and_would_do_it(approve: App
     history = [deployment_of(spec_of(), "champion", 7)]
     found = written(approve, *history)
     command, version = found[TOPICS.commands], found[TOPICS.models]
-    assert (command.action, command.expected_revision) == (action, 7)
+    expected = (command.expected_champion, command.expected_revision)
+    assert (command.action, *expected) == (action, "champion", None), "a learner moves the revision all the time"
     assert (command.issued_by, command.correlation_id) == ("train", f"run-1-{action}")
     assert found[TOPICS.training].follow_up == words
     assert TOPICS.alerts not in found
