@@ -295,8 +295,8 @@ class Command(Event, frozen=True, kw_only=True, gc=False):
     what a learner asks for: put this version in the place of the one of its lineage that is routed.
 
     All but `move` and `succeed` name the revision that they expect the routing to be at (0 is a stream without a
-    deployment), or with an `experiment_id` the `expected_epoch` of that, or the `expected_champion` (empty: none), which
-    a newer version of its lineage may have followed. `reason` is for the audit log.
+    deployment), or with an `experiment_id` the `expected_epoch` of that, or the `expected_champion` (empty: none),
+    which a newer version of its lineage may have followed. `reason` is for the audit log.
     """
 
     stream: str
