@@ -7,7 +7,7 @@ All of this does file or network I/O and blocks: call it from a thread.
 
 import contextlib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
 from typing import Final
@@ -16,9 +16,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from fsspec.core import url_to_fs
 
-from schemas.errors import PenstockError, SettingsError
-from stores.artifacts import ArtifactCorrupted, ArtifactUnavailable
-from stores.files import PART, write_whole
+from schemas.errors import SettingsError
+from stores.artifacts import ArtifactCorrupted
+from stores.files import PART, place_of, working, write_whole
 
 _NAME: Final = re.compile(r"log=([^/]+)/date=(\d{4}-\d\d-\d\d)/(\d{20})-(\d{20})\.parquet")
 
@@ -120,20 +120,10 @@ class Archive:
         return f"{self._root}/{file.name}"
 
     def _where(self, path: str) -> str:
-        where: str = self._files.unstrip_protocol(path)
-        return where.removeprefix("file://")
+        return place_of(self._files, path)
 
-    @contextlib.contextmanager
-    def _working(self, path: str) -> Iterator[None]:
-        try:
-            yield
-        except PenstockError:
-            raise
-        except Exception as error:  # besides OSError, each fsspec backend raises errors of its own library
-            raise ArtifactUnavailable(
-                f"the archive failed at {self._where(path)} ({type(error).__name__}: {error}); "
-                "check that it can be reached, written and read, and has room"
-            ) from error
+    def _working(self, path: str) -> contextlib.AbstractContextManager[None]:
+        return working(self._files, path, "the archive")
 
 
 def _file_of(stream: str, path: str) -> ArchiveFile | None:

@@ -10,14 +10,14 @@ import hmac
 import json
 import os
 import secrets
-from collections.abc import Iterator
 from pathlib import Path
 
 from fsspec.core import url_to_fs
 
-from schemas.errors import PenstockError, RetryableError, SettingsError
+from schemas.errors import PenstockError, SettingsError
 from schemas.events import ModelVersion
-from stores.files import PART, reach_disk, write_whole
+from stores.files import PART, place_of, reach_disk, working, write_whole
+from stores.files import ArtifactUnavailable as ArtifactUnavailable
 
 _SIGNATURE_FORMAT = "penstock-artifact-1"
 
@@ -32,10 +32,6 @@ class ArtifactCorrupted(PenstockError):
 
 class ArtifactUntrusted(PenstockError):
     """The model's registration is not signed, or not with our key."""
-
-
-class ArtifactUnavailable(RetryableError):
-    """The store did not answer, or refused."""
 
 
 class ArtifactStore:
@@ -101,20 +97,10 @@ class ArtifactStore:
         return f"{self._root}/{sha256[:2]}/{sha256}"
 
     def _where(self, sha256: str) -> str:
-        where: str = self._files.unstrip_protocol(self._path(sha256))
-        return where.removeprefix("file://")
+        return place_of(self._files, self._path(sha256))
 
-    @contextlib.contextmanager
-    def _working(self, sha256: str) -> Iterator[None]:
-        try:
-            yield
-        except PenstockError:
-            raise
-        except Exception as error:  # besides OSError, each fsspec backend raises errors of its own library
-            raise ArtifactUnavailable(
-                f"the model store failed at {self._where(sha256)} ({type(error).__name__}: {error}); "
-                "check that it can be reached, written and read"
-            ) from error
+    def _working(self, sha256: str) -> contextlib.AbstractContextManager[None]:
+        return working(self._files, self._path(sha256))
 
 
 class Signer:

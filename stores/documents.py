@@ -5,13 +5,12 @@ All of this does file or network I/O and blocks: call it from a thread.
 
 import contextlib
 import posixpath
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 from fsspec.core import url_to_fs
 
 from schemas.errors import PenstockError, SettingsError
-from stores.artifacts import ArtifactUnavailable
-from stores.files import PART, write_whole
+from stores.files import PART, place_of, working, write_whole
 
 
 def card_folder(model_id: str) -> str:
@@ -62,20 +61,10 @@ class Documents:
         return "/".join((self._root, *map(_checked, folder.split("/"))))
 
     def _where(self, path: str) -> str:
-        where: str = self._files.unstrip_protocol(path)
-        return where.removeprefix("file://")
+        return place_of(self._files, path)
 
-    @contextlib.contextmanager
-    def _working(self, path: str) -> Iterator[None]:
-        try:
-            yield
-        except PenstockError:
-            raise
-        except Exception as error:  # besides OSError, each fsspec backend raises errors of its own library
-            raise ArtifactUnavailable(
-                f"the model store failed at {self._where(path)} ({type(error).__name__}: {error}); "
-                "check that it can be reached, written and read"
-            ) from error
+    def _working(self, path: str) -> contextlib.AbstractContextManager[None]:
+        return working(self._files, path)
 
 
 def _checked(name: str) -> str:

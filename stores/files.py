@@ -4,11 +4,38 @@ import contextlib
 import io
 import os
 import secrets
+from collections.abc import Iterator
 from typing import IO, Final
 
 from fsspec import AbstractFileSystem
 
+from schemas.errors import PenstockError, RetryableError
+
 PART: Final = ".part"
+
+
+class ArtifactUnavailable(RetryableError):
+    """The store did not answer, or refused."""
+
+
+@contextlib.contextmanager
+def working(files: AbstractFileSystem, path: str, what: str = "the model store") -> Iterator[None]:
+    """Raise ArtifactUnavailable, which names `what` and the place, for whatever the file system raises inside."""
+    try:
+        yield
+    except PenstockError:
+        raise
+    except Exception as error:  # besides OSError, each fsspec backend raises errors of its own library
+        raise ArtifactUnavailable(
+            f"{what} failed at {place_of(files, path)} ({type(error).__name__}: {error}); "
+            "check that it can be reached, written and read, and has room"
+        ) from error
+
+
+def place_of(files: AbstractFileSystem, path: str) -> str:
+    """Return where `path` is, as a person writes it."""
+    place: str = files.unstrip_protocol(path)
+    return place.removeprefix("file://")
 
 
 def write_whole(files: AbstractFileSystem, path: str, payload: bytes) -> None:
