@@ -161,14 +161,14 @@ class _Partial:
         self.n = 0
         self._counter = yardstick.counter
         self._counts: Counts | None = None
-        self._held: list[_Rows] = []
+        self._held: list[tuple[Matrix, Sequence[NDArray[np.float32]]]] = []
         self._held_rows = 0
         self._times_ms: list[int] = []
         self._offsets: list[int] = []
 
     def add(self, rows: _Rows) -> None:
         """Take rows, of which there must be some."""
-        self._held.append(rows)
+        self._held.append((rows.matrix, rows.predictions))
         self._times_ms = _range(self._times_ms, int(rows.times_ms.min()), int(rows.times_ms.max()))
         self._offsets = _range(self._offsets, rows.records[0].offset, rows.records[-1].offset)
         self.n += len(rows.records)
@@ -179,9 +179,9 @@ class _Partial:
     def count(self) -> None:
         """Count what is held."""
         if self._held:
-            predictions = zip(*(rows.predictions for rows in self._held), strict=True)
-            matrix = np.concatenate([rows.matrix for rows in self._held])
-            counts = self._counter.count(matrix, [np.concatenate(column) for column in predictions])
+            matrices, predictions = zip(*self._held, strict=True)
+            columns = [np.concatenate(column) for column in zip(*predictions, strict=True)]
+            counts = self._counter.count(np.concatenate(matrices), columns)
             if self._counts is not None:
                 counts += self._counts
             self._counts = counts

@@ -25,6 +25,7 @@ from app.settings import Settings
 from app.stages import drift_of
 from schemas.errors import PenstockError
 from schemas.events import ModelVersion
+from schemas.streams import StreamSpec
 from stream.connection import KafkaConnection
 from topics import StreamTopics
 
@@ -213,12 +214,14 @@ async def _prepared(
 
 
 def _served(settings: Settings, question: Question, models: BacktestModels, scorer: Scorer) -> ServedReplay:
-    was, instead = (
-        Drifting(spec, drift_of(settings, spec), models.reference, models.measure, models.deployments)
-        for spec in (question.spec, question.changed)
-    )
+    def drifting(spec: StreamSpec) -> Drifting:
+        return Drifting(spec, drift_of(settings, spec), models.reference, models.measure, models.deployments)
+
+    instead = drifting(question.changed) if question.changed.drift != question.spec.drift else None
     learnt_to_ms = None if models.learnt is None else models.learnt.training_to_time_ms
-    return ServedReplay(question, scorer, models.identity, (was, instead), models.foreign, learnt_to_ms)
+    return ServedReplay(
+        question, scorer, models.identity, drifting(question.spec), instead, models.foreign, learnt_to_ms
+    )
 
 
 async def _both(serving: Coroutine[Any, Any, S], labelling: Coroutine[Any, Any, L]) -> tuple[S, L]:

@@ -17,6 +17,7 @@ from app.partitions import partition_count
 from schemas.errors import PenstockError
 from stream.batches import Record, TopicPartition
 from stream.connection import KafkaConnection
+from stream.records import plain
 from stream.timestamps import SLACK_MS
 from topics import StreamTopics
 
@@ -139,6 +140,7 @@ async def past(
             isolation_level="read_committed",
             fetch_max_wait_ms=20,
             max_partition_fetch_bytes=_FETCH_BYTES,
+            value_deserializer=plain,
             **connection.client_options(),
         )
 

@@ -154,8 +154,9 @@ async def replayed(
     question: Question, registry: Registry, scorer: Scorer, sources: Sequence[Source], block: int = BLOCK
 ) -> tuple[ServedResult, LabelledResult]:
     """Replay in the order in which everything was written."""
-    drifting = (registry.drifting(question.spec), registry.drifting(question.changed))
-    of_served = ServedReplay(question, scorer, registry.identity, drifting, registry.foreign)
+    drifting = registry.drifting(question.spec)
+    instead = registry.drifting(question.changed) if question.changed.drift != question.spec.drift else None
+    of_served = ServedReplay(question, scorer, registry.identity, drifting, instead, registry.foreign)
     of_labelled = LabelledReplay(question, scorer, registry.foreign)
     await of_served.open()
     async for found in merged(sources, block):

@@ -115,7 +115,7 @@ class Judge(Stage):
         told = {name: dict(told) for name, told in self._alerts.told.items()}
         async with aclosing(self._memory.read(self._source, start, stop)) as batches:
             async for batch in batches:
-                await self._fold(batch)
+                await self.fold(batch)
         self._alerts.told = told
         self._next_offset = stop
 
@@ -144,7 +144,7 @@ class Judge(Stage):
 
     async def process(self, batch: Batch, outbox: Outbox) -> None:
         """Fold the batch; put reports, alerts and retrain requests into `outbox`."""
-        folded = await self._fold(batch)
+        folded = await self.fold(batch)
         key, stream = self._spec.name.encode(), self._spec.name
         for report, alert, request in folded.reports:
             outbox.add(self._topics.drift, 0, key, encode(report))
@@ -162,8 +162,8 @@ class Judge(Stage):
             self._metrics.count(m.DRIFT_PARTIALS_MISSED, count, stream, reason)
             log.warning("stream %s: %d partial histograms are in no drift window: %s", stream, count, reason)
 
-    async def _fold(self, batch: Batch) -> Folded:
-        """Put partials into windows, and judge those that turn.
+    async def fold(self, batch: Batch) -> Folded:
+        """Put partials into windows, and judge those that turn. Writes and shows nothing.
 
         Holds the loop for 13 ms at once with partials of 1,000 events and 100 features, which cost 3 ms each.
         """

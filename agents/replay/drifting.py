@@ -6,6 +6,7 @@ holds those that were written one after the other, whichever partitions they are
 time, each partition is counted for itself, since all of them must have passed a span's end.
 """
 
+import copy
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
@@ -21,10 +22,9 @@ from agents.replay.evaluating import Told
 from agents.replay.events import ServedEvents
 from agents.replay.merging import Kept
 from ml.models.protocol import Scores
-from schemas.events import Alert, Checkpoint, Deployment, ModelVersion, RetrainRequest
+from schemas.events import Checkpoint, Deployment, ModelVersion
 from schemas.experiments import CHAMPION
 from schemas.streams import DriftSpec, StreamSpec
-from schemas.wire import decode
 from stream.batches import Batch, Outbox, TopicPartition
 from stream.intake import Intake
 from stream.metrics import Metrics
@@ -78,9 +78,8 @@ class Drifting:
         deployments: Mapping[int, Deployment],
     ) -> None:
         assert drift.window_events is not None
-        topics, metrics = StreamTopics(spec.name), Metrics()
-        self._source = TopicPartition(topics.histograms, 0)
-        self._topics = topics
+        metrics = Metrics()
+        self._source = TopicPartition(StreamTopics(spec.name).histograms, 0)
         self._apart = span_ms(drift) > 0
         counted = range(spec.partitions if self._apart else 1)
         self._counting = [Counting(spec, drift, partition, metrics) for partition in counted]
@@ -88,6 +87,7 @@ class Drifting:
         self._judge = Judge(spec, drift, open_baseline, Forgetful(), metrics)
         self._measure = measure
         self._deployments = deployments
+        self._shared = (spec, drift, open_baseline, measure, deployments, metrics)
         self._next_offset = _FIRST
         self._counted = 0
         self._written_ms = 0
@@ -97,6 +97,10 @@ class Drifting:
     async def open(self) -> None:
         """Begin."""
         await self._judge.open({self._source: _FIRST})
+
+    def fork(self) -> "Drifting":
+        """Return another one that has counted and judged the same so far, and goes its own way from here."""
+        return copy.deepcopy(self, {id(one): one for one in self._shared})
 
     async def take(self, events: ServedEvents, scores: Scores, champion: str = "") -> None:
         """Count predictions with these scores, whose rows are all finite, of `champion`, or of whoever was it then."""
@@ -145,7 +149,7 @@ class Drifting:
 
     async def judge(self) -> None:
         """Judge what was counted since the last time, as if it was written now."""
-        counted, told = Outbox(), Outbox()
+        counted = Outbox()
         for counting in self._counting:
             counting.save(counted)
         records = [
@@ -155,14 +159,10 @@ class Drifting:
         if not records:
             return
         self._next_offset += len(records)
-        await self._judge.process(Batch(self._source, records), told)
-        self.windows += len(_values(told, self._topics.drift))
-        self.told.alerts.extend(decode(Alert, value) for value in _values(told, self._topics.alerts))
-        self.told.requests.extend(decode(RetrainRequest, value) for value in _values(told, self._topics.retrain))
-
-
-def _values(outbox: Outbox, topic: str) -> list[bytes]:
-    return [value for _, value in outbox.targets.get(TopicPartition(topic, 0), [])]
+        folded = await self._judge.fold(Batch(self._source, records))
+        self.windows += len(folded.reports)
+        self.told.alerts.extend(alert for _, alert, _ in folded.reports if alert is not None)
+        self.told.requests.extend(request for _, _, request in folded.reports if request is not None)
 
 
 def _intake(events: ServedEvents, rows: NDArray[np.int64]) -> Intake:

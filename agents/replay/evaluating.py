@@ -1,5 +1,6 @@
 """The evaluation of a replayed history: windows, what their gates find, and the moments of the schedule."""
 
+import copy
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -32,6 +33,10 @@ class Evaluating:
         self._schedule = schedule_of(spec)
         self.reports: dict[int, Report] = {}
         self.told = Told()
+
+    def fork(self) -> "Evaluating":
+        """Return another one that has folded the same so far, and goes its own way from here."""
+        return copy.deepcopy(self)
 
     def take(self, samples: Columns) -> None:
         """Count samples, and tell what the stage that evaluates would."""

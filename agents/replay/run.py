@@ -1,7 +1,8 @@
 """The two halves of a replay: what was served, and what became of it when the labels came.
 
 Each half runs history through two worlds: the one that was, with the scores that were logged, and the one that would
-have been, with those of a scorer. Where nothing is learnt the halves do not know of each other, and may run side by
+have been, with those of a scorer. The second begins where it differs from the first, and costs nothing before: its
+rules are others, or a score is. Where nothing is learnt the halves do not know of each other, and may run side by
 side. Where something is, they go through the same blocks of history, which end where a snapshot is due, in each the
 predictions first and then the samples: so no label is seen before it was there.
 """
@@ -9,10 +10,12 @@ predictions first and then the samples: so no label is seen before it was there.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from agents.replay.decisions import Decisions
 from agents.replay.drifting import Drifting
 from agents.replay.evaluating import Evaluating, Told, answered
-from agents.replay.events import HistoryReader
+from agents.replay.events import Floats, HistoryReader
 from agents.replay.identity import Compared, Identity, Whose
 from agents.replay.labelled import Labelled, Pairs
 from agents.replay.learning import Learning
@@ -20,6 +23,7 @@ from agents.replay.merging import Block
 from agents.replay.question import Question
 from agents.replay.scoring import OneModel, Scorer
 from ml.evaluation.evaluator import Report
+from ml.models.protocol import Scores
 from stream.batches import Record
 
 
@@ -62,11 +66,15 @@ class ServedReplay:
         question: Question,
         scorer: Scorer,
         identity: Identity,
-        worlds: tuple[Drifting, Drifting],
+        served: Drifting,
+        instead: Drifting | None = None,
         foreign: frozenset[str] = frozenset(),
         learnt_to_ms: int | None = None,
     ) -> None:
-        """`foreign` is as in HistoryReader; events before `learnt_to_ms` are counted as such."""
+        """`served` is the drift of the world that was; `instead` is there when that of the other has other rules.
+
+        `foreign` is as in HistoryReader; events before `learnt_to_ms` are counted as such.
+        """
         self.events = 0
         self._learnt = 0
         self._learnt_to_ms = learnt_to_ms
@@ -74,11 +82,12 @@ class ServedReplay:
         self._scorer = scorer
         self._identity = identity
         self._decisions = Decisions(question.changed)
-        self._worlds = worlds
+        self._served = served
+        self._instead = instead or served
 
     async def open(self) -> None:
         """Begin."""
-        for drifting in self._worlds:
+        for drifting in {self._served, self._instead}:
             await drifting.open()
 
     async def take(self, block: Block) -> None:
@@ -92,27 +101,29 @@ class ServedReplay:
         if self._learnt_to_ms is not None:
             self._learnt += sum(event.event_time_ms < self._learnt_to_ms for event in events.events)
         self._decisions.add(events, answer)
-        served, instead = self._worlds
-        await served.take(events, events.scores)
+        if self._instead is self._served and not answer.as_logged:
+            self._instead = self._served.fork()
+        await self._served.take(events, _as_given(events.scores))
+        if self._instead is self._served:
+            return
         finite = answer.finite
         if finite.all():
-            await instead.take(events, answer.scores, champion)
+            await self._instead.take(events, answer.scores, champion)
         else:
-            await instead.take(events.only(finite), answer.scores[finite], champion)
+            await self._instead.take(events.only(finite), answer.scores[finite], champion)
 
     async def result(self) -> ServedResult:
         """Return what came of all that was taken."""
-        for drifting in self._worlds:
+        for drifting in {self._served, self._instead}:
             await drifting.judge()
-        served, instead = self._worlds
         return ServedResult(
             events=self.events,
             learnt=self._learnt,
             unusable=self._reader.unusable,
             decisions=self._decisions,
             compared=self._identity.compared,
-            told=(served.told, instead.told),
-            drift_windows=(served.windows, instead.windows),
+            told=(self._served.told, self._instead.told),
+            drift_windows=(self._served.windows, self._instead.windows),
         )
 
 
@@ -125,7 +136,8 @@ class LabelledReplay:
         self._reader = HistoryReader(question.spec, question.span, foreign)
         self._scorer = scorer
         self._labelled = Labelled(question.spec, question.changed)
-        self._served, self._replayed = Evaluating(question.spec), Evaluating(question.changed)
+        self._served = Evaluating(question.spec)
+        self._instead = self._served if question.changed == question.spec else Evaluating(question.changed)
 
     async def take(self, records: Sequence[Record]) -> None:
         """Replay records of `<s>.samples`; a learner learns from them afterwards."""
@@ -133,8 +145,11 @@ class LabelledReplay:
         answer = await self._scorer.of_labelled(labelled)
         self.samples += len(labelled)
         self._not_scored += int((~answer.finite).sum())
+        if self._instead is self._served and not answer.as_logged:
+            self._instead = self._served.fork()
         self._served.take(labelled.columns)
-        self._replayed.take(answered(labelled, answer))
+        if self._instead is not self._served:
+            self._instead.take(answered(labelled, answer))
         self._labelled.add(labelled, answer)
         if isinstance(self._scorer, Learning):
             await self._scorer.learn(records, labelled, answer)
@@ -146,9 +161,15 @@ class LabelledReplay:
             not_scored=self._not_scored,
             unusable=self._reader.unusable,
             pairs=self._labelled.pairs(),
-            told=(self._served.told, self._replayed.told),
-            reports=(self._served.reports, self._replayed.reports),
+            told=(self._served.told, self._instead.told),
+            reports=(self._served.reports, self._instead.reports),
         )
+
+
+def _as_given(logged: Floats) -> Scores:
+    """Return logged scores as precise as the model gave them: what 32 bits hold to the last digit had no more."""
+    single = logged.astype(np.float32)
+    return single if np.array_equal(single, logged) else logged
 
 
 def _champion_of(scorer: Scorer) -> str:

@@ -26,12 +26,14 @@ Find = Callable[[str], ModelVersion]
 class Answer:
     """What was made of n events: `scores`, (n,) or (n, classes), and whose they are, `models` and `variants` (n,).
 
-    A row that no model could score is NaN.
+    A row that no model could score is NaN. `as_logged` tells that all of it is what was logged: the same scores, to the
+    bit, of the same models and variants.
     """
 
     scores: Scores
     models: NDArray[np.object_]
     variants: NDArray[np.object_]
+    as_logged: bool = False
 
     @property
     def finite(self) -> NDArray[np.bool_]:
@@ -167,22 +169,22 @@ def together(parts: Sequence[tuple[Any, Scores | None]], n: int, classes: int) -
 
 
 def _or_logged(answer: Answer, logged: Floats) -> Answer:
-    """Return the answer with the logged score where it has none."""
-    missing = ~answer.finite
-    if not missing.any():
-        return answer
-    scores = answer.scores.astype(np.float64)
-    scores[missing] = logged[missing]
-    return Answer(scores, answer.models, answer.variants)
+    """Return the answer of those that served, with the logged score where it has none."""
+    scores, missing = answer.scores, ~answer.finite
+    if missing.any():
+        scores = scores.astype(np.float64)
+        scores[missing] = logged[missing]
+    return Answer(scores, answer.models, answer.variants, as_logged=np.array_equal(scores, logged))
 
 
 def _groups(
     variants: NDArray[np.object_], models: NDArray[np.object_]
 ) -> Iterator[tuple[NDArray[np.int64] | slice, str, str]]:
     """Yield the rows of each variant and model, in the order of their names."""
-    pairs = sorted(set(zip(variants.tolist(), models.tolist(), strict=True)))
-    if len(pairs) == 1:  # most often
-        yield slice(None), *pairs[0]
+    if not len(models):
         return
-    for variant, model_id in pairs:
+    if (variants == variants[0]).all() and (models == models[0]).all():  # most often
+        yield slice(None), variants[0], models[0]
+        return
+    for variant, model_id in sorted(set(zip(variants.tolist(), models.tolist(), strict=True))):
         yield np.flatnonzero((variants == variant) & (models == model_id)), variant, model_id

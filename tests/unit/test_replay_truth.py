@@ -135,8 +135,7 @@ async def test_events_that_a_candidate_may_have_learnt_from_are_counted_and_the_
     samples = [labelled(p, p.label) for p in predictions]
     registry, learnt_to_ms = Registry(old=OLD), DAWN_MS + 30_000
     scorer = OneModel(SPEC, "old", OLD)
-    worlds = registry.drifting(SPEC), registry.drifting(SPEC)
-    replay = ServedReplay(ASK, scorer, registry.identity, worlds, learnt_to_ms=learnt_to_ms)
+    replay = ServedReplay(ASK, scorer, registry.identity, registry.drifting(SPEC), learnt_to_ms=learnt_to_ms)
     _, of_labelled = await replayed(ASK, registry, scorer, sources_of(predictions, samples))
     await replay.open()
     async for block in merged(sources_of(predictions)):
