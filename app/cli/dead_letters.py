@@ -9,8 +9,8 @@ import msgspec
 from app.cli.context import Context, json_option, pass_context, run, stream_option, whoami
 from app.cli.types import PlaceType
 from app.clock import now_ms
+from app.dead_letter_replay import Outcome, Replay
 from app.dead_letters import TOPIC_NAMES, Lane, Letter, Overview, Place, TopicName, look
-from app.replay import Outcome, Replay
 from app.text import printable
 
 _HEAD_BYTES: Final = 100

@@ -11,8 +11,8 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
 from app.cli.context import leave_out_kafka
 from app.clock import now_ms
+from app.dead_letter_replay import Outcome, Replay
 from app.dead_letters import Lane, look
-from app.replay import Outcome, Replay
 from schemas.errors import InvalidEvent, PenstockError, SettingsError
 from schemas.events import DeadLetter, Sample
 from schemas.streams import MINUTE_MS, StreamSpec

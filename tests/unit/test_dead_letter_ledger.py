@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from app.cli.dead_letters import ago
 from app.cli.types import PlaceType
+from app.dead_letter_replay import Examiner, Outcome
 from app.dead_letters import REPLAY, TOPIC_NAMES, Lane, Ledger, Letter
-from app.replay import Examiner, Outcome
 from app.text import printable
 from schemas.errors import InvalidEvent
 from schemas.events import Command, DeadLetter
