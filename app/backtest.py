@@ -20,6 +20,7 @@ from agents.replay.run import LabelledReplay, LabelledResult, ServedReplay, Serv
 from agents.replay.scoring import Scorer
 from app.backtest_history import past
 from app.backtest_models import BacktestModels
+from app.garbage import rarely_collected
 from app.models import read_registry
 from app.settings import Settings
 from app.stages import drift_of
@@ -79,7 +80,8 @@ async def backtest(connection: KafkaConnection, settings: Settings, question: Qu
     Raises PenstockError with a sentence when a model or learner is not to be had, or there is no history at all.
     """
     answer = _side_by_side if question.learner is None else _together
-    answered = await answer(connection, settings, question, follow)
+    with rarely_collected():
+        answered = await answer(connection, settings, question, follow)
     if not answered.served.events and not answered.labelled.samples:
         raise PenstockError(f"stream {question.spec.name} has no prediction and no sample in this time")
     return answered
@@ -190,7 +192,8 @@ class LabelledHalf:
 
     def run(self, stop: int) -> LabelledHalfResult:
         """Replay the samples up to an offset."""
-        return self._runner.run(self._run(stop))
+        with rarely_collected():
+            return self._runner.run(self._run(stop))
 
     async def _run(self, stop: int) -> LabelledHalfResult:
         replay = LabelledReplay(self._question, self._scorer, self._models.foreign)

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import gc
 import importlib
 import logging
 import signal
@@ -17,6 +16,7 @@ from agents.serving import Serving
 from agents.shelf import ModelShelf
 from app.embedded import PARTITIONS as EMBEDDED_PARTITIONS
 from app.embedded_redis import open_views
+from app.garbage import rarely_collected
 from app.health import Pages, Report
 from app.local_checks import check_learners
 from app.registry import model_opener
@@ -269,15 +269,9 @@ def _serving_report(serving: Serving) -> Report:
 
 async def run_worker(settings: Settings, connection: KafkaConnection, roles: Iterable[RoleName] = ROLES) -> None:
     """Run a worker until SIGTERM or SIGINT. Raises the error that ended it otherwise."""
-    _relax_garbage_collection()
-    worker = Worker(settings, connection, roles)
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, worker.end)
-    await worker.run()
-
-
-def _relax_garbage_collection() -> None:
-    """Let whole batches live and die by reference counts: the default looks through every 700 new objects."""
-    gc.freeze()
-    gc.set_threshold(20_000, 20, 50)
+    with rarely_collected():
+        worker = Worker(settings, connection, roles)
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, worker.end)
+        await worker.run()
