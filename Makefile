@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 ARGS   ?=
 
-.PHONY: setup setup-dev demo test test-parts test-whole check bench chaos clean
+.PHONY: setup setup-dev demo test check bench chaos clean
 
 setup: $(VENV)/.installed
 setup-dev: $(VENV)/.installed-dev
@@ -23,20 +23,9 @@ $(VENV)/.installed-dev: $(VENV)/bin/python pyproject.toml constraints.txt
 demo: setup
 	$(BIN)/penstock demo $(ARGS)
 
-# Tests of parts compute, tests of the whole mostly wait: side by side they take as long as the latter alone.
-ifeq ($(strip $(ARGS)),)
+# Each file's tests in one process, and on each core a process with a Kafka of its own.
 test: setup-dev
-	$(MAKE) --jobs=2 --output-sync=target test-parts test-whole
-else
-test: setup-dev
-	$(BIN)/python -m pytest $(ARGS)
-endif
-
-test-parts:
-	$(BIN)/python -m pytest tests/unit tests/property tests/contract
-
-test-whole:
-	$(BIN)/python -m pytest tests/integration tests/e2e
+	$(BIN)/python -m pytest $(or $(strip $(ARGS)),--numprocesses=auto --maxprocesses=4 --dist=loadfile)
 
 check: setup-dev
 	$(BIN)/ruff format --check .

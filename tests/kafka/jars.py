@@ -1,5 +1,6 @@
 """Where Apache Kafka's jars and a Java that runs them are found; Maven fetches the jars once per checkout."""
 
+import fcntl
 import os
 import re
 import shutil
@@ -46,12 +47,15 @@ def _version() -> str:
 
 
 def _fetch(folder: Path) -> None:
-    """Fill `folder`, which appears only when complete, so that a broken or a second fetch does no harm."""
+    """Fill `folder`, which appears only when complete: a broken fetch does no harm. One at a time fetches."""
     maven = shutil.which("mvn")
     if maven is None:
         raise KafkaUnavailable("Maven is missing, which fetches Apache Kafka (or set ML_KAFKA_BOOTSTRAP)")
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
+    with Path(folder.parent, "lock").open("w") as lock, tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if folder.is_dir():
+            return
         jars = Path(scratch, "jars")
         command = [maven, "-q", "-B", "-f", str(_POM), "dependency:copy-dependencies", f"-DoutputDirectory={jars}"]
         try:
@@ -60,5 +64,4 @@ def _fetch(folder: Path) -> None:
             raise KafkaUnavailable(f"Maven did not fetch Apache Kafka within {_FETCH_TIMEOUT_S} s") from None
         if done.returncode:
             raise KafkaUnavailable(f"Maven could not fetch Apache Kafka:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
-        if not folder.is_dir():
-            jars.rename(folder)
+        jars.rename(folder)
