@@ -190,7 +190,7 @@ def _working() -> Iterator[None]:
         yield
     except (TrainingImpossible, OSError):
         raise
-    except Exception as error:
+    except Exception as error:  # both libraries raise many kinds, which have no base in common
         if not type(error).__module__.startswith(("optuna.", "sqlalchemy.")):
             raise
         reason = type(error.__cause__ or error).__name__

@@ -145,9 +145,8 @@ def test_what_is_not_there_is_refused_in_a_sentence(here: Deployment, penstock: 
     assert "no prediction and no sample in this time" in penstock("replay", "--from", "2031-01-01").err
 
 
+@pytest.mark.parametrize("deployment", ["kafka"], indirect=True)  # the embedded broker cannot delete records
 def test_what_kafka_forgot_comes_from_the_archive(here: Deployment, penstock: Penstock, history: str) -> None:
-    if here.kind == "embedded":
-        pytest.skip("the embedded broker cannot delete records")
     before = penstock("replay", "--json").document
     assert eventually(lambda: len(list(here.folder.glob("store/archive/**/*.parquet"))) >= 2, 60)
     asyncio.run(forget(here))
