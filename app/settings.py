@@ -70,7 +70,9 @@ class Settings:
     delivery: Annotated[Delivery, "Transactions, or none; the embedded broker always runs `at_least_once`."] = (
         "exactly_once"
     )
-    commit_interval_ms: Annotated[Millis, "The longest time between commits under load."] = 100
+    commit_interval_ms: Annotated[
+        Millis, "The longest time between commits; predictions do not wait for more to come."
+    ] = 100
     model_storage_dir: Annotated[Word, "Where model bytes are: a folder or an fsspec URL."] = ".penstock/artifacts"
     model_signing_key: Annotated[str, "The key that signs models; empty: a local one is made in `.penstock`."] = field(
         default="", repr=False

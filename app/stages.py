@@ -163,7 +163,15 @@ class StreamStages:
         }
         made |= {learner_group(name): (learn.STAGE, partial(self._learn, name)) for name in self.spec.learners}
         return [
-            StageSpec(self.spec.name, group, stage, topics, make, single=role in ("learn", "train"))
+            StageSpec(
+                self.spec.name,
+                group,
+                stage,
+                topics,
+                make,
+                single=role in ("learn", "train"),
+                prompt=stage in (score.STAGE, control.STAGE),
+            )
             for group, topics in inputs_of(self.spec, role).items()
             for stage, make in [made[group]]
         ]

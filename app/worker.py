@@ -30,7 +30,7 @@ from stream import metrics as m
 from stream.announcer import Announcer
 from stream.connection import KafkaConnection
 from stream.metrics import Metrics
-from stream.role import Role, RoleSettings, StageSpec
+from stream.role import Fetching, Role, RoleSettings, StageSpec
 from stream.tasks import PartitionTask
 from stream.views import LogView, ViewFollower
 from stream.watchdog import LoopGuard, ProgressWatch, measure_loop_lag
@@ -44,6 +44,7 @@ VIEWS_FETCH_WAIT_MS = 500  # news are answered at once; asking more often costs 
 # waits for a score waits for the first; asking often costs a tenth of a core for each consumer.
 EMBEDDED_FETCH_WAIT_MS = {"score": 5, "learn": 50, "archive": 100, "views": 100, "train": 100}
 EMBEDDED_OTHERS_WAIT_MS = 10
+UNHURRIED_FETCH_BYTES = 65_536  # what a group that nobody waits for lets come together, for a commit interval
 
 
 class Worker:
@@ -174,15 +175,20 @@ class Worker:
             exactly_once=self._settings.delivery == "exactly_once" and not embedded,
             commit_interval_s=self._settings.commit_interval_ms / 1000,
             session_timeout_ms=self._settings.kafka_session_timeout_ms,
-            fetch_max_wait_ms=EMBEDDED_FETCH_WAIT_MS.get(group, EMBEDDED_OTHERS_WAIT_MS)
-            if embedded
-            else self._settings.kafka_fetch_max_wait_ms,
+            fetching=self._fetching(group, embedded, prompt=any(stage.prompt for stage in stages)),
         )
         role = Role(settings, stages, self.metrics, self.end)
         self._roles.append(role)
         closing.push_async_callback(role.stop)
         await role.start()
         self._spawn(self._crash_of(role))
+
+    def _fetching(self, group: str, embedded: bool, *, prompt: bool) -> Fetching:
+        if embedded:
+            return Fetching(EMBEDDED_FETCH_WAIT_MS.get(group, EMBEDDED_OTHERS_WAIT_MS))
+        if prompt:
+            return Fetching(self._settings.kafka_fetch_max_wait_ms)
+        return Fetching(self._settings.commit_interval_ms, UNHURRIED_FETCH_BYTES)
 
     async def _crash_of(self, role: Role) -> None:
         raise await role.crashed()

@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 
@@ -38,7 +39,8 @@ class StageSpec:
 
     `group` names the consumer group that runs it: stages that read the same topic need different ones. `make` takes
     the partition number and how many partitions the inputs have. A stage that needs one order has a `single`
-    partition: others, which only the embedded broker can have, are left alone.
+    partition: others, which only the embedded broker can have, are left alone. Somebody waits for what a `prompt` stage
+    writes; the others save the broker many small fetches and transactions.
     """
 
     stream: str
@@ -47,6 +49,14 @@ class StageSpec:
     topics: tuple[str, ...]
     make: Callable[[int, int], Stage]
     single: bool = False
+    prompt: bool = False
+
+
+class Fetching(NamedTuple):
+    """A broker answers a fetch when it has `min_bytes`, or after `max_wait_ms`."""
+
+    max_wait_ms: int
+    min_bytes: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +68,7 @@ class RoleSettings:
     exactly_once: bool
     commit_interval_s: float
     session_timeout_ms: int
-    fetch_max_wait_ms: int
+    fetching: Fetching
 
 
 class Role:
@@ -146,7 +156,11 @@ class Role:
             inputs,
             self.consumer,
             self._new_delivery,
-            TaskLimits(self._settings.commit_interval_s, self._settings.session_timeout_ms / 1000 + 2),
+            TaskLimits(
+                commit_interval_s=self._settings.commit_interval_s,
+                fenced_pause_s=self._settings.session_timeout_ms / 1000 + 2,
+                prompt=stage.prompt,
+            ),
             self._metrics,
             self._failed,
             self._turns,
@@ -203,7 +217,8 @@ class Role:
             heartbeat_interval_ms=self._settings.session_timeout_ms // 5,
             rebalance_timeout_ms=int(REBALANCE_S * 1000),
             max_poll_interval_ms=2**31 - 1,  # held partitions are not polled; the watchdog judges progress
-            fetch_max_wait_ms=self._settings.fetch_max_wait_ms,
+            fetch_max_wait_ms=self._settings.fetching.max_wait_ms,
+            fetch_min_bytes=self._settings.fetching.min_bytes,
             max_partition_fetch_bytes=FETCH_BYTES,
             **self._settings.connection.client_options(),
         )

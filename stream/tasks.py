@@ -59,10 +59,14 @@ class TaskName:
 
 @dataclass(frozen=True, slots=True)
 class TaskLimits:
-    """`fenced_pause_s` must outlast the group's session time-out: by then a wrong owner has been told."""
+    """`fenced_pause_s` must outlast the group's session time-out: by then a wrong owner has been told.
+
+    A `prompt` task commits as soon as its input is drained, where readers wait for that; others once in an interval.
+    """
 
     commit_interval_s: float
     fenced_pause_s: float
+    prompt: bool
 
 
 class Pace:
@@ -258,7 +262,7 @@ class PartitionTask:
                 return batch
             if self._failure is not None and not any(self._lanes.values()):
                 return None
-            early = delivery.hides_until_commit and self._drained()
+            early = self._limits.prompt and delivery.hides_until_commit and self._drained()
             due = self._uncommitted and (early or self._clock() >= self._commit_due)
             if self._commit is None and (due or self._stage.has_news):
                 await self._begin_commit(delivery)

@@ -26,7 +26,7 @@ class Bench:
     has_news = False
     wake: Callable[[], None]
 
-    def __init__(self, *inputs: TopicPartition) -> None:
+    def __init__(self, *inputs: TopicPartition, prompt: bool = True) -> None:
         self.kafka = MemoryKafka()
         self.log: list[tuple[float, str]] = []
         self.errors: dict[str, list[BaseException]] = {}
@@ -45,7 +45,7 @@ class Bench:
             inputs or (INPUT,),
             self.source,
             self._new_delivery,
-            TaskLimits(INTERVAL_S, PAUSE_S),
+            TaskLimits(INTERVAL_S, PAUSE_S, prompt),
             self.metrics,
             lambda _, error: self.fatal.append(error),
             Turns(),

@@ -182,7 +182,7 @@ class Worker:
             (REQUESTS,),
             source,
             lambda name: world._make_delivery(world.kafka, str(name), wait),
-            TaskLimits(commit_interval_s=0.1, fenced_pause_s=12.0),
+            TaskLimits(commit_interval_s=0.1, fenced_pause_s=12.0, prompt=False),
             self.metrics,
             lambda _, error: self.fatal.append(error),
             Turns(),

@@ -20,7 +20,7 @@ from stream.turns import Turns
 from tests.support import MemoryDelivery, MemoryKafka, MemorySource, Offsets, Pass, leap_through, now
 
 NAME = TaskName("group", "flights", "copy", 0)
-LIMITS = TaskLimits(commit_interval_s=0.1, fenced_pause_s=12.0)
+LIMITS = TaskLimits(commit_interval_s=0.1, fenced_pause_s=12.0, prompt=True)
 CLOSE_S = 30.0
 HOUR_S = 3600.0
 

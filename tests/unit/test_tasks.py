@@ -6,7 +6,7 @@ import pytest
 
 from stream.batches import Outbox
 from stream.tasks import LANE_BATCHES
-from tests.support import now
+from tests.support import leap_through, now
 from tests.tasks import INPUT, INTERVAL_S, OUTPUT, STATE, Bench, on_bench
 
 
@@ -40,6 +40,19 @@ async def test_where_readers_do_not_wait_for_commits_it_commits_only_by_interval
     await bench.settle(1.0)
     [processed], [committed] = bench.times("process"), bench.times("commit")
     assert committed - processed == pytest.approx(INTERVAL_S)
+
+
+def test_what_nobody_waits_for_is_committed_only_by_interval() -> None:
+    async def scenario() -> None:
+        bench = Bench(prompt=False)
+        await bench.begin(b"0")
+        bench.deliver()
+        await bench.settle(1.0)
+        [processed], [committed] = bench.times("process"), bench.times("commit")
+        assert committed - processed == pytest.approx(INTERVAL_S)
+        await bench.task.close(0.0)
+
+    leap_through(scenario())
 
 
 @on_bench
