@@ -29,6 +29,7 @@ log = logging.getLogger("penstock.tasks")
 LANE_BATCHES = 2  # fetched batches of an input that wait in a task before its partition is held
 ALIGN_S = 0.02  # between looks at an input that seemed to have more; behind the last record there may be markers only
 STEP_S = 0.010  # aim of one step; it must stay under 20 ms
+REST = 1.0  # a commit is not followed by an early one before this multiple of the time that it took
 OPEN_TIMEOUT_S = 60.0  # for the broker's part of opening; then it is tried again
 RETRY_S = (0.2, 0.5, 1.0, 2.0, 5.0)
 
@@ -129,7 +130,7 @@ class PartitionTask:
         self._failure: RetryableError | None = None
         self._pace = Pace()
         self._uncommitted: dict[TopicPartition, int] = {}
-        self._commit_due = 0.0
+        self._commit_due = self._rested_at = 0.0
         self._commit: asyncio.Task[None] | None = None
         self._runner: asyncio.Task[None] | None = None
 
@@ -258,17 +259,17 @@ class PartitionTask:
         while not self._closing:
             if self._commit is not None and self._commit.done():
                 await self._settle()
-            if (batch := self._take_earliest()) is not None:
+            resting = self._resting(delivery)
+            if not resting and (batch := self._take_earliest()) is not None:
                 return batch
             if self._failure is not None and not any(self._lanes.values()):
                 return None
-            early = self._limits.prompt and delivery.hides_until_commit and self._drained()
-            due = self._uncommitted and (early or self._clock() >= self._commit_due)
+            due = self._uncommitted and self._clock() >= self._due_at(delivery)
             if self._commit is None and (due or self._stage.has_news):
                 await self._begin_commit(delivery)
             self._wake.clear()
             try:
-                async with asyncio.timeout(self._patience_s()):
+                async with asyncio.timeout(self._patience_s(delivery, resting=resting)):
                     await self._wake.wait()
             except TimeoutError:
                 pass  # a commit is due, or an input that is waited for may have nothing more to give
@@ -291,11 +292,25 @@ class PartitionTask:
         """Whether an input has records on their way while another's wait here."""
         return any(not lane and self._source.unread(source) for source, lane in self._lanes.items())
 
-    def _patience_s(self) -> float | None:
+    def _resting(self, delivery: Delivery) -> bool:
+        """Whether what waits had better wait for more: it is little for a step, and could not be committed yet."""
+        if not (self._limits.prompt and delivery.hides_until_commit) or self._closing or self._failure is not None:
+            return False
+        waiting = sum(len(batch.records) for lane in self._lanes.values() for batch in lane)
+        return waiting < self._pace.rows and (self._commit is not None or self._clock() < self._rested_at)
+
+    def _patience_s(self, delivery: Delivery, *, resting: bool) -> float | None:
         """Return how long to wait for news: until the next commit, or shortly if other inputs are waited for."""
+        if resting:
+            return None if self._commit is not None else max(0.0, self._rested_at - self._clock())
         if any(self._lanes.values()):
             return ALIGN_S
-        return max(0.0, self._commit_due - self._clock()) if self._uncommitted and not self._commit else None
+        return max(0.0, self._due_at(delivery) - self._clock()) if self._uncommitted and not self._commit else None
+
+    def _due_at(self, delivery: Delivery) -> float:
+        """Return when what is processed is to be committed, if nothing more comes."""
+        early = self._limits.prompt and delivery.hides_until_commit and self._drained()
+        return min(self._rested_at, self._commit_due) if early else self._commit_due
 
     def _note(self, piece: Batch) -> None:
         if not self._uncommitted:
@@ -322,6 +337,7 @@ class PartitionTask:
         self.committed.update(offsets)
         self.progress_at = self._clock()
         self._metrics.observe(m.COMMIT_SECONDS, self.progress_at - started, self.name.stage)
+        self._rested_at = self.progress_at + REST * (self.progress_at - started)
 
     async def _settle(self) -> None:
         """Wait for the commit under way, if any, and raise what it raised."""

@@ -114,11 +114,11 @@ class Bench:
         return polled
 
 
-def on_bench(scenario: Scenario) -> Callable[[], None]:
+def on_bench(scenario: Scenario, *, prompt: bool = True) -> Callable[[], None]:
     """Run a scenario in leaping time, with a bench whose task is closed at the end."""
 
     async def run() -> None:
-        bench = Bench()
+        bench = Bench(prompt=prompt)
         try:
             await scenario(bench)
         finally:
@@ -128,3 +128,8 @@ def on_bench(scenario: Scenario) -> Callable[[], None]:
         leap_through(run())
 
     return wrapped
+
+
+def on_unhurried_bench(scenario: Scenario) -> Callable[[], None]:
+    """The same of a task that is not prompt."""
+    return on_bench(scenario, prompt=False)

@@ -8,7 +8,7 @@ from schemas.errors import RetryableError
 from stream.batches import Batch, TopicPartition
 from stream.tasks import LANE_BATCHES
 from tests.support import Entry, leap_through, now
-from tests.tasks import INPUT, OUTPUT, STATE, Bench, on_bench
+from tests.tasks import INPUT, OUTPUT, STATE, Bench, on_bench, on_unhurried_bench
 
 
 @on_bench
@@ -96,7 +96,7 @@ async def test_the_state_that_is_committed_is_that_of_the_committed_offsets(benc
     assert all(state == [b",".join([b"0", b"1", b"2"][:offset])] for offset, state in committed)
 
 
-@on_bench
+@on_unhurried_bench
 async def test_steps_that_write_nothing_go_on_while_a_commit_is_under_way(bench: Bench) -> None:
     bench.writes = False
     bench.waits_s["commit"] = 5.0

@@ -6,8 +6,8 @@ import pytest
 
 from stream.batches import Outbox
 from stream.tasks import LANE_BATCHES
-from tests.support import leap_through, now
-from tests.tasks import INPUT, INTERVAL_S, OUTPUT, STATE, Bench, on_bench
+from tests.support import now
+from tests.tasks import INPUT, INTERVAL_S, OUTPUT, STATE, Bench, on_bench, on_unhurried_bench
 
 
 @on_bench
@@ -42,17 +42,30 @@ async def test_where_readers_do_not_wait_for_commits_it_commits_only_by_interval
     assert committed - processed == pytest.approx(INTERVAL_S)
 
 
-def test_what_nobody_waits_for_is_committed_only_by_interval() -> None:
-    async def scenario() -> None:
-        bench = Bench(prompt=False)
-        await bench.begin(b"0")
-        bench.deliver()
-        await bench.settle(1.0)
-        [processed], [committed] = bench.times("process"), bench.times("commit")
-        assert committed - processed == pytest.approx(INTERVAL_S)
-        await bench.task.close(0.0)
+@on_unhurried_bench
+async def test_what_nobody_waits_for_is_committed_only_by_interval(bench: Bench) -> None:
+    await bench.begin(b"0")
+    bench.deliver()
+    await bench.settle(1.0)
+    [processed], [committed] = bench.times("process"), bench.times("commit")
+    assert committed - processed == pytest.approx(INTERVAL_S)
 
-    leap_through(scenario())
+
+@on_bench
+async def test_a_commit_is_followed_by_a_rest_as_long_as_it_took(bench: Bench) -> None:
+    bench.waits_s["commit"] = 0.02
+    await bench.begin(b"0")
+    bench.deliver()
+    await bench.settle(0.025)
+    bench.kafka.append(INPUT, [b"1"])
+    bench.deliver()
+    await bench.settle(0.1)
+    first, second = bench.times("commit")
+    assert second - first == pytest.approx(0.04)
+    bench.kafka.append(INPUT, [b"2"])
+    bench.deliver()  # after the rest
+    await bench.settle()
+    assert bench.times("commit")[2] == bench.times("process")[2]
 
 
 @on_bench
@@ -81,14 +94,30 @@ async def test_a_commit_falls_due_although_no_further_batch_comes(bench: Bench) 
 @on_bench
 async def test_the_next_step_is_computed_during_a_commit_but_not_sent_before_its_end(bench: Bench) -> None:
     bench.waits_s["commit"] = 3.0
-    await bench.begin(b"0", b"1")
+    await bench.begin(b"0", *[b"1"] * 256)
     bench.deliver(1)
     await bench.settle(INTERVAL_S + 1.0)
-    bench.deliver(1)
+    bench.deliver(256)
     await bench.settle(10.0)
     order = [point for point in bench.points() if point in ("process", "send", "commit", "committed")]
     assert order == ["process", "send", "commit", "process", "committed", "send", "commit", "committed"]
-    assert bench.kafka.written[OUTPUT] == [b"0", b"1"]
+    assert bench.kafka.written[OUTPUT] == [b"0", *[b"1"] * 256]
+
+
+@on_bench
+async def test_a_little_that_comes_during_a_commit_waits_for_more(bench: Bench) -> None:
+    bench.waits_s["commit"] = 3.0
+    await bench.begin(b"0", b"1", b"2")
+    bench.deliver(1)
+    await bench.settle(1.0)
+    bench.deliver(1)
+    await bench.settle(1.0)
+    assert bench.points().count("process") == 1
+    bench.deliver(1)
+    await bench.settle(10.0)
+    assert bench.points().count("process") == 3
+    assert bench.points().count("commit") == 2
+    assert bench.kafka.written[OUTPUT] == [b"0", b"1", b"2"]
 
 
 @on_bench
