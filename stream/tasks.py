@@ -29,7 +29,7 @@ log = logging.getLogger("penstock.tasks")
 LANE_BATCHES = 2  # fetched batches of an input that wait in a task before its partition is held
 ALIGN_S = 0.02  # between looks at an input that seemed to have more; behind the last record there may be markers only
 STEP_S = 0.010  # aim of one step; it must stay under 20 ms
-REST = 1.0  # a commit is not followed by an early one before this multiple of the time that it took
+MOST_REST_S = 0.025  # after a commit; an early one does not follow sooner than that one took, up to this
 OPEN_TIMEOUT_S = 60.0  # for the broker's part of opening; then it is tried again
 RETRY_S = (0.2, 0.5, 1.0, 2.0, 5.0)
 
@@ -337,7 +337,7 @@ class PartitionTask:
         self.committed.update(offsets)
         self.progress_at = self._clock()
         self._metrics.observe(m.COMMIT_SECONDS, self.progress_at - started, self.name.stage)
-        self._rested_at = self.progress_at + REST * (self.progress_at - started)
+        self._rested_at = self.progress_at + min(self.progress_at - started, MOST_REST_S)
 
     async def _settle(self) -> None:
         """Wait for the commit under way, if any, and raise what it raised."""
