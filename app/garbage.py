@@ -9,7 +9,7 @@ from contextlib import contextmanager
 def rarely_collected() -> Iterator[None]:
     """Let batches live and die by reference counts: the default looks for cycles after every 700 new objects.
 
-    A replay takes a quarter less time so.
+    A replay takes a quarter less time so. Of a whole process, so for one at a time.
     """
     before = gc.get_threshold()
     gc.freeze()

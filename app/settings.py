@@ -32,6 +32,9 @@ Addresses = Annotated[
 ]
 Word = Annotated[str, msgspec.Meta(min_length=1)]
 Millis = Annotated[int, msgspec.Meta(ge=1, le=86_400_000)]
+CommitInterval = Annotated[
+    int, msgspec.Meta(ge=1, le=5_000)
+]  # a worker that commits nothing for long counts as stalled
 EventSize = Annotated[int, msgspec.Meta(ge=1, le=MAX_MESSAGE_BYTES)]
 Port = Annotated[int, msgspec.Meta(ge=0, le=65_535)]
 
@@ -66,12 +69,14 @@ class Settings:
     kafka_session_timeout_ms: Annotated[Millis, "A silent worker loses its partitions after this time."] = 10_000
     kafka_request_timeout_ms: Annotated[Millis, "A request without an answer fails after this time."] = 30_000
     # A client has one fetch under way per broker: a busy partition waits this long for the idle ones beside it.
-    kafka_fetch_max_wait_ms: Annotated[Millis, "How long a broker may hold back a fetch that has nothing to give."] = 20
+    kafka_fetch_max_wait_ms: Annotated[
+        Millis, "How long a broker may hold back a fetch of score or control that has nothing to give."
+    ] = 20
     delivery: Annotated[Delivery, "Transactions, or none; the embedded broker always runs `at_least_once`."] = (
         "exactly_once"
     )
     commit_interval_ms: Annotated[
-        Millis, "The longest time between commits; predictions do not wait for more to come."
+        CommitInterval, "The longest time between commits; scoring commits as soon as it has nothing more to score."
     ] = 100
     model_storage_dir: Annotated[Word, "Where model bytes are: a folder or an fsspec URL."] = ".penstock/artifacts"
     model_signing_key: Annotated[str, "The key that signs models; empty: a local one is made in `.penstock`."] = field(

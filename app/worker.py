@@ -44,7 +44,7 @@ VIEWS_FETCH_WAIT_MS = 500  # news are answered at once; asking more often costs 
 # waits for a score waits for the first; asking often costs a tenth of a core for each consumer.
 EMBEDDED_FETCH_WAIT_MS = {"score": 5, "learn": 50, "archive": 100, "views": 100, "train": 100}
 EMBEDDED_OTHERS_WAIT_MS = 10
-UNHURRIED_FETCH_BYTES = 65_536  # what a group that nobody waits for lets come together, for a commit interval
+UNHURRIED_FETCHING = Fetching(max_wait_ms=100, min_bytes=65_536)  # of a group that nobody waits for
 
 
 class Worker:
@@ -188,7 +188,7 @@ class Worker:
             return Fetching(EMBEDDED_FETCH_WAIT_MS.get(group, EMBEDDED_OTHERS_WAIT_MS))
         if prompt:
             return Fetching(self._settings.kafka_fetch_max_wait_ms)
-        return Fetching(self._settings.commit_interval_ms, UNHURRIED_FETCH_BYTES)
+        return UNHURRIED_FETCHING
 
     async def _crash_of(self, role: Role) -> None:
         raise await role.crashed()

@@ -29,6 +29,7 @@ log = logging.getLogger("penstock.tasks")
 LANE_BATCHES = 2  # fetched batches of an input that wait in a task before its partition is held
 ALIGN_S = 0.02  # between looks at an input that seemed to have more; behind the last record there may be markers only
 STEP_S = 0.010  # aim of one step; it must stay under 20 ms
+LITTLE_ROWS = 256  # fewer records than this wait while nothing of them could be committed
 MOST_REST_S = 0.025  # after a commit; an early one does not follow sooner than that one took, up to this
 OPEN_TIMEOUT_S = 60.0  # for the broker's part of opening; then it is tried again
 RETRY_S = (0.2, 0.5, 1.0, 2.0, 5.0)
@@ -62,7 +63,8 @@ class TaskName:
 class TaskLimits:
     """`fenced_pause_s` must outlast the group's session time-out: by then a wrong owner has been told.
 
-    A `prompt` task commits as soon as its input is drained, where readers wait for that; others once in an interval.
+    A `prompt` task commits as soon as its input is drained and it has rested, where readers wait for that; others once
+    in an interval.
     """
 
     commit_interval_s: float
@@ -297,12 +299,15 @@ class PartitionTask:
         if not (self._limits.prompt and delivery.hides_until_commit) or self._closing or self._failure is not None:
             return False
         waiting = sum(len(batch.records) for lane in self._lanes.values() for batch in lane)
-        return waiting < self._pace.rows and (self._commit is not None or self._clock() < self._rested_at)
+        return waiting < min(self._pace.rows, LITTLE_ROWS) and (
+            self._commit is not None or self._clock() < self._rested_at
+        )
 
     def _patience_s(self, delivery: Delivery, *, resting: bool) -> float | None:
         """Return how long to wait for news: until the next commit, or shortly if other inputs are waited for."""
         if resting:
-            return None if self._commit is not None else max(0.0, self._rested_at - self._clock())
+            until = min(self._rested_at, self._commit_due) if self._uncommitted else self._rested_at
+            return None if self._commit is not None else max(0.0, until - self._clock())
         if any(self._lanes.values()):
             return ALIGN_S
         return max(0.0, self._due_at(delivery) - self._clock()) if self._uncommitted and not self._commit else None

@@ -26,8 +26,8 @@ Find = Callable[[str], ModelVersion]
 class Answer:
     """What was made of n events: `scores`, (n,) or (n, classes), and whose they are, `models` and `variants` (n,).
 
-    A row that no model could score is NaN. `as_logged` tells that all of it is what was logged: the same scores, to the
-    bit, of the same models and variants.
+    A row that no model could score is NaN. `as_logged` tells that all of it is what was logged: equal scores, of the
+    same models and variants.
     """
 
     scores: Scores
