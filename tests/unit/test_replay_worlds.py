@@ -43,7 +43,7 @@ async def of_served(spec: StreamSpec, predictions: list[Prediction], registry: R
 
 async def of_labelled(predictions: list[Prediction], registry: Registry, *, two: bool) -> LabelledResult:
     """Replay samples whose labels are the decisions of the logged scores' model."""
-    samples = [labelled(each, int(each.features[0] >= SPEC.threshold)) for each in predictions]  # type: ignore[operator]
+    samples = [labelled(each, int((each.features[0] or 0.0) >= SPEC.threshold)) for each in predictions]
     changed = msgspec.structs.replace(SPEC, archive=ArchiveSpec(enabled=not SPEC.archive.enabled)) if two else SPEC
     replay = LabelledReplay(Question(spec=SPEC, changed=changed), AsServed(SPEC, registry.library, registry.identity))
     async for block in merged(sources_of(predictions, samples)[SPEC.partitions :], BLOCK):

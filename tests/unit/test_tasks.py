@@ -5,7 +5,7 @@ import itertools
 import pytest
 
 from stream.batches import Outbox
-from stream.tasks import LANE_BATCHES
+from stream.tasks import LANE_BATCHES, MOST_REST_S
 from tests.support import now
 from tests.tasks import INPUT, INTERVAL_S, OUTPUT, STATE, Bench, on_bench, on_unhurried_bench
 
@@ -66,6 +66,19 @@ async def test_a_commit_is_followed_by_a_rest_as_long_as_it_took(bench: Bench) -
     bench.deliver()  # after the rest
     await bench.settle()
     assert bench.times("commit")[2] == bench.times("process")[2]
+
+
+@on_bench
+async def test_a_commit_that_took_long_is_not_followed_by_a_long_rest(bench: Bench) -> None:
+    bench.waits_s["commit"] = 1.0
+    await bench.begin(b"0")
+    bench.deliver()
+    await bench.settle(1.001)
+    bench.kafka.append(INPUT, [b"1"])
+    bench.deliver()
+    await bench.settle(0.1)
+    first, second = bench.times("commit")
+    assert second - first == pytest.approx(1.0 + MOST_REST_S)
 
 
 @on_bench
