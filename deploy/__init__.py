@@ -1,0 +1,1 @@
+"""What runs beside Penstock, as code: Grafana's dashboards, Prometheus's rules, Alertmanager's routes."""

@@ -1,0 +1,1 @@
+"""Where alerts go: Slack, e-mail and webhooks."""
