@@ -5,7 +5,6 @@ A baseline is an artifact; the model's record, written again, names it. So a wor
 
 import asyncio
 from collections.abc import Sequence
-from contextlib import aclosing
 from typing import NamedTuple
 
 import msgspec
@@ -22,7 +21,7 @@ from schemas.wire import decode
 from stores.artifacts import ArtifactStore
 from stream.batches import TopicPartition
 from stream.connection import KafkaConnection
-from stream.tail import read_back
+from stream.tail import newest
 from topics import StreamTopics
 
 
@@ -54,13 +53,13 @@ async def newest_rows(connection: KafkaConnection, spec: StreamSpec, count: int)
     topic = StreamTopics(spec.name).predictions
     partitions = [TopicPartition(topic, number) for number in range(await partition_count(connection, topic))]
     tails = [await _newest(connection, partition, count) for partition in partitions]
-    newest = sorted((row for tail in tails for row in tail), key=lambda row: row.scored_time_ms)[-count:]
-    if wrong := {len(row.features) for row in newest} - {len(spec.features)}:
+    last = sorted((row for tail in tails for row in tail), key=lambda row: row.scored_time_ms)[-count:]
+    if wrong := {len(row.features) for row in last} - {len(spec.features)}:
         raise PenstockError(
             f"some of these predictions were made of {wrong.pop()} features, but stream {spec.name} declares "
             f"{len(spec.features)}: take fewer, newer ones, or a file"
         )
-    rows = [row.features for row in newest]
+    rows = [row.features for row in last]
     matrix: NDArray[np.float32] = np.array(rows, dtype=np.float32).reshape(len(rows), len(spec.features))
     return matrix
 
@@ -71,12 +70,7 @@ class _Row(NamedTuple):
 
 
 async def _newest(connection: KafkaConnection, partition: TopicPartition, count: int) -> list[_Row]:
-    """Return what was scored last in a partition: `count` rows or somewhat more, in no order."""
-    rows: list[_Row] = []
-    async with aclosing(read_back(lambda: log_reader(connection), partition)) as pieces:
-        async for records in pieces:
-            predictions = [decode(Prediction, record.value) for record in records]
-            rows += [_Row(prediction.scored_time_ms, prediction.features) for prediction in predictions]
-            if len(rows) >= count:
-                break
-    return rows
+    """Return what was scored last in a partition: `count` rows, or as many as there are."""
+    records = await newest(lambda: log_reader(connection), partition, count)
+    predictions = [decode(Prediction, record.value) for record in records]
+    return [_Row(prediction.scored_time_ms, prediction.features) for prediction in predictions]

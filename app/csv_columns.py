@@ -1,4 +1,4 @@
-"""What a CSV file holds: the head of it tells what its columns are, and columns of numbers become a matrix."""
+"""What a CSV file holds: the head of it tells what its columns are; its rows come in pieces, as texts or numbers."""
 
 import csv
 import gzip
@@ -7,7 +7,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
@@ -66,20 +66,102 @@ class Column:
         return bool(self.counts) and all(map(_is_iso_time, self.counts))
 
 
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Some rows of a file, one after the other; the first of them is row `first`, counted from 1 without the header."""
+
+    path: Path
+    header: list[str]
+    rows: list[list[str]]
+    first: int
+
+    def columns(self) -> list[Column]:
+        """Return all columns, as these rows show them."""
+        return [
+            Column(name, len(self.rows), Counter(text for row in self.rows if (text := _value(row[place]))))
+            for place, name in enumerate(self.header)
+        ]
+
+    def texts(self, name: str) -> list[str]:
+        """Return the values of a column without blanks around them; a missing one is empty. Raises SettingsError."""
+        place = self._place(name)
+        return [_value(row[place]) for row in self.rows]
+
+    def numbers(self, name: str) -> NDArray[np.float64]:
+        """Return the values of a column, shape (rows,), a missing one as NaN.
+
+        Raises SettingsError for a column that is not there, and a value that is no number or infinite in 32 bits.
+        """
+        texts = self.texts(name)
+        numbers = np.empty(len(texts), dtype=np.float64)
+        for i, text in enumerate(texts):
+            try:
+                numbers[i] = float(text) if text else math.nan
+            except ValueError as error:
+                raise SettingsError(f"{self.where(i, name)}: {text!r} is not a number") from error
+        with np.errstate(over="ignore"):
+            infinite = np.flatnonzero(np.isinf(numbers.astype(np.float32)))
+        if infinite.size:
+            i = int(infinite[0])
+            beyond = "is infinite, or beyond the range of a 32-bit float"
+            raise SettingsError(f"{self.where(i, name)}: {texts[i]!r} {beyond}")
+        return numbers
+
+    def times_ms(self, name: str) -> NDArray[np.int64]:
+        """Return the times of a column in milliseconds since the epoch, shape (rows,).
+
+        They are ISO 8601, in UTC unless they say otherwise, or seconds or milliseconds since the epoch. Raises
+        SettingsError for anything else, or a row without one.
+        """
+        times = [_time_ms(text) for text in self.texts(name)]
+        if None in times:
+            i = times.index(None)
+            raise SettingsError(
+                f"{self.where(i, name)}: {self.texts(name)[i]!r} is no ISO 8601 time, and no seconds or milliseconds "
+                "since 1970"
+            )
+        return np.array(times, dtype=np.int64)
+
+    def where(self, i: int, name: str) -> str:
+        """Return in words where value `i` of a column is."""
+        return f"{self.path}: row {self.first + i}, column {name!r}"
+
+    def _place(self, name: str) -> int:
+        try:
+            return self.header.index(name)
+        except ValueError:
+            has = ", ".join(self.header)
+            raise SettingsError(f"{self.path} has no column {name!r}; its header has {has}") from None
+
+
 def read_columns(path: Path, rows: int) -> list[Column]:
     """Read the header and the first `rows` rows of a CSV file: UTF-8, separated by , ; tab or |, gzipped if *.gz.
 
     Raises SettingsError when the file cannot be read, has no header or no row, or a row does not fit the header.
     """
-    lines = list(islice(_lines(path), rows + 1))
-    if not lines:
+    return next(read_pieces(path, rows)).columns()
+
+
+def read_pieces(path: Path, rows: int = _PIECE_ROWS) -> Iterator[Piece]:
+    """Yield all rows of a file as for `read_columns`, at most `rows` at a time; there is one piece at least.
+
+    Raises SettingsError, as `read_columns` does.
+    """
+    lines = _lines(path)
+    header = next(lines, None)
+    if header is None:
         raise SettingsError(f"{path} is empty")
-    header, body = lines[0], [line for line in lines[1:] if line]
-    _check(path, header, body)
-    return [
-        Column(name, len(body), Counter(text for line in body if (text := line[i].strip()).lower() not in _MISSING))
-        for i, name in enumerate(header)
-    ]
+    header = [name.strip() for name in header]
+    _check_header(path, header)
+    first = 1
+    while lines_read := list(islice(lines, rows)):
+        piece = Piece(path, header, [line for line in lines_read if line], first)
+        _check_rows(piece)
+        if piece.rows:
+            yield piece
+        first += len(piece.rows)
+    if first == 1:
+        raise SettingsError(f"{path} has a header, but no rows")
 
 
 def read_matrix(path: Path, names: Sequence[str]) -> NDArray[np.float32]:
@@ -88,37 +170,16 @@ def read_matrix(path: Path, names: Sequence[str]) -> NDArray[np.float32]:
     The file is as for `read_columns`; columns with other names are left out. Raises SettingsError also when a column is
     not there, and for a value that is no number, or infinite as one of 32 bits. About 2 µs per row of ten columns.
     """
-    lines = _lines(path)
-    header = [name.strip() for name in next(lines, [])]
-    if absent := [name for name in names if name not in header]:
-        raise SettingsError(f"{path} has no column {absent[0]!r}; its header has {', '.join(header) or 'nothing'}")
-    places = [header.index(name) for name in names]
-    rows = (line for line in lines if line)
-    pieces, first = [np.empty((0, len(names)), dtype=np.float32)], 1
-    while piece := list(islice(rows, _PIECE_ROWS)):
-        _check(path, header, piece, first)
-        pieces.append(np.stack([_numbers(path, header, piece, place, first) for place in places], axis=1))
-        first += len(piece)
+    pieces = [
+        np.stack([piece.numbers(name).astype(np.float32) for name in names], axis=1) for piece in read_pieces(path)
+    ]
     return np.concatenate(pieces)
 
 
-def _numbers(
-    path: Path, header: Sequence[str], lines: Sequence[Sequence[str]], place: int, first: int
-) -> NDArray[np.float32]:
-    texts = [line[place].strip() for line in lines]
-    numbers = np.empty(len(texts), dtype=np.float64)
-    for i, text in enumerate(texts):
-        try:
-            numbers[i] = math.nan if text.lower() in _MISSING else float(text)
-        except ValueError as error:
-            where = f"{path}: row {first + i}, column {header[place]!r}"
-            raise SettingsError(f"{where}: {text!r} is not a number") from error
-    with np.errstate(over="ignore"):
-        column = numbers.astype(np.float32)
-    if (bad := np.flatnonzero(np.isinf(column))).size:
-        where = f"{path}: row {first + bad[0]}, column {header[place]!r}"
-        raise SettingsError(f"{where}: {texts[bad[0]]!r} is infinite, or beyond the range of a 32-bit float")
-    return column
+def _value(text: str) -> str:
+    """Return `text` without blanks around it; nothing where it says that the value is missing."""
+    text = text.strip()
+    return "" if text.lower() in _MISSING else text
 
 
 def _lines(path: Path) -> Iterator[list[str]]:
@@ -146,18 +207,22 @@ def _delimiter(header: str) -> str:
     return max(_DELIMITERS, key=header.count)
 
 
-def _check(path: Path, header: Sequence[str], body: Sequence[Sequence[str]], first: int = 1) -> None:
-    """Raise SettingsError for a header that is none, and for rows, numbered from `first`, that do not fit it."""
+def _check_header(path: Path, header: Sequence[str]) -> None:
+    """Raise SettingsError for a header that is none."""
     if any(map(_is_number, header)):
         raise SettingsError(f"{path} has no header: its first line has the number {next(filter(_is_number, header))}")
     repeated = [name for name, count in Counter(header).items() if count > 1]
     if repeated:
         raise SettingsError(f"{path} has {repeated[0]!r} as the name of more than one column")
-    if not body:
-        raise SettingsError(f"{path} has a header, but no rows")
-    for number, line in enumerate(body, start=first):
-        if len(line) != len(header):
-            raise SettingsError(f"{path}: row {number} has {len(line)} fields, but the header has {len(header)}")
+
+
+def _check_rows(piece: Piece) -> None:
+    """Raise SettingsError for a row that does not fit the header."""
+    for number, row in enumerate(piece.rows, start=piece.first):
+        if len(row) != len(piece.header):
+            raise SettingsError(
+                f"{piece.path}: row {number} has {len(row)} fields, but the header has {len(piece.header)}"
+            )
 
 
 def _is_number(text: str) -> bool:
@@ -168,8 +233,23 @@ def _is_number(text: str) -> bool:
 
 
 def _is_iso_time(text: str) -> bool:
+    return _iso_time(text) is not None
+
+
+def _iso_time(text: str) -> datetime | None:
     try:
-        datetime.fromisoformat(text)
+        moment = datetime.fromisoformat(text)
     except ValueError:
-        return False
-    return True
+        return None
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+def _time_ms(text: str) -> int | None:
+    """Return a time in milliseconds since the epoch; None when `text` is none, or one before 1970."""
+    if _is_number(text):
+        number = float(text)
+        for (first, last), unit_ms in zip(_EPOCH_RANGES, (1_000, 1), strict=True):
+            if first <= number <= last:
+                return round(number * unit_ms)
+    moment = _iso_time(text)
+    return round(moment.timestamp() * 1_000) if moment is not None and moment.timestamp() >= 0 else None

@@ -66,6 +66,7 @@ def _local_checks(settings: Settings) -> Iterator[tuple[str, Check]]:
     yield "signing key", partial(asyncio.to_thread, local.check_signing_key, settings)
     yield "artifact store", partial(asyncio.to_thread, local.check_store, settings)
     yield "redis", partial(local.check_redis, settings)
+    yield "sinks", partial(asyncio.to_thread, local.check_sinks, settings)
     yield "metrics port", partial(local.check_port, settings)
 
 
@@ -85,7 +86,9 @@ async def _examine_stream(
         return
     for finding in await attempt(f"models of {spec.name}", partial(models.check, spec)):
         yield finding
-    groups = [(role, group, inputs) for role in ROLES for group, inputs in inputs_of(spec, role).items()]
+    groups = [
+        (role, group, inputs) for role in ROLES for group, inputs in inputs_of(spec, role, settings.sinks).items()
+    ]
     for role, group, inputs in groups:
         subject = f"{group} of {spec.name}"
         check = partial(kafka.check_progress, settings, connection, cluster, subject, role, group, inputs)

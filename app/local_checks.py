@@ -117,6 +117,18 @@ async def check_redis(settings: Settings) -> list[Finding]:
     return [ok("redis", f"{version} at {views.address} can be written and read")]
 
 
+def check_sinks(settings: Settings) -> list[Finding]:
+    """Say whether each sink has what it needs to deliver. Nothing is sent: `penstock sinks test` does that."""
+    if wrong := settings.sink_problems():
+        return [problem("sinks", sentence) for sentence in wrong]
+    if not settings.sinks:
+        return [ok("sinks", "none is declared: alerts stay in their topic")]
+    return [
+        ok(f"sink {sink.name}", "declared, with its secret; `penstock sinks test` sends an alert")
+        for sink in settings.sinks
+    ]
+
+
 async def check_port(settings: Settings) -> list[Finding]:
     """Say whether a worker could listen, or whether one does already."""
     host, port = settings.metrics_host, settings.metrics_port

@@ -3,7 +3,7 @@
 `python -m app.reference` writes docs/settings.md, docs/metrics.md and docs/cli.md, which a test compares with the code.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Final, get_type_hints
 
@@ -13,6 +13,7 @@ import msgspec
 from app.cli.main import cli
 from app.settings import settings_reference
 from app.sources import allowed, nested
+from schemas.sinks import SINK_KINDS, SinkSpec
 from schemas.streams import DriftSpec, EvaluationSpec, ExperimentSpec, JoinSpec, LearnerSpec, StreamSpec
 from schemas.training import ArchiveSpec, GatesSpec, SearchSpec, TrainingSpec
 from stream.metrics import METRICS, SECONDS
@@ -67,7 +68,14 @@ Without this table it is not. [training.md](training.md) says what the words mea
 {_table(SearchSpec)}
 ### What it must be: `[streams.<name>.training.gates]`
 
-{_table(GatesSpec)}"""
+{_table(GatesSpec)}
+## Sinks
+
+Each place where alerts go is a table `[sinks.<name>]` with a `kind`. Its secret is the variable
+`ML_SINK_<NAME>_SECRET`, or stands in the file that `ML_SINK_<NAME>_SECRET_FILE` or the table's `secret_file` names; a
+worker with the role `learn` needs it. [sinks.md](sinks.md) says what the words mean.
+
+{_sinks()}"""
 
 
 def metrics_page() -> str:
@@ -112,16 +120,25 @@ PAGES: Final[Mapping[str, Callable[[], str]]] = {
 }
 
 
-def _table(kind: type[msgspec.Struct]) -> str:
+def _table(kind: type[msgspec.Struct], without: Collection[str] = ()) -> str:
     """Return the keys of a table of `penstock.toml`, without the tables in it, which have tables of their own."""
     rows = ["| key | default | allowed | meaning |", "|---|---|---|---|"]
     kinds = get_type_hints(kind, include_extras=True)
     for field in msgspec.structs.fields(kind):
         type_ = kinds[field.name]
-        if field.name == "name" or nested(type_) is not None:  # the header of the table, or of one in it
+        if field.name in ("name", *without) or nested(type_) is not None:  # the header of the table, or of one in it
             continue
         rows.append(f"| `{field.name}` | {_default(field)} | {allowed(type_)} | {type_.__metadata__[-1]} |")
     return "\n".join(rows) + "\n"
+
+
+def _sinks() -> str:
+    """Return the keys of every kind of sink, those that all have first."""
+    parts = [f"### All kinds\n\n{_table(SinkSpec)}"]
+    common = {field.name for field in msgspec.structs.fields(SinkSpec)}
+    for kind, spec in SINK_KINDS.items():
+        parts.append(f'### `kind = "{kind}"`\n\n{_table(spec, common)}')
+    return "\n".join(parts)
 
 
 def _default(field: msgspec.structs.FieldInfo) -> str:

@@ -1,7 +1,8 @@
 """Every setting: its name, type, default and meaning, and where its value comes from.
 
 A setting `x` is the environment variable `ML_X` or the top-level key `x` of penstock.toml; the environment wins. A
-secret `x` can also stand in a file of its own, named by the setting `x_file`. Streams are tables, `[streams.<name>]`.
+secret `x` can also stand in a file of its own, named by the setting `x_file`. Streams are tables, `[streams.<name>]`,
+and so are sinks (see `sink_settings`).
 Some settings have a second name in the environment, which counts when `ML_X` is not there and it is not empty.
 Relative paths are relative to the working directory.
 """
@@ -14,9 +15,12 @@ from typing import Annotated, Any, Final, Literal, get_type_hints
 
 import msgspec
 
+from app.secret_files import read_secrets
+from app.sink_settings import read_sinks, sink_secrets
 from app.sources import Source, allowed
 from schemas.errors import SettingsError
 from schemas.quantities import Count, Share
+from schemas.sinks import Sink
 from schemas.streams import Strategy, StreamSpec
 from stream.connection import KafkaConnection, SaslMechanism, SecurityProtocol
 from topics import MAX_MESSAGE_BYTES
@@ -64,7 +68,7 @@ class Settings:
     kafka_group_prefix: Annotated[
         Word,
         "Consumer groups are `<prefix>-score`, `-join`, `-learn`, `-evaluate`, `-archive`, `-compare`, `-judge`, "
-        "`-views`, `-learn-<lineage>` and `-train`.",
+        "`-views`, `-notify`, `-learn-<lineage>` and `-train`.",
     ] = "penstock"
     kafka_session_timeout_ms: Annotated[Millis, "A silent worker loses its partitions after this time."] = 10_000
     kafka_request_timeout_ms: Annotated[Millis, "A request without an answer fails after this time."] = 30_000
@@ -117,8 +121,14 @@ class Settings:
     stall_timeout_ms: Annotated[Millis, "With lag, a broker and no progress, the worker ends after this time."] = 60_000
     metrics_host: Annotated[Word, "The address that `/metrics` and `/health` listen on."] = "127.0.0.1"
     metrics_port: Annotated[Port, "Their port; 0: any free one."] = 9108
+    page_host: Annotated[Word, "The address that the live page listens on; it has no login."] = "127.0.0.1"
+    page_port: Annotated[Port, "Its port; 0: any free one. A worker that finds it taken runs without a page."] = 9110
     log_level: Annotated[LogLevel, "The least severe message to log."] = "INFO"
+    sink_hosts: Annotated[
+        str, "The hosts that Slack and webhook sinks may post to, with commas between; empty: any that is public."
+    ] = ""
     streams: tuple[StreamSpec, ...] = ()
+    sinks: tuple[Sink, ...] = ()
 
     @property
     def embedded(self) -> bool:
@@ -160,10 +170,19 @@ class Settings:
             found.append("kafka_ssl_key_file is set, but kafka_ssl_cert_file is not")
         return found
 
+    @property
+    def allowed_sink_hosts(self) -> frozenset[str]:
+        """The hosts of `sink_hosts`; where there are none, all are allowed."""
+        return frozenset(host.strip().lower() for host in self.sink_hosts.split(",") if host.strip())
+
+    def sink_problems(self) -> list[str]:
+        """Return one sentence for each thing that keeps a sink from delivering; no secret is in any."""
+        return [problem for sink in self.sinks for problem in sink.problems(self.allowed_sink_hosts)]
+
 
 _SECRETS: Final = tuple(f.name for f in fields(Settings) if not f.repr)
 _TYPES: Final[Mapping[str, Any]] = get_type_hints(Settings, include_extras=True) | {f"{s}_file": str for s in _SECRETS}
-_SCALARS: Final = {name: kind for name, kind in _TYPES.items() if name != "streams"}
+_SCALARS: Final = {name: kind for name, kind in _TYPES.items() if name not in ("streams", "sinks")}
 
 
 def load_settings(environ: Mapping[str, str], config_path: Path | None = None) -> Settings:
@@ -174,15 +193,17 @@ def load_settings(environ: Mapping[str, str], config_path: Path | None = None) -
     document = _document(environ, config_path)
     values: dict[str, Any] = {}
     problems: list[str] = []
-    for source in (document, _environment(environ)):
-        problems += source.unknown(_TYPES if source is document else _SCALARS)
+    environment = _environment(environ)
+    for source, known in ((document, _TYPES), (environment, _SCALARS | sink_secrets(document))):
+        problems += source.unknown(known)
         typed, malformed = source.typed(_SCALARS, _SECRETS)
-        problems += malformed + _read_secrets(typed, source)
+        problems += malformed + read_secrets(typed, source, _SECRETS)
         values |= typed
     streams, malformed = _streams(document)
-    problems += malformed
+    sinks, malformed_sinks = read_sinks(document, environment, [stream.name for stream in streams])
+    problems += malformed + malformed_sinks
     if not problems:
-        settings = Settings(streams=streams, **values)
+        settings = Settings(streams=streams, sinks=sinks, **values)
         problems = settings.problems()
     if problems:
         raise SettingsError("\n".join(problems))
@@ -226,32 +247,6 @@ def _document(environ: Mapping[str, str], config_path: Path | None) -> Source:
         raise SettingsError(f"the settings file {path} cannot be read: {error.strerror}") from error
     except ValueError as error:  # not UTF-8, or not TOML; both say where
         raise SettingsError(f"the settings file {path} is not valid TOML: {error}") from error
-
-
-def _read_secrets(values: dict[str, Any], source: Source) -> list[str]:
-    """Replace in `values` each `x_file` by the secret `x` in that file; return one sentence for each that failed.
-
-    A line break at the end of the file is not part of the secret. The path is in no sentence: it may be the secret
-    itself, given under the wrong name.
-    """
-    problems = []
-    for secret in _SECRETS:
-        path = values.pop(f"{secret}_file", "")
-        if not path:
-            continue
-        setting = f"{source.spelled(f'{secret}_file')} {source.where}"
-        if values.get(secret):
-            problems.append(f"{setting} and {source.spelled(secret)} are both set; only one can be")
-        try:
-            values[secret] = Path(path).read_text(encoding="utf-8").rstrip("\r\n")
-        except OSError as error:
-            problems.append(f"{setting} names a file that cannot be read: {error.strerror}")
-        except ValueError:
-            problems.append(f"{setting} names a file that is not UTF-8 text")
-        else:
-            if not values[secret]:
-                problems.append(f"{setting} names a file that is empty")
-    return problems
 
 
 def _streams(document: Source) -> tuple[tuple[StreamSpec, ...], list[str]]:

@@ -1,14 +1,14 @@
 """A stream on this worker: its logs' views, its serving models, and the stages of each role."""
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from typing import Literal
 
 import msgspec
 from aiokafka import AIOKafkaConsumer
 
-from agents import archive, compare, control, evaluate, join, judge, learn, score, train, views
+from agents import archive, compare, control, evaluate, join, judge, learn, notify, score, train, views
 from agents.baselines import baseline_finder, baseline_opener
 from agents.blobs import Blobs
 from agents.counting import Counting
@@ -23,9 +23,11 @@ from app.clock import now_ms
 from app.experiments import plan_of
 from app.registry import artifact_store, signer
 from app.settings import Settings
+from app.sinks import sender_of
 from ml.models.registry import learner_type
 from schemas.events import Alert, Deployment, ModelVersion, Status
 from schemas.features import FeatureReader
+from schemas.sinks import Sink, sinks_of
 from schemas.streams import DriftSpec, LearnerSpec, StreamSpec
 from schemas.wire import encode
 from stream.announcer import Announcer
@@ -45,8 +47,11 @@ RoleName = Literal["score", "join", "learn", "train"]
 ROLES: tuple[RoleName, ...] = ("score", "join", "learn", "train")
 
 
-def inputs_of(spec: StreamSpec, role: RoleName) -> Mapping[str, tuple[str, ...]]:
-    """Return the consumer groups that a role has for the stream, without the prefix, and the topics each reads."""
+def inputs_of(spec: StreamSpec, role: RoleName, sinks: Collection[Sink] = ()) -> Mapping[str, tuple[str, ...]]:
+    """Return the consumer groups that a role has for the stream, without the prefix, and the topics each reads.
+
+    `sinks` are all that are declared.
+    """
     topics = StreamTopics(spec.name)
     if role == "score":
         return {"score": (topics.features,)}
@@ -58,6 +63,8 @@ def inputs_of(spec: StreamSpec, role: RoleName) -> Mapping[str, tuple[str, ...]]
     of_samples = ("evaluate", *archived, *map(learner_group, spec.learners))
     shown = (topics.drift, topics.alerts, topics.models, topics.deployments, topics.experiments)
     others = {"compare": (topics.samples, topics.variants), "judge": (topics.histograms,), "views": shown}
+    if sinks_of(sinks, spec.name):
+        others[notify.STAGE] = (topics.alerts,)
     return {"learn": (topics.commands,)} | dict.fromkeys(of_samples, (topics.samples,)) | others
 
 
@@ -160,6 +167,7 @@ class StreamStages:
             "judge": (judge.STAGE, self._judge),
             "views": (views.STAGE, self._views),
             "train": (train.STAGE, self._train),
+            "notify": (notify.STAGE, self._notify),
         }
         made |= {learner_group(name): (learn.STAGE, partial(self._learn, name)) for name in self.spec.learners}
         return [
@@ -172,7 +180,7 @@ class StreamStages:
                 single=role in ("learn", "train"),
                 prompt=stage in (score.STAGE, control.STAGE),
             )
-            for group, topics in inputs_of(self.spec, role).items()
+            for group, topics in inputs_of(self.spec, role, self._settings.sinks).items()
             for stage, make in [made[group]]
         ]
 
@@ -258,6 +266,10 @@ class StreamStages:
         spec = msgspec.structs.replace(self.spec, drift=self._drift)  # a run knows no settings
         doing = train.Doing(self._resources(), train.run_apart, train.clear_leftovers)
         return train.Train(spec, memory, world, plan, doing, self._metrics, now_ms)
+
+    def _notify(self, partition: int, partitions: int) -> Stage:
+        outlets = [notify.Outlet(sink.spec, sender_of(sink)) for sink in sinks_of(self._settings.sinks, self.spec.name)]
+        return notify.Notify(self.spec, outlets, self._memory(notify.STAGE, partition), self._metrics, now_ms)
 
     def _memory(self, stage: str, partition: int) -> KafkaMemory:
         return KafkaMemory(self._topics.checkpoints, stage, partition, self._open_consumer)

@@ -5,7 +5,7 @@ The proposal is for a person to correct, so what was guessed, and why, stands be
 
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -99,9 +99,14 @@ def _tables(path: str, values: Mapping[str, Any], notes: Mapping[str, str]) -> I
         yield from _tables(f"{path}.{_key(name)}", inner, {})
 
 
-def assign_roles(columns: list[Column]) -> Roles:
-    """Give each role to the column that fits it best, by name and values, and call the other numbers features."""
-    left = list(columns)
+def assign_roles(columns: list[Column], features: Collection[str] = ()) -> Roles:
+    """Give each role to the column that fits it best, by name and values, and call the other numbers features.
+
+    Columns called as one of the `features` have no other role. Where these are given, rows that all have one label
+    are rows as well as any.
+    """
+    left = [column for column in columns if column.name not in features]
+    labels = 1 if features else 2
 
     def take(*tests: Callable[[Column], object]) -> Column | None:
         """Take the first column that passes the first test that any passes; the surest test comes first."""
@@ -113,17 +118,18 @@ def assign_roles(columns: list[Column]) -> Roles:
         return None
 
     label = take(
-        lambda c: c.words & _LABEL_WORDS and 2 <= len(c.counts) <= _MOST_CLASSES,
+        lambda c: c.words & _LABEL_WORDS and labels <= len(c.counts) <= _MOST_CLASSES,
         lambda c: c is columns[-1] and len(c.counts) == 2,
     )
     event_time = take(lambda c: c.name == "event_time_ms", _is_time)
     event_id = take(
         lambda c: c.words & _ID_WORDS and c.words & _EVENT_WORDS and c.is_unique,
-        lambda c: c.words & _ID_WORDS and c.is_unique,
+        lambda c: c.words & _ID_WORDS and c.is_unique and not c.words & _ENTITY_WORDS,
     )
     entity = take(
         lambda c: c.words & _ENTITY_WORDS and not c.is_unique and len(c.counts) > 1,
         lambda c: c.words & _ID_WORDS and not c.is_unique and len(c.counts) > 1,
+        lambda c: c.words & _ID_WORDS and c.words & _ENTITY_WORDS,
     )
     judged = [(column, _reason_against(column)) for column in left]
     return Roles(

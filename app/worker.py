@@ -14,11 +14,15 @@ from aiokafka import AIOKafkaConsumer
 
 from agents.serving import Serving
 from agents.shelf import ModelShelf
+from app.clock import now_ms
 from app.embedded import PARTITIONS as EMBEDDED_PARTITIONS
 from app.embedded_redis import open_views
 from app.garbage import rarely_collected
 from app.health import Pages, Report
 from app.local_checks import check_learners
+from app.page.audience import Audience
+from app.page.following import Following
+from app.page.server import PageServer
 from app.registry import model_opener
 from app.settings import Settings
 from app.stages import ROLES, RoleName, StreamStages
@@ -42,7 +46,7 @@ ALIVE_STALL_S = 10.0  # with lag and an answering broker; the watchdog itself wa
 VIEWS_FETCH_WAIT_MS = 500  # news are answered at once; asking more often costs some per cent of a core
 # The embedded broker answers a fetch only when the wait is over, and then with one batch of each partition. Whoever
 # waits for a score waits for the first; asking often costs a tenth of a core for each consumer.
-EMBEDDED_FETCH_WAIT_MS = {"score": 5, "learn": 50, "archive": 100, "views": 100, "train": 100}
+EMBEDDED_FETCH_WAIT_MS = {"score": 5, "learn": 50, "archive": 100, "views": 100, "notify": 100, "train": 100}
 EMBEDDED_OTHERS_WAIT_MS = 10
 UNHURRIED_FETCHING = Fetching(max_wait_ms=100, min_bytes=65_536)  # of a group that nobody waits for
 
@@ -83,6 +87,7 @@ class Worker:
         if not self._settings.streams:
             raise SettingsError("no stream is declared: write a [streams.<name>] table, or run `penstock stream init`")
         await self._check_topics(cluster.embedded)
+        self._require_sinks()
         if "learn" in self._role_names:  # imports their libraries while the event loop has nothing else to do
             await asyncio.to_thread(self._require_learners)
             if any(stream.archive.enabled for stream in self._settings.streams):
@@ -100,10 +105,29 @@ class Worker:
         async with asyncio.TaskGroup() as starting:
             for group, of_it in by_group.items():
                 starting.create_task(self._start_role(group, of_it, cluster.embedded, closing))
+        page = await self._start_page(closing)
         self._started = True
         self._spawn(measure_loop_lag(self.metrics))
         self._spawn(self._progress.run())
-        log.info("the worker runs %s; metrics and health are at %s", ", ".join(self._role_names), address)
+        log.info("the worker runs %s; metrics and health are at %s%s", ", ".join(self._role_names), address, page)
+
+    async def _start_page(self, closing: contextlib.AsyncExitStack) -> str:
+        """Serve the live page, and return where it is, for the log; without a port the worker does without it."""
+        following = Following(self._connection, self._settings.streams, now_ms, self._pending)
+        server = PageServer(Audience(following.run, now_ms))
+        try:
+            address = await server.start(self._settings.page_host, self._settings.page_port)
+        except SettingsError as error:
+            log.warning("this worker serves no page: %s", error)
+            return ""
+        closing.push_async_callback(server.stop)
+        return f"; the page is at {address}"
+
+    def _pending(self, stream: str) -> int | None:
+        """Return how many predictions wait for their label; None unless this worker joins all partitions."""
+        spec = next(spec for spec in self._settings.streams if spec.name == stream)
+        waiting = self.metrics.values(m.JOIN_PENDING, stream)
+        return int(sum(waiting)) if len(waiting) == spec.partitions else None
 
     async def _check_topics(self, embedded: bool) -> None:
         if embedded:
@@ -129,6 +153,10 @@ class Worker:
         if named and streams and "train" in self._role_names and all(stream.training is None for stream in streams):
             tables = " or ".join(f"[streams.{stream.name}.training]" for stream in streams)
             raise SettingsError(f"the role train has nothing to do: write a table {tables}, or leave out --role train")
+
+    def _require_sinks(self) -> None:
+        if "learn" in self._role_names and (wrong := self._settings.sink_problems()):
+            raise SettingsError("\n".join(wrong))
 
     def _require_learners(self) -> None:
         found = check_learners(self._settings)

@@ -4,7 +4,7 @@ import argparse
 import signal
 import sys
 
-from benchmarks import bad_input, drift, experiments, learn, replay, score, swap, training
+from benchmarks import bad_input, drift, experiments, learn, page, replay, score, swap, training
 
 
 def main() -> int:
@@ -12,7 +12,7 @@ def main() -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that processes of ours end with us
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="BENCHMARK")
-    for benchmark in (score, replay, training, learn, drift, experiments, bad_input, swap):
+    for benchmark in (score, replay, training, learn, drift, experiments, bad_input, swap, page):
         benchmark.add_command(commands)
     arguments = parser.parse_args()
     return int(arguments.run(arguments))

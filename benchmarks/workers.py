@@ -69,7 +69,7 @@ class Penstock:
 
     def start(self, name: str, command: Sequence[str], cpus: Collection[int] = (), **settings: object) -> "Worker":
         """Start a process that is a worker, pinned to `cpus`."""
-        port = _free_port()
+        port = free_port()
         log = self.folder / f"{name}.log"
         with log.open("ab") as output, on_cpus(cpus):
             process = subprocess.Popen(
@@ -197,7 +197,7 @@ class Worker:
             return -signal.SIGKILL
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]

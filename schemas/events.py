@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 import msgspec
 
 from schemas.drift import DriftReport, PartialHistogram
-from schemas.event import Event, Id, TimeMs
+from schemas.event import Event, Id, Severity, TimeMs
 from schemas.experiments import Experiment, ExperimentPlan, ExperimentReport, VariantCounts
 from schemas.runs import TrainingEvent
 from schemas.training import Reason
@@ -134,7 +134,8 @@ class VariantPerformance(Event, frozen=True, kw_only=True, gc=False):
 
     `n` counts events; of these `assumed` have an assumed label and `revised` a corrected one. Binary and anomaly
     figures are of class 1; multiclass ones are macro averages over the classes that occur. `model_id` is the newest
-    of the variant's models in the window.
+    of the variant's models in the window. `roc_auc_low` to `roc_auc_high` is the 95% interval of `roc_auc`; a
+    multiclass variant has none, nor has one without two positives and two negatives.
     """
 
     variant: str
@@ -150,6 +151,8 @@ class VariantPerformance(Event, frozen=True, kw_only=True, gc=False):
     false_positive_rate: float | None
     false_negative_rate: float | None
     roc_auc: float | None
+    roc_auc_low: float | None = None
+    roc_auc_high: float | None = None
     log_loss: float | None
     calibration_error: float | None
     latency_p50_ms: float | None
@@ -342,7 +345,7 @@ class Alert(Event, frozen=True, kw_only=True, gc=False):
     id: str
     stream: str
     kind: str
-    severity: Literal["low", "medium", "high", "critical"]
+    severity: Severity
     subject: str
     message: str
     recommendation: str

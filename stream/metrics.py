@@ -155,7 +155,8 @@ PERFORMANCE = Metric(
     "ml_performance",
     "gauge",
     "see figure",
-    "A figure (accuracy, roc_auc, n, ...) of each variant in the newest mature window; NaN when it cannot be computed.",
+    "A figure (accuracy, roc_auc and the ends of its 95% interval, roc_auc_low and roc_auc_high, n, ...) of each "
+    "variant in the newest mature window; NaN when it cannot be computed.",
     ("stream", "variant", "figure"),
 )
 SAMPLES_EVALUATED = Metric(
@@ -346,6 +347,27 @@ SAMPLES_ARCHIVED = Metric(
     "Samples that were written to the archive and committed.",
     ("stream",),
 )
+NOTIFICATIONS = Metric(
+    "ml_notifications_total",
+    "counter",
+    "attempts",
+    "What became of alerts at each sink: delivered, failed (it is tried again), undeliverable, or too_old.",
+    ("stream", "sink", "outcome"),
+)
+NOTIFICATIONS_WAITING = Metric(
+    "ml_notifications_waiting",
+    "gauge",
+    "alerts",
+    "Alerts that wait to be delivered to a sink.",
+    ("stream", "sink"),
+)
+NOTIFICATION_DELAY = Metric(
+    "ml_notification_delay_seconds",
+    "histogram",
+    "seconds",
+    "From the alert record's timestamp in Kafka to its delivery.",
+    ("stream", "sink"),
+)
 
 METRICS: tuple[Metric, ...] = (
     PREDICTIONS,
@@ -398,6 +420,9 @@ METRICS: tuple[Metric, ...] = (
     PIPELINE_SAMPLES,
     PIPELINE_ACCURACY,
     SAMPLES_ARCHIVED,
+    NOTIFICATIONS,
+    NOTIFICATIONS_WAITING,
+    NOTIFICATION_DELAY,
 )
 
 
@@ -434,6 +459,11 @@ class Metrics:
             values = [sample.labels[name] for name in metric.labels]
             if values[: len(labels)] == list(labels):
                 gauge.remove(*values)
+
+    def values(self, metric: Metric, *labels: str) -> list[float]:
+        """Return the values of a gauge whose first labels are these."""
+        samples = next(iter(self._gauges[metric].collect())).samples
+        return [s.value for s in samples if [s.labels[name] for name in metric.labels[: len(labels)]] == list(labels)]
 
     def observe(self, metric: Metric, seconds: float, *labels: str) -> None:
         """Count one duration into a histogram."""

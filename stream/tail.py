@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import aclosing
 from typing import Final
 
 from aiokafka import AIOKafkaConsumer
@@ -41,6 +42,19 @@ async def read_back(
     finally:
         await quietly(starting)  # one that is cut off would leave its connection behind
         await consumer.stop()
+
+
+async def newest(
+    open_consumer: Callable[[], AIOKafkaConsumer], source: TopicPartition, count: int, stop: int | None = None
+) -> list[Record]:
+    """Return the last `count` records of what `read_back` reads, in their order; fewer if there are no more."""
+    found: list[Record] = []
+    async with aclosing(read_back(open_consumer, source, stop)) as pieces:
+        async for records in pieces:
+            found = [*records, *found]
+            if len(found) >= count:
+                break
+    return found[max(0, len(found) - count) :]
 
 
 async def end_of(open_consumer: Callable[[], AIOKafkaConsumer], source: TopicPartition) -> int:

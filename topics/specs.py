@@ -67,6 +67,7 @@ class StreamTopics:
         self.commands_dead: Final = f"{stream}.commands.dead"
         self.audit: Final = f"{stream}.audit"
         self.alerts: Final = f"{stream}.alerts"
+        self.alerts_dead: Final = f"{stream}.alerts.dead"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,6 +136,7 @@ def topics_of(stream: StreamSpec) -> tuple[TopicSpec, ...]:
         topic(names.commands_dead, "original key", DeadLetter, 1, flow, "commands that could not be read, and why"),
         topic(names.audit, "stream", AuditEvent, 1, forever, "what became of every command"),
         topic(names.alerts, "stream", Alert, 1, weeks, "what a person should look at; kept to look back over weeks"),
+        topic(names.alerts_dead, "original key", DeadLetter, 1, weeks, "alerts that reached no sink, and why"),
     )
 
 

@@ -18,6 +18,7 @@ _COMMANDS: Final[Mapping[str, str]] = {
     "dev": "worker",
     "demo": "demo",
     "worker": "worker",
+    "page": "page",
     "stream": "stream",
     "topics": "topics",
     "models": "models",
@@ -31,6 +32,7 @@ _COMMANDS: Final[Mapping[str, str]] = {
     "explain": "explain",
     "replay": "replay",
     "views": "views",
+    "sinks": "sinks",
     "dead-letters": "dead_letters",
     "doctor": "doctor",
 }

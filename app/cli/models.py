@@ -1,4 +1,4 @@
-"""`penstock models register|list|show|compare|card|promote|rollback|shadow|unshadow|move|archive`."""
+"""`penstock models train|register|list|show|compare|card|promote|rollback|shadow|unshadow|move|archive`."""
 
 from pathlib import Path
 from typing import Any, Final, get_args
@@ -11,6 +11,7 @@ from agents.registering import describe_model
 from app.baselines import with_baseline
 from app.cli.asking import WHO_MAY, ask, asks_control, revision_option
 from app.cli.context import Context, json_option, pass_context, run, stream_option, whoami
+from app.cli.model_training import train_command
 from app.cli.types import NamedValueType, TimeType, VersionType, require_order
 from app.clock import now_ms
 from app.csv_columns import read_matrix
@@ -34,6 +35,9 @@ def models() -> None:
 
     Every change is a command that control carries out or refuses; `penstock audit` shows both.
     """
+
+
+models.add_command(train_command)
 
 
 @models.command("register")

@@ -1,17 +1,35 @@
-"""`penstock stream init`."""
+"""`penstock stream init|send|tail`."""
 
+from collections.abc import Iterator
+from contextlib import aclosing
 from pathlib import Path
+from typing import Final
 
 import click
+import msgspec
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from app.cli.context import Context, json_option, pass_context
+from app.cli.context import Context, json_option, pass_context, run, stream_option
+from app.cli.csv_options import csv_option, event_id_option, names_columns
+from app.cli.types import NumberType
+from app.clock import now_ms
+from app.csv_events import ColumnNames, CsvEvents, read_events
+from app.csv_sending import CsvSender, Sent
+from app.models import require_topics
 from app.stream_init import propose_stream
-from schemas.errors import PenstockError
+from app.topic_tail import tail, topic_called
+from schemas.errors import PenstockError, SettingsError
+from schemas.streams import StreamSpec
+from stream.connection import KafkaConnection
+from topics import StreamTopics
+
+RATE: Final = 1_000.0
 
 
 @click.group()
 def stream() -> None:
-    """Declare streams."""
+    """Declare streams, send them the rows of a file, and look at their topics."""
 
 
 @stream.command()
@@ -41,3 +59,107 @@ def init(context: Context, csv_path: Path, name: str, output: Path | None) -> No
     except OSError as error:
         raise PenstockError(f"{output} cannot be written: {error.strerror}") from error
     context.write({"toml": proposal, "output": str(output)}, lambda: f"{output} is written: read and correct it.")
+
+
+@stream.command()
+@stream_option
+@csv_option
+@click.option(
+    "--rate",
+    type=NumberType(min=0, min_open=True),
+    default=RATE,
+    show_default=True,
+    help="How many rows to send a second.",
+)
+@click.option("--labels", is_flag=True, help="Also send the label of each row that has one.")
+@names_columns
+@event_id_option
+@json_option
+@pass_context
+def send(
+    context: Context,
+    stream_name: str | None,
+    csv_path: Path,
+    rate: float,
+    labels: bool,
+    label: str,
+    positive: str,
+    entity: str,
+    time: str,
+    event_id: str,
+) -> None:
+    """Send the rows of a CSV file as events, in the order of time, each keyed by its entity.
+
+    What the columns are is recognised as by `stream init`, and told. Without a column for it, the id is made of the
+    row, so that it is the same when the file is sent again; the entity is the event itself; the time is now. A label
+    is sent with the time of its event.
+    """
+    settings = context.settings()
+    spec = context.stream(settings, stream_name)
+    connection = context.connection(settings)
+    events = read_events(
+        csv_path, spec, ColumnNames(event_id=event_id, entity=entity, time=time, label=label), positive
+    )
+    if labels and not events.columns.label:
+        raise SettingsError(f"{csv_path} has no column that looks like a label: name it with --label")
+    sender = CsvSender(spec, events, now_ms, labels=labels)
+    sent = run(_send(connection, spec, sender, len(events.event_ids), rate))
+    context.write(
+        {"events": sent.features, "labels": sent.labels, "columns": msgspec.to_builtins(events.columns)},
+        lambda: "\n".join(_sent_lines(spec, sent, events, labels)),
+    )
+
+
+async def _send(connection: KafkaConnection, spec: StreamSpec, sender: CsvSender, rows: int, rate: float) -> Sent:
+    """Send, with a progress bar on a terminal."""
+    await require_topics(connection, spec)
+    console = Console(stderr=True)
+    columns = (TextColumn("sending"), BarColumn(), TextColumn("{task.completed:,.0f} events"), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task("", total=rows)
+        return await sender.send(connection, rate, lambda sent: bar.update(task, completed=sent.features))
+
+
+def _sent_lines(spec: StreamSpec, sent: Sent, events: CsvEvents, labels: bool) -> Iterator[str]:
+    topics, columns = StreamTopics(spec.name), events.columns
+    yield f"event_id       {columns.event_id or 'made of the row'}"
+    yield f"entity_id      {columns.entity or 'the event itself'}"
+    yield f"event_time_ms  {columns.time or 'the moment of sending'}"
+    if labels:
+        yield f"label          {columns.label}"
+    yield f"{sent.features:,} events are in {topics.features}" + (
+        f", {sent.labels:,} labels in {topics.labels}" if labels else ""
+    )
+    yield f"What becomes of them: penstock stream tail predictions --stream {spec.name}"
+
+
+@stream.command("tail")
+@click.argument("topic")
+@stream_option
+@click.option("-n", "--records", default=10, show_default=True, type=click.IntRange(min=0), help="How many to show.")
+@click.option("--follow", is_flag=True, help="Go on with those that come, until Ctrl-C.")
+@click.option("--json", "whole", is_flag=True, help="Write the place, time and key of each record, too.")
+@pass_context
+def tail_command(
+    context: Context, topic: str, stream_name: str | None, records: int, follow: bool, whole: bool
+) -> None:
+    """Show the newest records of a topic of the stream, oldest first: the value of each is a line of JSON.
+
+    TOPIC is a name such as predictions, alerts or features.dead. Only what is committed is shown.
+    """
+    settings = context.settings()
+    spec = context.stream(settings, stream_name)
+    run(_tail(context.connection(settings), spec, topic_called(spec, topic), records, follow, whole))
+
+
+async def _tail(
+    connection: KafkaConnection, spec: StreamSpec, topic: str, records: int, follow: bool, whole: bool
+) -> None:
+    await require_topics(connection, spec)
+    shown = False
+    async with aclosing(tail(connection, topic, records, follow=follow)) as found:
+        async for placed in found:
+            click.echo(placed.line() if whole else placed.value_line())
+            shown = True
+    if not shown and records:
+        click.echo(f"{topic} has no record.", err=True)

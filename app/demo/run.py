@@ -10,7 +10,8 @@ import time
 from asyncio import Task
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Final
@@ -27,6 +28,7 @@ from app.demo.feedback import VARIANTS
 from app.demo.flights import Flights, flights_stream, load_flights, replay_start
 from app.demo.follow import Follower, Tally
 from app.demo.outcome import Outcome
+from app.demo.page import has_browser, open_browser, until_interrupted
 from app.demo.processes import Child
 from app.demo.producer import DEFAULT_RATE
 from app.demo.stage import Stage, deploy_champion, set_stage
@@ -63,6 +65,7 @@ class DemoOptions:
     rate: float = DEFAULT_RATE
     bad_share: float = BAD_SHARE
     headless: bool = False
+    browser: bool = True
     json_path: Path | None = None
 
 
@@ -117,21 +120,33 @@ def run(settings: Settings, options: DemoOptions) -> int:
 async def run_demo(settings: Settings, options: DemoOptions, console: Console) -> int:
     """Replay the flights, show them, write the JSON file; return 0 when every event was answered exactly once.
 
+    On a terminal the worker and its page go on after that until they are interrupted.
+
     Raises FatalError (SettingsError) when the demo cannot begin. Whatever happens, no process stays behind.
     """
     task = asyncio.current_task()
     assert task
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
     flights = await asyncio.to_thread(load_flights)
-    live = console.is_terminal and not options.headless
-    view: View = LiveView(console) if live else PlainView(print, time.monotonic)
-    with TemporaryDirectory(prefix="penstock-demo-") as folder, view:
+    options = replace(options, headless=options.headless or not console.is_terminal)
+    view: View = PlainView(partial(print, flush=True), time.monotonic) if options.headless else LiveView(console)
+    with TemporaryDirectory(prefix="penstock-demo-") as folder:
         async with AsyncExitStack() as stack:
-            bootstrap = settings.kafka_bootstrap or stack.enter_context(EmbeddedBroker()).bootstrap
-            view.say(f"{'embedded broker' if settings.embedded else 'Kafka'} at {bootstrap}")
-            spec = _stream(settings)
-            stage = set_stage(settings, os.environ, spec, bootstrap, Path(folder))
-            outcome = await _perform(stack, stage, settings, options, spec, flights, view)
+            with view:
+                bootstrap = settings.kafka_bootstrap or stack.enter_context(EmbeddedBroker()).bootstrap
+                view.say(f"{'embedded broker' if settings.embedded else 'Kafka'} at {bootstrap}")
+                spec = _stream(settings)
+                stage = set_stage(settings, os.environ, spec, bootstrap, Path(folder))
+                outcome = await _perform(stack, stage, settings, options, spec, flights, view)
+            code = _tell(outcome, options)
+            if code == 0 and not options.headless and await stage.has_page():
+                print(f"\nThe page stays at {stage.page} until Ctrl-C.")
+                await until_interrupted()
+    return code
+
+
+def _tell(outcome: Outcome, options: DemoOptions) -> int:
+    """Write the JSON file, print the outcome, and return the exit code."""
     if options.json_path:
         options.json_path.write_text(json.dumps(outcome.document(), indent=2) + "\n")
     print(outcome.summary())
@@ -177,6 +192,7 @@ async def _perform(
     stack.push_async_callback(worker.stop, _STOP_GRACE_S)
     champion, auc = await _champion(stage, spec.name, flights, view)
     await stage.ready(worker)
+    await _show_page(stage, options, view)
     view.say(f"replaying {events:,} flights at {options.rate:,.0f} events/s")
     replay = await Replay.start(stage, options, events, spec.name)
     stack.push_async_callback(replay.child.stop, 0)
@@ -188,6 +204,16 @@ async def _perform(
     fault = Fault(flights.first_at(replay_start()) + events - fault_events(events))
     year = await asyncio.to_thread(judge_year, flights, champion, fault, follower.tally.feedback.served)
     return _outcome(follower.tally, replay.report, auc, flights, fault, explained, year, failure)
+
+
+async def _show_page(stage: Stage, options: DemoOptions, view: View) -> None:
+    """Say where the live page is, and open it where somebody sits in front of the demo."""
+    if not await stage.has_page():
+        view.say(f"there is no live page: port {stage.page_port} is taken; name another by ML_PAGE_PORT")
+        return
+    view.say(f"live page: {stage.page}")
+    if options.browser and not options.headless and has_browser(os.environ):
+        await open_browser(stage.page)
 
 
 async def _champion(stage: Stage, stream: str, flights: Flights, view: View) -> tuple[xgboost.Booster, float]:

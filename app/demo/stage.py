@@ -1,6 +1,7 @@
 """Where the demo plays: an address, an environment for its processes, and the commands run in it."""
 
 import asyncio
+import contextlib
 import json
 import secrets
 import socket
@@ -15,6 +16,8 @@ from app.stream_init import stream_toml
 from schemas.errors import FatalError
 from schemas.streams import StreamSpec
 
+_HOST: Final = "127.0.0.1"
+_PAGE_PORT: Final = "ML_PAGE_PORT"
 _COMMAND_TIMEOUT_S: Final = 60.0
 _READY_TIMEOUT_S: Final = 60.0
 _READY_POLL_S: Final = 0.1
@@ -22,12 +25,18 @@ _READY_POLL_S: Final = 0.1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stage:
-    """Everything that the demo's processes share. `folder` is temporary; `health_port` is the worker's."""
+    """Everything that the demo's processes share. `folder` is temporary; the two ports are the worker's."""
 
     bootstrap: str
     folder: Path
     environment: Mapping[str, str]
     health_port: int
+    page_port: int
+
+    @property
+    def page(self) -> str:
+        """Where the worker serves the live page."""
+        return f"http://{_HOST}:{self.page_port}/"
 
     async def start(self, name: str, *arguments: str, pipes: bool = False) -> Child:
         """Start `python -m <arguments>` as the child called `name`."""
@@ -51,24 +60,16 @@ class Stage:
 
     async def gauge(self, name: str) -> float | None:
         """Return what the worker's `/metrics` say of a gauge, summed over its labels; None when they say nothing."""
-        lines = (await self._page("/metrics")).decode().splitlines()
+        lines = (await _answer(self.health_port, "/metrics")).decode().splitlines()
         values = [float(line.rpartition(" ")[2]) for line in lines if line.startswith((f"{name}{{", f"{name} "))]
         return sum(values) if values else None
 
-    async def _healthy(self) -> bool:
-        return b" 200 " in (await self._page("/health")).partition(b"\r\n")[0]
+    async def has_page(self) -> bool:
+        """Return whether the worker serves the live page: it does not where the port was taken."""
+        return _is_good(await _answer(self.page_port, "/"))
 
-    async def _page(self, path: str) -> bytes:
-        """Return the worker's answer, status line and all; empty when it does not answer."""
-        try:
-            reader, writer = await asyncio.open_connection("127.0.0.1", self.health_port)
-            try:
-                writer.write(b"GET %s HTTP/1.0\r\n\r\n" % path.encode())
-                return await reader.read()
-            finally:
-                writer.close()
-        except OSError:
-            return b""
+    async def _healthy(self) -> bool:
+        return _is_good(await _answer(self.health_port, "/health"))
 
 
 async def deploy_champion(stage: Stage, model: Path, training_rows: Path, stream: str) -> str:
@@ -88,17 +89,22 @@ def set_stage(
 ) -> Stage:
     """Return a stage for `stream` at `bootstrap`: these settings for every process, the demo's own where it must.
 
-    The worker's group is the demo's own. On the embedded broker, which forgets everything, models stay in `folder`.
+    The worker's group is the demo's own, and its ports are free ones, but for a page's that ML_PAGE_PORT names. On the
+    embedded broker, which forgets everything, models stay in `folder`.
     """
     config = folder / "penstock.toml"
     config.write_text(stream_toml(stream))
-    port = _free_port()
+    health_port, page_port = _free_ports(2)
+    if _PAGE_PORT in environ:
+        page_port = int(environ[_PAGE_PORT])
     chosen = {
         **_changed(settings),
         "kafka_bootstrap": bootstrap,
         "kafka_group_prefix": f"{settings.kafka_group_prefix}-demo",
-        "metrics_host": "127.0.0.1",
-        "metrics_port": str(port),
+        "metrics_host": _HOST,
+        "metrics_port": str(health_port),
+        "page_host": _HOST,
+        "page_port": str(page_port),
     }
     if settings.embedded:
         chosen |= {
@@ -108,7 +114,9 @@ def set_stage(
     outside = {name: value for name, value in environ.items() if not name.startswith("ML_")}
     environment = outside | {f"ML_{name.upper()}": value for name, value in chosen.items()}
     environment[CONFIG_VARIABLE] = str(config)
-    return Stage(bootstrap=bootstrap, folder=folder, environment=environment, health_port=port)
+    return Stage(
+        bootstrap=bootstrap, folder=folder, environment=environment, health_port=health_port, page_port=page_port
+    )
 
 
 def _changed(settings: Settings) -> dict[str, str]:
@@ -120,8 +128,26 @@ def _changed(settings: Settings) -> dict[str, str]:
     }
 
 
-def _free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port
+async def _answer(port: int, path: str) -> bytes:
+    """Return the worker's answer, status line and all; empty when it does not answer."""
+    try:
+        reader, writer = await asyncio.open_connection(_HOST, port)
+        try:
+            writer.write(f"GET {path} HTTP/1.0\r\nHost: {_HOST}:{port}\r\n\r\n".encode())
+            return await reader.read()
+        finally:
+            writer.close()
+    except OSError:
+        return b""
+
+
+def _is_good(answer: bytes) -> bool:
+    return b" 200 " in answer.partition(b"\r\n")[0]
+
+
+def _free_ports(count: int) -> list[int]:
+    with contextlib.ExitStack() as stack:
+        listeners = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for listener in listeners:
+            listener.bind((_HOST, 0))
+        return [listener.getsockname()[1] for listener in listeners]

@@ -107,7 +107,10 @@ class Labels(Part, frozen=True, kw_only=True, gc=False):
 
 
 class ShownAlert(Part, frozen=True, kw_only=True, gc=False):
-    """An alert; one that is not `current` is over, or a later one of its kind and subject has taken its place."""
+    """An alert; one that is not `current` is over, or a later one of its kind and subject has taken its place.
+
+    `raised_time_ms` may be event time, as in a replay; `told_time_ms` is Kafka's timestamp.
+    """
 
     id: str
     severity: str
@@ -117,6 +120,7 @@ class ShownAlert(Part, frozen=True, kw_only=True, gc=False):
     recommendation: str
     raised_time_ms: int
     current: bool
+    told_time_ms: int = 0
 
 
 class Moment(Part, frozen=True, kw_only=True, gc=False):
@@ -155,10 +159,10 @@ class Arm(Part, frozen=True, kw_only=True, gc=False):
     model_id: str
     share: float
     samples: int
-    mean: float | None
-    difference: float | None
-    low: float | None
-    high: float | None
+    mean: float | None = None
+    difference: float | None = None
+    low: float | None = None
+    high: float | None = None
 
 
 class ShownExperiment(Part, frozen=True, kw_only=True, gc=False):

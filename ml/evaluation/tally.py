@@ -8,7 +8,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from ml.evaluation.figures import Figures, calibration_error, decisions, mean, ratio, roc_auc
+from ml.evaluation.figures import Figures, calibration_error, decisions, mean, ratio, roc_auc, roc_auc_interval
 from ml.evaluation.histogram import Floats, Histogram, HistogramState, Ints, ordered_keys, probability_keys
 
 CLIP: Final = 1e-15  # the least probability that counts, or one mistake made in certainty would be infinite
@@ -114,12 +114,16 @@ class Tally:
     def figures(self) -> Figures:
         """Return the figures of everything counted so far; 0.2 ms and more with many bins."""
         probable = self._scoring.task != "anomaly"
+        # Each class's ROC AUC is of the same events, and how they vary together is not counted.
+        low, high = roc_auc_interval(self._scores[0]) if len(self._scores) == 1 else (None, None)
         return Figures(
             n=self.n,
             assumed=self._assumed,
             revised=self._revised,
             **decisions(self._confusion),
             roc_auc=mean([roc_auc(scores) for scores in self._scores]),
+            roc_auc_low=low,
+            roc_auc_high=high,
             log_loss=ratio(self._loss, self.n * _SCALE) if probable else None,
             calibration_error=calibration_error(self._calibration, _SCALE) if probable else None,
             latency_p50_ms=self._latency.quantile(0.5),

@@ -1,8 +1,16 @@
 """The demo as a newcomer runs it: nothing given, everything counted."""
 
 import json
+import os
+import pty
+import re
+import signal
 import subprocess
 import sys
+import threading
+import time
+import urllib.request
+from collections.abc import Callable
 from pathlib import Path
 
 EVENTS = 8_000  # the second half has the fault, and at least one drift window
@@ -43,6 +51,57 @@ def test_the_demo_answers_every_event_once_on_the_embedded_broker(tmp_path: Path
     assert "distance_miles is named in" in done.stdout
     assert said["explained"] == {"n": 1_000, "identical": 1_000}
     assert "1,000 of 1,000 random predictions, executed again by their models" in done.stdout
+    assert "live page: http://127.0.0.1:" in done.stdout
     assert said["latency_ms"]["p50"] > 0
     assert said["throughput_eps"] > 0
     assert sorted(path.name for path in tmp_path.iterdir()) == ["demo.json"], "the demo leaves nothing behind"
+
+
+class Terminal:
+    """A terminal of 80 columns that remembers what was written on it."""
+
+    def __init__(self) -> None:
+        self._ours, self.theirs = pty.openpty()
+        self._written = b""
+        threading.Thread(target=self._read, daemon=True).start()
+
+    @property
+    def text(self) -> str:
+        return self._written.decode(errors="replace")
+
+    def _read(self) -> None:
+        try:
+            while part := os.read(self._ours, 65_536):
+                self._written += part
+        except OSError:  # how Linux says that the other end was closed
+            os.close(self._ours)
+
+
+def until(holds: Callable[[], object], timeout_s: float) -> bool:
+    """Wait for it; return whether it came true in time."""
+    deadline = time.monotonic() + timeout_s
+    while not holds() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    return bool(holds())
+
+
+def test_on_a_terminal_the_page_stays_until_ctrl_c(tmp_path: Path) -> None:
+    terminal = Terminal()
+    command = [sys.executable, "-m", "app.cli", "demo", "--events=500", "--no-browser", "--json=demo.json"]
+    environment = os.environ | {"TERM": "xterm", "COLUMNS": "100"}
+    demo = subprocess.Popen(
+        command, cwd=tmp_path, env=environment, stdin=terminal.theirs, stdout=terminal.theirs, stderr=terminal.theirs
+    )
+    os.close(terminal.theirs)
+    try:
+        assert until(lambda: "until Ctrl-C" in terminal.text or demo.poll() is not None, 120), terminal.text
+        assert demo.poll() is None, terminal.text
+        assert json.loads((tmp_path / "demo.json").read_text())["predictions"] > 0
+        address = re.findall(r"The page stays at (http://127\.0\.0\.1:\d+/)", terminal.text)[0]
+        with urllib.request.urlopen(address, timeout=10) as page:
+            assert b"<html" in page.read()
+        demo.send_signal(signal.SIGINT)
+        assert demo.wait(30) == 0, terminal.text
+    finally:
+        demo.kill()
+        demo.wait()

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from river import metrics as river
 from scipy.stats import rankdata
+from scipy.stats import t as student
 
 from agents.evaluate import Evaluate
 from ml.evaluation import windows
@@ -161,6 +162,7 @@ def _figures(spec: StreamSpec, rows: list[Any], with_latency: bool) -> dict[str,
         "accuracy": float((labels == predicted).mean()),
         **decided,
         "roc_auc": float(np.mean(aucs)) if aucs else None,
+        **_delong(scores, labels == 1, spec),
         "log_loss": None if spec.task == "anomaly" else _log_loss(scores, labels),
         "calibration_error": None if spec.task == "anomaly" else _calibration_error(scores, labels, predicted),
         "latency_p50_ms": _quantile(latencies, 0.5),
@@ -202,6 +204,22 @@ def _macro(labels: Any, predicted: Any) -> dict[str, float | None]:
 def _auc(scores: Any, positive: Any) -> float | None:
     p, n = int(positive.sum()), int((~positive).sum())
     return float((rankdata(scores)[positive].sum() - p * (p + 1) / 2) / (p * n)) if p and n else None
+
+
+def _delong(scores: Any, positive: Any, spec: StreamSpec) -> dict[str, float | None]:
+    """The interval by the kernel of every pair, as DeLong has it; none of several classes."""
+    nothing: dict[str, float | None] = {"roc_auc_low": None, "roc_auc_high": None}
+    if spec.classes or min(positive.sum(), (~positive).sum()) < 2:
+        return nothing
+    pairs = scores[positive][:, np.newaxis] - scores[~positive]
+    kernel = np.where(pairs > 0, 1.0, np.where(pairs == 0, 0.5, 0.0))
+    area, sizes = kernel.mean(), kernel.shape
+    variance = kernel.mean(axis=1).var(ddof=1) / sizes[0] + kernel.mean(axis=0).var(ddof=1) / sizes[1]
+    if variance < 1e-12:
+        return nothing
+    half = student.ppf(0.975, min(sizes) - 1) * math.sqrt(variance) / (area * (1 - area))
+    ends = 1 / (1 + np.exp(-(math.log(area / (1 - area)) + np.array([-half, half]))))
+    return {"roc_auc_low": ends[0], "roc_auc_high": ends[1]}
 
 
 def _log_loss(scores: Any, labels: Any) -> float:

@@ -180,7 +180,8 @@ def test_a_long_file_is_read_whole(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("", "has no column 'a'; its header has nothing"),
+        ("", "is empty"),
+        ("a,b\n", "has a header, but no rows"),
         ("a,c\n1,2\n", "has no column 'b'; its header has a, c"),
         ("a,b\n1,2\n1,x\n", "row 2, column 'b': 'x' is not a number"),
         ("a,b\n1,2\ninf,1\n", "row 2, column 'a': 'inf' is infinite"),

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from aiohttp import web
 
 from app.demo.flights import flights_stream
 from app.demo.processes import Child
@@ -129,3 +130,29 @@ async def test_waiting_for_a_worker_that_has_ended_says_why(tmp_path: Path) -> N
     worker = await child(tmp_path, FAILS)
     with pytest.raises(FatalError, match="the disk is full"):
         await stage.ready(worker)
+
+
+def test_the_page_has_a_port_of_its_own_unless_one_is_named(tmp_path: Path) -> None:
+    stage = staged(Settings(), tmp_path)
+    settings = load_settings(stage.environment)
+    assert (settings.page_host, settings.page_port) == ("127.0.0.1", stage.page_port)
+    assert stage.page_port not in (stage.health_port, Settings().page_port)
+    named = staged(Settings(), tmp_path, {"ML_PAGE_PORT": "9110"})
+    assert load_settings(named.environment).page_port == 9110
+    assert named.page == "http://127.0.0.1:9110/"
+
+
+async def test_whether_there_is_a_page_is_what_the_worker_answers(tmp_path: Path) -> None:
+    async def page(_: web.Request) -> web.Response:
+        return web.Response(text="<!doctype html>")
+
+    served = web.Application()
+    served.router.add_get("/", page)
+    for application, expected in ((served, True), (web.Application(), False)):
+        runner = web.AppRunner(application)
+        await runner.setup()
+        stage = staged(Settings(), tmp_path)
+        await web.TCPSite(runner, "127.0.0.1", stage.page_port).start()
+        assert await stage.has_page() == expected
+        await runner.cleanup()
+        assert not await stage.has_page()

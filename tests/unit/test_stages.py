@@ -8,10 +8,12 @@ import pytest
 from msgspec.structs import replace
 
 from agents.learn import Learn
+from agents.notify import Notify
 from agents.shelf import ModelShelf
 from agents.train import Train
 from app.settings import Settings, load_settings
 from app.stages import ROLES, StreamStages, drift_of, inputs_of
+from schemas.sinks import Sink, SlackSpec
 from schemas.streams import DriftSpec, LearnerSpec, StreamSpec
 from schemas.training import TrainingSpec
 from stream.metrics import Metrics
@@ -87,6 +89,20 @@ def test_the_stages_read_what_the_doctor_looks_at() -> None:
     for role in ROLES:
         made = {stage.group: stage.topics for stage in stages.stages(role)}
         assert made == inputs_of(stages.spec, role)
+
+
+def test_alerts_are_delivered_where_a_sink_gets_those_of_the_stream() -> None:
+    sinks = (
+        Sink(SlackSpec(name="ops"), "https://hooks.example.com/T0"),
+        Sink(SlackSpec(name="birds", streams=("birds",)), "https://hooks.example.com/T1"),
+    )
+    stages = {stage.group: stage for stage in stages_of(Settings(sinks=sinks)).stages("learn")}
+    assert (stages["notify"].topics, stages["notify"].single) == (("flights.alerts",), True)
+    made = stages["notify"].make(0, 1)
+    assert isinstance(made, Notify)
+    assert [outlet.spec.name for outlet in made._outlets] == ["ops"]
+    for none in (Settings(), Settings(sinks=sinks[1:])):
+        assert "notify" not in {stage.group for stage in stages_of(none).stages("learn")}
 
 
 def test_only_a_stream_that_is_trained_has_a_train_stage_and_on_one_partition_only() -> None:

@@ -192,3 +192,9 @@ def test_tables_within_a_stream_are_read_back_as_they_were(tmp_path: Path) -> No
     assert "[streams.s.join]\nwindow_minutes = 90\nassume_negative = true\n" in toml
     assert "[streams.s.learners]" not in toml
     assert '[streams.s.learners.plain]\nalgorithm = "river-logistic"\n\n' in toml
+
+
+def test_a_customer_is_an_entity_also_where_each_comes_once(tmp_path: Path) -> None:
+    proposal = propose_stream(written(tmp_path, "customer_id,age,churned\nc1,30,0\nc2,41,1\nc3,25,0\n"))
+    assert '# entity_id      "customer_id"' in proposal
+    assert "no column is an id: derive one" in proposal

@@ -8,7 +8,7 @@ import pytest
 
 from schemas.errors import RetryableError
 from stream.batches import Record, TopicPartition
-from stream.tail import FIRST_RECORDS, STALLED_S, read_back
+from stream.tail import FIRST_RECORDS, STALLED_S, newest, read_back
 from tests.support import Entry, leap_through, now
 
 LOG = TopicPartition("flights.drift", 0)
@@ -67,3 +67,15 @@ def test_a_log_that_no_longer_comes_is_given_up_in_time() -> None:
 
 def test_a_log_that_comes_slowly_is_waited_for() -> None:
     assert leap_through(first_piece(Consumer(stalls_at=100))) == [*range(100 - FIRST_RECORDS, 100)]
+
+
+@pytest.mark.parametrize(
+    ("count", "stop", "offsets"),
+    [(3, None, [97, 98, 99]), (30, 50, [*range(20, 50)]), (300, 90, [*range(90)]), (0, None, [])],
+)
+def test_the_newest_records_are_told_in_their_order(count: int, stop: int | None, offsets: list[int]) -> None:
+    async def main() -> list[int]:
+        records = await newest(lambda: Consumer(stalls_at=100), LOG, count, stop)  # type: ignore[arg-type, return-value]
+        return [record.offset for record in records]
+
+    assert leap_through(main()) == offsets

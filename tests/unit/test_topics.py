@@ -19,6 +19,7 @@ def specs() -> dict[str, TopicSpec]:
 def test_the_names_are_the_ones_that_producers_and_consumers_know() -> None:
     assert sorted(specs()) == [
         "flights.alerts",
+        "flights.alerts.dead",
         "flights.audit",
         "flights.checkpoints",
         "flights.commands",
@@ -76,7 +77,7 @@ def test_flows_are_kept_for_the_declared_time(name: str) -> None:
     assert specs()[f"flights.{name}"].config["retention.ms"] == str(48 * HOUR_MS)
 
 
-@pytest.mark.parametrize("name", ["alerts", "drift", "performance", "updates", "retrain"])
+@pytest.mark.parametrize("name", ["alerts", "alerts.dead", "drift", "performance", "updates", "retrain"])
 def test_what_is_told_of_the_models_is_kept_longer_than_the_events_it_is_about(name: str) -> None:
     assert int(specs()[f"flights.{name}"].config["retention.ms"]) > 48 * HOUR_MS
 
@@ -100,7 +101,7 @@ def test_replication_holds_for_every_topic() -> None:
 def test_every_event_type_has_its_topic() -> None:
     values = [spec.value for spec in topics_of(FLIGHTS)]
     assert {value for value in values if isinstance(value, type)} == set(EVENT_TYPES) - {Trigger}  # which is in samples
-    assert values.count(DeadLetter) == 3
+    assert values.count(DeadLetter) == 4
     assert [value for value in values if isinstance(value, str)] == ["FeatureEvent"]
 
 

@@ -1,0 +1,85 @@
+"""`penstock models train`."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import click
+import msgspec
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+
+from app.cli.context import Context, json_option, pass_context, run, stream_option, whoami
+from app.cli.csv_options import csv_option, names_columns
+from app.clock import now_ms
+from app.csv_events import ColumnNames, read_events
+from app.models import register, require_topics
+from app.registry import artifact_store, signer
+from schemas.errors import SettingsError
+
+
+@click.command("train")
+@stream_option
+@csv_option
+@names_columns
+@json_option
+@pass_context
+def train_command(
+    context: Context, stream_name: str | None, csv_path: Path, label: str, positive: str, entity: str, time: str
+) -> None:
+    """Train a model on a CSV file of labelled events, test it on the newest fifth, and register it.
+
+    The trainer is the stream's (XGBoost, unless its table `training` says otherwise). What the columns are is
+    recognised as by `stream init`. The model comes with its figures and a baseline to measure drift against; it is a
+    draft, and serves nobody until it is promoted.
+    """
+    from app.model_training import described, train  # the other commands of models need not wait for trainers
+
+    settings = context.settings()
+    spec = context.stream(settings, stream_name)
+    connection = context.connection(settings)
+    run(require_topics(connection, spec))
+    events = read_events(csv_path, spec, ColumnNames(entity=entity, time=time, label=label), positive)
+    if not events.columns.label:
+        raise SettingsError(f"{csv_path} has no column that looks like a label: name it with --label")
+    with _bar() as bar:
+        trained = train(spec, events, settings.training_threads, bar)
+    store = artifact_store(settings)
+    version, note = described(spec, trained, store, whoami(), now_ms())
+    version = run(register(connection, spec, store, signer(settings), version, trained.fitted.payload))
+    context.write(
+        msgspec.to_builtins(version) | trained.document(),
+        lambda: "\n".join(
+            [
+                *trained.lines(),
+                *filter(None, [note]),
+                f"{version.model_id}\nIt is version {version.version}, and serves after: "
+                f"penstock models promote {version.model_id} --stream {spec.name}",
+            ]
+        ),
+    )
+
+
+@contextmanager
+def _bar() -> Iterator["_Bar"]:
+    """Show a progress bar on a terminal, and nothing elsewhere."""
+    console = Console(stderr=True)
+    columns = (TextColumn("training"), BarColumn(), TimeElapsedColumn(), TextColumn("{task.fields[message]}"))
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+        yield _Bar(progress, progress.add_task("", total=None, message=""))
+
+
+class _Bar:
+    """Watches a fit."""
+
+    def __init__(self, progress: Progress, task: TaskID) -> None:
+        self._progress = progress
+        self._task = task
+
+    def progress(self, done: int, of: int, loss: float | None = None) -> None:
+        """Move the bar."""
+        message = f"round {done} of at most {of}" + (f", loss {loss:.4f}" if loss is not None else "")
+        self._progress.update(self._task, total=of, completed=done, message=message)
+
+    def keep(self, payload: bytes) -> None:
+        """Keep nothing: a fit that is cut short begins anew."""

@@ -1,0 +1,94 @@
+/** Figures over time with their intervals as bands: a uPlot that lives as long as its variants and its theme. */
+
+import { ticks } from '../format.js';
+
+const DASHES = [[], [6, 3], [2, 2], [8, 3, 2, 3]];
+const BAND = 0.14;
+
+let chart = null;
+let drawnFor = '';
+
+/** The ends of all windows, in milliseconds, each once and in order. */
+export const timesOf = (windows) =>
+  [
+    ...new Set(
+      Object.values(windows)
+        .flat()
+        .map(([until]) => until),
+    ),
+  ].sort((one, other) => one - other);
+
+/** uPlot's columns: all times, then for each variant its values, highs and lows, null where it has no window. */
+function columns(windows) {
+  const times = timesOf(windows);
+  const lines = Object.values(windows).flatMap((points) => {
+    const at = new Map(points.map((point) => [point[0], point]));
+    return [1, 3, 2].map((field) => times.map((time) => at.get(time)?.[field] ?? null));
+  });
+  return [times.map((time) => time / 1000), ...lines];
+}
+
+function faint(colour) {
+  return colour.replace(/^rgb\((.*)\)$/, `rgba($1, ${BAND})`);
+}
+
+function series(tones) {
+  return tones.flatMap((stroke, at) => [
+    {
+      stroke,
+      width: at ? 1.5 : 2,
+      dash: DASHES[at % DASHES.length],
+      spanGaps: true,
+      points: { size: 4, fill: stroke },
+    },
+    { stroke: null, points: { show: false } },
+    { stroke: null, points: { show: false } },
+  ]);
+}
+
+function axis(style, more) {
+  const line = { stroke: style.getPropertyValue('border-color'), width: 1 };
+  return { stroke: style.color, font: `11px ${style.fontFamily}`, grid: line, ticks: { show: false }, ...more };
+}
+
+function options(place, tones, hovered) {
+  const style = getComputedStyle(place);
+  return {
+    width: place.clientWidth,
+    height: place.clientHeight,
+    legend: { show: false },
+    cursor: { y: false, drag: { x: false, y: false }, points: { size: 6 } },
+    padding: [8, 18, 0, 0],
+    scales: { y: { range: (_, low, high) => spread(low, high) } },
+    axes: [
+      axis(style, { values: (_, seconds) => ticks(seconds), space: 80, size: 26 }),
+      axis(style, { values: (_, values) => values.map((value) => value.toFixed(2)), space: 34, size: 44 }),
+    ],
+    series: [{}, ...series(tones)],
+    bands: tones.map((tone, at) => ({ series: [3 * at + 2, 3 * at + 3], fill: faint(tone) })),
+    hooks: { setCursor: [(plot) => hovered(plot.cursor.idx ?? null)] },
+  };
+}
+
+function spread(low, high) {
+  if (low === null) return [0.5, 1];
+  const margin = Math.max((high - low) * 0.08, 0.01);
+  return [Math.max(0, low - margin), Math.min(1, high + margin)];
+}
+
+/** Draws `windows` by variant in `tones`; `hovered` hears the index of the window under the pointer, or null. */
+export function drawIntervals(place, windows, tones, hovered) {
+  const wanted = JSON.stringify([Object.keys(windows), tones]);
+  if (chart && drawnFor === wanted) {
+    chart.setData(columns(windows));
+    return;
+  }
+  chart?.destroy();
+  chart = new globalThis.uPlot(options(place, tones, hovered), columns(windows), place);
+  drawnFor = wanted;
+}
+
+/** Keeps the chart as large as its place. */
+export function followSize(place) {
+  new ResizeObserver(() => chart?.setSize({ width: place.clientWidth, height: place.clientHeight })).observe(place);
+}

@@ -1,0 +1,257 @@
+"""The senders, against real servers that take alerts, are slow, fail, redirect, and stand at private addresses."""
+
+import asyncio
+import hashlib
+import hmac
+import socket
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from aiohttp import web
+
+from schemas.sinks import EmailSpec, SlackSpec, WebhookSpec
+from schemas.wire import encode
+from stores.sinks import LaterError, MailSender, SlackSender, Undeliverable, WebhookSender
+from tests.notifying import alert_of
+from tests.receiving import TLS, Answer, Mailbox, mailbox, receiver
+
+KEY = "canary-b71e-a-secret-key"
+ALERT = alert_of(1, message="a <b> & c", subject="line\r\nBcc: everybody@example.com")
+
+
+def webhook(url: str, **fields: Any) -> WebhookSender:
+    spec = WebhookSpec(name="hook", url=url, **({"allow_private": True} | fields))
+    return WebhookSender(spec, KEY, lambda: 1_700_000_000_999, total_s=1.0)
+
+
+def email(box: Mailbox, host: str = "localhost", secret: str = "", **fields: Any) -> MailSender:
+    declared: dict[str, Any] = {
+        "sender": "penstock@example.com",
+        "recipients": ("ops@example.com", "night@example.com"),
+        "security": "none",
+    }
+    spec = EmailSpec(name="mail", host=host, port=box.port, **(declared | fields))
+    return MailSender(spec, secret, step_s=1.0, total_s=1.5)
+
+
+def answers(status: int, **headers: str) -> Answer:
+    async def answer(_: web.Request) -> web.Response:
+        return web.Response(status=status, headers={name.replace("_", "-"): text for name, text in headers.items()})
+
+    return answer
+
+
+async def test_a_webhook_gets_the_alert_with_its_id_as_the_key_and_a_signature() -> None:
+    async with receiver() as receiving:
+        await webhook(receiving.url).send(ALERT)
+    [got] = receiving.got
+    assert got.body == encode(ALERT)
+    assert got.headers["Idempotency-Key"] == "a1"
+    assert got.headers["Content-Type"] == "application/json"
+    mac = hmac.new(KEY.encode(), b"1700000000." + got.body, hashlib.sha256).hexdigest()
+    assert got.headers["Penstock-Signature"] == f"t=1700000000,v1={mac}"
+    assert KEY not in repr(got)
+
+
+async def test_slack_gets_a_message_in_which_nothing_is_a_link_or_a_mention() -> None:
+    async with receiver() as receiving:
+        sender = SlackSender(SlackSpec(name="ops", allow_private=True), receiving.url + "/T0/canary")
+        await sender.send(alert_of(1, message="<!channel> & <https://example.com|x>"))
+    [got] = receiving.got
+    assert got.path == "/alerts/T0/canary"
+    assert b"&lt;!channel&gt; &amp; &lt;https://example.com|x&gt;" in got.body
+    assert b"<" not in got.body
+
+
+@pytest.mark.parametrize("status", [400, 401, 404, 410])
+async def test_a_refusal_is_final(status: int) -> None:
+    async with receiver(answers(status)) as receiving:
+        with pytest.raises(Undeliverable, match=f"refused it with {status}"):
+            await webhook(receiving.url).send(ALERT)
+
+
+@pytest.mark.parametrize("status", [408, 425, 429, 500, 503])
+async def test_what_may_pass_is_for_later_with_what_the_receiver_asks_for(status: int) -> None:
+    async with receiver(answers(status, Retry_After="17")) as receiving:
+        with pytest.raises(LaterError, match=str(status)) as caught:
+            await webhook(receiving.url).send(ALERT)
+    assert caught.value.after_s == 17.0
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+async def test_a_redirect_is_final_and_nothing_goes_there(status: int) -> None:
+    async with receiver() as target, receiver(answers(status, Location=target.url)) as receiving:
+        with pytest.raises(Undeliverable, match="redirect"):
+            await webhook(receiving.url).send(ALERT)
+        assert target.got == []
+
+
+async def test_a_receiver_that_hangs_costs_no_more_than_the_time_limit() -> None:
+    async def hang(_: web.Request) -> web.Response:
+        await asyncio.sleep(60.0)
+        return web.Response()
+
+    started = time.monotonic()
+    async with receiver(hang) as receiving:
+        with pytest.raises(LaterError, match="did not answer within 1 s"):
+            await webhook(receiving.url).send(ALERT)
+    assert time.monotonic() - started < 3.0
+
+
+async def test_a_body_without_an_end_is_not_waited_for() -> None:
+    async def drip(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse()
+        await response.prepare(request)
+        for _ in range(600):
+            await response.write(b"x" * 100_000)
+            await asyncio.sleep(0.1)
+        return response
+
+    async with receiver(drip) as receiving:
+        await webhook(receiving.url).send(ALERT)
+
+
+async def test_a_receiver_that_breaks_off_or_is_not_there_is_for_later() -> None:
+    async def break_off(request: web.Request) -> web.Response:
+        assert request.transport is not None
+        request.transport.abort()
+        return web.Response()
+
+    async with receiver(break_off) as receiving:
+        with pytest.raises(LaterError, match="broke off"):
+            await webhook(receiving.url).send(ALERT)
+    with pytest.raises(LaterError, match="could not be reached"):
+        await webhook(receiving.url).send(ALERT)
+
+
+@pytest.mark.parametrize(
+    "host", ["127.0.0.1", "localhost", "[::1]", "[::ffff:127.0.0.1]", "0.0.0.0", "10.0.0.1", "169.254.169.254"]
+)
+async def test_a_private_address_is_refused_and_nothing_is_sent_to_it(host: str) -> None:
+    async with receiver() as receiving:
+        port = receiving.url.rpartition(":")[2]
+        with pytest.raises(Undeliverable, match="not public"):
+            await webhook(f"http://{host}:{port}", allow_private=False).send(ALERT)
+        assert receiving.got == []
+
+
+async def test_a_name_that_points_inside_is_refused_also_if_one_of_its_addresses_is_public(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    resolves(monkeypatch, lambda _: ["93.184.215.14", "127.0.0.1"])
+    async with receiver() as receiving:
+        with pytest.raises(Undeliverable, match=r"the address of rebound.example.com is not public"):
+            await webhook(receiving.url.replace("127.0.0.1", "rebound.example.com"), allow_private=False).send(ALERT)
+        assert receiving.got == []
+
+
+async def test_the_connection_goes_to_the_address_that_was_looked_at_and_no_name_is_asked_for_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked = resolves(monkeypatch, lambda times: ["127.0.0.1"] if times == 1 else ["192.0.2.1"])
+    async with receiver() as receiving:
+        await webhook(receiving.url.replace("127.0.0.1", "rebound.example.com")).send(ALERT)
+    [got] = receiving.got
+    assert got.headers["Host"].startswith("rebound.example.com")
+    assert asked == ["rebound.example.com"]
+
+
+async def test_a_name_that_is_not_known_is_for_later() -> None:
+    with pytest.raises(LaterError, match="could not be resolved"):
+        await webhook("https://no-such-host.invalid/alerts", allow_private=False).send(ALERT)
+
+
+async def test_all_recipients_get_one_mail_that_duplicates_are_known_by() -> None:
+    async with mailbox() as box:
+        sender = email(box)
+        await sender.send(ALERT)
+        await sender.send(ALERT)
+    (recipients, mail), (_, again) = box.mails
+    assert recipients == ["ops@example.com", "night@example.com"]
+    assert mail["Subject"] == "[high] flights: line Bcc: everybody@example.com"
+    assert (mail["Bcc"], mail["Idempotency-Key"]) == (None, "a1")
+    assert mail["Message-ID"] == again["Message-ID"]
+    text = str(mail.get_payload())
+    assert "a <b> & c" in text
+    assert "What to do: Look." in text
+
+
+@pytest.mark.parametrize("security", ["starttls", "tls"])
+async def test_a_login_goes_over_tls_whose_certificate_is_checked(
+    security: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ways: dict[str, bool] = {security: True}
+    async with mailbox(**ways, login=security == "starttls") as box:
+        login = {"username": "penstock", "secret": "right"} if security == "starttls" else {}
+        with pytest.raises(LaterError, match="SSLCertVerificationError"):
+            await email(box, security=security, **login).send(ALERT)
+        assert box.logins == []
+        monkeypatch.setenv("SSL_CERT_FILE", str(TLS / "cert.pem"))
+        await email(box, security=security, **login).send(ALERT)
+    assert box.encrypted == [True]
+    assert box.logins == ([(b"penstock", b"right")] if login else [])
+
+
+async def test_a_server_without_tls_and_a_wrong_password_are_refused_and_the_password_stays_secret(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with mailbox() as plain:
+        with pytest.raises(Undeliverable, match="does not offer"):
+            await email(plain, security="starttls").send(ALERT)
+    monkeypatch.setenv("SSL_CERT_FILE", str(TLS / "cert.pem"))
+    async with mailbox(starttls=True, login=True) as box:
+        with pytest.raises(Undeliverable, match="refused the login") as caught:
+            await email(box, security="starttls", username="penstock", secret=KEY).send(ALERT)
+    assert KEY not in f"{caught.value!r} {caught.value.__context__!r}"
+    assert (plain.mails, box.mails) == ([], [])
+
+
+async def test_a_mail_server_s_4xx_is_for_later_and_its_5xx_is_final() -> None:
+    async with mailbox() as box:
+        box.answers = ["451 try again", "554 spam"]
+        with pytest.raises(LaterError, match="451"):
+            await email(box).send(ALERT)
+        with pytest.raises(Undeliverable, match="554"):
+            await email(box).send(ALERT)
+        box.refused = dict.fromkeys(("ops@example.com", "night@example.com"), "450 busy")
+        with pytest.raises(LaterError, match="every recipient"):
+            await email(box).send(ALERT)
+    assert box.mails == []
+
+
+async def test_a_recipient_who_is_refused_is_reported_and_the_others_get_it() -> None:
+    async with mailbox() as box:
+        box.refused = {"night@example.com": "550 nobody"}
+        with pytest.raises(Undeliverable, match=r"refused night@example.com; all other recipients have it"):
+            await email(box).send(ALERT)
+    assert [recipients for recipients, _ in box.mails] == [["ops@example.com"]]
+
+
+async def test_a_mail_server_that_hangs_is_left_and_the_next_attempt_finds_a_free_thread() -> None:
+    async with mailbox() as box:
+        box.delay_s = 5.0
+        sender = email(box)
+        started = time.monotonic()
+        with pytest.raises(LaterError):
+            await sender.send(ALERT)
+        assert time.monotonic() - started < 2.0
+        box.delay_s = 0.0
+        await sender.send(ALERT)
+    assert len(box.mails) == 1
+
+
+def resolves(monkeypatch: pytest.MonkeyPatch, addresses: Callable[[int], list[str]]) -> list[str]:
+    """Let `rebound.example.com` have `addresses`, by how often it was asked for; return the list of the askings."""
+    asked: list[str] = []
+    real = socket.getaddrinfo
+
+    def getaddrinfo(host: Any, port: Any, *args: Any, **kwargs: Any) -> Any:
+        if host != "rebound.example.com":
+            return real(host, port, *args, **kwargs)
+        asked.append(host)
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (ip, port)) for ip in addresses(len(asked))]
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    return asked

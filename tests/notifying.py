@@ -1,0 +1,176 @@
+"""The notify stage in its task, on a Kafka in memory, with sinks that follow a script."""
+
+import asyncio
+import itertools
+from collections.abc import Callable, Coroutine, Iterable
+from dataclasses import replace
+from typing import Any
+
+from agents.notify import Notify, Outlet
+from schemas.errors import RetryableError
+from schemas.events import Alert, Checkpoint, DeadLetter
+from schemas.sinks import SinkSpec, SlackSpec
+from schemas.streams import StreamSpec
+from schemas.wire import decode, encode
+from stream.batches import Outbox, TopicPartition
+from stream.metrics import Metrics
+from stream.tasks import PartitionTask, TaskLimits, TaskName
+from stream.turns import Turns
+from tests.support import MemoryDelivery, MemoryKafka, MemorySource, Pass, leap_through, now
+from topics.specs import StreamTopics
+
+SPEC = StreamSpec(name="flights", features=("a",))
+TOPICS = StreamTopics("flights")
+ALERTS = TopicPartition(TOPICS.alerts, 0)
+CHECKPOINTS = TopicPartition(TOPICS.checkpoints, 0)
+NAME = TaskName("notify", "flights", "notify", 0)
+TAKES = "takes"
+Step = str | float | BaseException
+"""What a sink does with an attempt: it takes the alert, waits so many seconds and takes it, or raises."""
+
+
+def alert_of(number: int, **changes: Any) -> Alert:
+    """Return an alert of the stream."""
+    fields: dict[str, Any] = {
+        "id": f"a{number}",
+        "stream": "flights",
+        "kind": "drift",
+        "severity": "high",
+        "subject": "air_time",
+        "message": f"message {number}",
+        "recommendation": "Look.",
+        "raised_time_ms": number,
+    }
+    return Alert(**(fields | changes))
+
+
+class ScriptedSink:
+    """A sink that follows `script`, one step for each attempt, and then takes all. `tried` are ids with their times."""
+
+    def __init__(self, script: Iterable[Step] = ()) -> None:
+        self.script = iter(script)
+        self.tried: list[tuple[float, str]] = []
+        self.got: list[str] = []
+
+    async def send(self, alert: Alert) -> None:
+        self.tried.append((now(), alert.id))
+        step = next(self.script, TAKES)
+        if isinstance(step, BaseException):
+            raise step
+        await asyncio.sleep(step if isinstance(step, float) else 0.0)
+        self.got.append(alert.id)
+
+
+class World:
+    """What outlives a worker: Kafka and the sinks."""
+
+    def __init__(self) -> None:
+        self.kafka = MemoryKafka()
+        self.sinks: dict[str, ScriptedSink] = {}
+        self.specs: dict[str, SinkSpec] = {}
+        self.with_transactions = True
+
+    def sink(self, name: str, *script: Step, **fields: Any) -> ScriptedSink:
+        """Declare a sink."""
+        self.specs[name] = SlackSpec(name=name, **fields)
+        self.sinks[name] = ScriptedSink(script)
+        return self.sinks[name]
+
+    def raise_alerts(self, *alerts: Alert, time_ms: int | None = None) -> None:
+        """Append alerts to the log, with Kafka's time."""
+        self.append(*map(encode, alerts), time_ms=time_ms)
+
+    def append(self, *values: bytes, time_ms: int | None = None) -> None:
+        self.kafka.append(ALERTS, values)
+        log, timestamp = self.kafka.logs[ALERTS], int(1000 * now()) if time_ms is None else time_ms
+        log[-len(values) :] = [replace(entry, timestamp=timestamp) for entry in log[-len(values) :]]
+
+    @property
+    def letters(self) -> list[DeadLetter]:
+        return [decode(DeadLetter, value) for value in self.kafka.written[TopicPartition(TOPICS.alerts_dead, 0)]]
+
+
+class EagerDelivery(MemoryDelivery):
+    """A producer without transactions: what is sent can be read at once, whatever becomes of the commit."""
+
+    hides_until_commit = False
+
+    async def send(self, outbox: Outbox) -> None:
+        for target, records in outbox.targets.items():
+            for _, value in records:
+                await self.wait("send")
+                self.kafka.written[target].append(value)
+
+
+class _Memory:
+    def __init__(self, kafka: MemoryKafka) -> None:
+        self._kafka = kafka
+
+    async def newest(self, _: Any) -> Checkpoint | None:
+        written = self._kafka.written[CHECKPOINTS]
+        return decode(Checkpoint, written[-1]) if written else None
+
+    def save(self, checkpoint: Checkpoint, outbox: Outbox) -> None:
+        outbox.add(CHECKPOINTS.topic, 0, None, encode(checkpoint))
+
+    def read(self, *_: Any) -> Any:
+        raise AssertionError("alerts are not read again")
+
+
+async def at_once(_: str) -> None:
+    await asyncio.sleep(0)
+
+
+class Worker:
+    """One life of the stage: a task that reads alerts, until it is closed or killed."""
+
+    def __init__(self, world: World, wait: Pass = at_once) -> None:
+        self.metrics = Metrics()
+        self.fatal: list[BaseException] = []
+        outlets = [Outlet(world.specs[name], sink) for name, sink in world.sinks.items()]
+        self.stage = Notify(SPEC, outlets, _Memory(world.kafka), self.metrics, lambda: int(1000 * now()), now)
+        delivery = MemoryDelivery if world.with_transactions else EagerDelivery
+        source = MemorySource(world.kafka)
+        self.task = PartitionTask(
+            NAME,
+            self.stage,
+            (ALERTS,),
+            source,
+            lambda name: delivery(world.kafka, str(name), wait),
+            TaskLimits(commit_interval_s=0.1, fenced_pause_s=12.0, prompt=False),
+            self.metrics,
+            lambda _, error: self.fatal.append(error),
+            Turns(),
+            now,
+        )
+        self._polling = asyncio.create_task(source.run(self.task.accept, itertools.repeat(3), itertools.repeat(0.0)))
+        self.task.start()
+
+    async def end(self, timeout_s: float = 30.0) -> None:
+        """Close the task, as SIGTERM does; with no time for it, as a kill does."""
+        await self.task.close(timeout_s)
+        self._polling.cancel()
+        await asyncio.wait({self._polling})
+        assert self.fatal == []
+
+    def count(self, sink: str, outcome: str) -> float:
+        labels = {"stream": "flights", "sink": sink, "outcome": outcome}
+        return self.metrics.registry.get_sample_value("ml_notifications_total", labels) or 0.0
+
+    def waiting(self, sink: str) -> float | None:
+        labels = {"stream": "flights", "sink": sink}
+        return self.metrics.registry.get_sample_value("ml_notifications_waiting", labels)
+
+
+def in_world(scenario: Callable[[World], Coroutine[Any, Any, None]]) -> Callable[[], None]:
+    """Run a scenario in leaping time, in a world of its own."""
+
+    def wrapped() -> None:
+        leap_through(scenario(World()))
+
+    return wrapped
+
+
+def broker_away() -> BaseException:
+    """Return what a stage meets when the broker goes away."""
+    return RetryableError("the broker is away")

@@ -1,0 +1,108 @@
+"""What is deployed beside Penstock: dashboards as they are generated, rules that promtool takes, and words that fit."""
+
+import re
+import subprocess
+from pathlib import Path
+from shutil import which
+from typing import Any
+
+import pytest
+import yaml
+
+from deploy.dashboards import DASHBOARDS, FOLDER, rendered
+from deploy.panels import COLUMNS, STREAMS
+from stream.metrics import METRICS
+from tests.conftest import not_here
+from tests.monitoring import DEPLOY, RULES, rules
+
+_RUNTIME = {"ALERTS", "up", "process_cpu_seconds_total", "process_resident_memory_bytes"}
+_SERIES = re.compile(r"\b(?:ml_\w+|process_\w+|up|ALERTS)\b")
+_SUFFIXES = re.compile("_(bucket|count|sum)$")
+
+
+def promtool(*arguments: str | Path) -> str:
+    """Run Debian's promtool beside the rules; return what it says."""
+    program = which("promtool") or not_here("promtool is not installed (Debian: apt-get install prometheus)")
+    done = subprocess.run([program, *arguments], cwd=RULES.parent, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_the_dashboards_in_the_folder_are_the_generated_ones() -> None:
+    found = {path.name: path.read_text() for path in FOLDER.iterdir()}
+    assert found == rendered(), "run `python -m deploy.dashboards`"
+
+
+def test_every_metric_is_on_a_dashboard_and_no_other_is() -> None:
+    named = {
+        name for board in DASHBOARDS for panel in board.panels for query in panel.queries for name in _in(query.expr)
+    }
+    known = {metric.name for metric in METRICS}
+    assert named - known <= _RUNTIME
+    assert known - named == set()
+    assert {name for rule in rules() for name in _in(rule["expr"])} <= known | _RUNTIME
+    assert set(_SERIES.findall(STREAMS)) <= known
+
+
+def _in(expression: str) -> set[str]:
+    known = {metric.name for metric in METRICS}
+    found = set(_SERIES.findall(re.sub(r'"[^"]*"', "", expression)))
+    return {name if name in known else _SUFFIXES.sub("", name) for name in found}
+
+
+@pytest.mark.parametrize("board", DASHBOARDS, ids=lambda board: board.name)
+def test_panels_fill_rows_without_overlap_and_say_what_they_show(board: Any) -> None:
+    document = board.document()
+    taken = [
+        (x, y)
+        for place in (panel["gridPos"] for panel in document["panels"])
+        for x in range(place["x"], place["x"] + place["w"])
+        for y in range(place["y"], place["y"] + place["h"])
+    ]
+    assert len(taken) == len(set(taken))
+    assert {x for x, _ in taken} == set(range(COLUMNS))
+    assert all(len(panel["description"]) > 10 for panel in document["panels"])
+    assert len({panel["id"] for panel in document["panels"]}) == len(document["panels"])
+
+
+def test_uids_and_titles_are_each_dashboard_s_own() -> None:
+    documents = [board.document() for board in DASHBOARDS]
+    for field in ("uid", "title"):
+        assert len({document[field] for document in documents}) == len(documents)
+
+
+def test_promtool_takes_the_rules_and_the_configuration() -> None:
+    promtool("check", "rules", "rules.yml")
+    promtool("check", "config", "prometheus.yml")
+
+
+def test_each_rule_fires_when_it_should() -> None:
+    assert "SUCCESS" in promtool("test", "rules", "rules_test.yml")
+    cases = yaml.safe_load((RULES.parent / "rules_test.yml").read_text())["tests"]
+    fired = {case["alertname"] for test in cases for case in test["alert_rule_test"] if case["exp_alerts"]}
+    assert fired == {rule["alert"] for rule in rules()}
+
+
+@pytest.mark.parametrize("rule", rules(), ids=lambda rule: rule["alert"])
+def test_a_rule_has_a_severity_a_summary_and_a_runbook_that_is_there(rule: dict[str, Any]) -> None:
+    assert rule["labels"]["severity"] in ("info", "warning", "critical")
+    assert rule["labels"]["service"] == "penstock"
+    assert rule["annotations"]["summary"]
+    file, anchor = rule["annotations"]["runbook"].split("#")
+    kebab = re.sub(r"(?<!^)(?=[A-Z])", "-", rule["alert"]).lower()
+    assert anchor == kebab
+    page = (DEPLOY.parent / file).read_text(encoding="utf-8")
+    headings = re.findall(r"^#+ (.+)$", page, re.MULTILINE)
+    assert anchor in {heading.lower().replace(" ", "-") for heading in headings}
+
+
+def test_the_example_of_alertmanager_speaks_of_rules_and_labels_that_there_are() -> None:
+    document = yaml.safe_load((DEPLOY / "alertmanager" / "alertmanager.yml").read_text())
+    routes = [document["route"], *document["route"]["routes"]]
+    matchers = [matcher for route in routes for matcher in route.get("matchers", [])]
+    told = re.findall(r'severity = "(\w+)"', " ".join(matchers))
+    assert set(told) <= {rule["labels"]["severity"] for rule in rules()}
+    [inhibited] = document["inhibit_rules"]
+    named = re.findall(r"Penstock\w+", str(inhibited))
+    assert {*named} <= {rule["alert"] for rule in rules()}
+    assert {route["receiver"] for route in routes} == {receiver["name"] for receiver in document["receivers"]}
