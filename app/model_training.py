@@ -116,7 +116,7 @@ def train(spec: StreamSpec, events: CsvEvents, threads: int, watch: Watch) -> Tr
     """Train with the stream's trainer and its parameters (XGBoost unless declared), and measure the model.
 
     The rows are split by time, in the shares that the stream declares: 70% to train on, 10% to stop by, 20% for the
-    test. Raises PenstockError when nothing can be learnt or tested. About 3 s for 100,000 rows of ten features.
+    test. Raises PenstockError when nothing can be learnt or tested. About 5 s for 100,000 rows of ten features.
     """
     table, timed = _table(spec, events)
     try:

@@ -14,7 +14,7 @@ import threading
 import urllib.request
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import pairwise
+from itertools import pairwise, takewhile
 from pathlib import Path
 from typing import Any, Final, NamedTuple, Self
 
@@ -50,12 +50,11 @@ class Viewer(threading.Thread):
         self._left = threading.Event()
 
     def run(self) -> None:
-        """Collect until left: there is a document a second, so that is soon noticed."""
+        """Collect until left: something comes every second, or at worst a comment every fifteen."""
         with self._response:
-            for document in documents_of(self._response):
-                if self._left.is_set():
-                    return
-                self.documents.append(document)
+            lines = takewhile(lambda _: not self._left.is_set(), self._response)
+            for document in documents_of(lines):
+                self.documents.append(document)  # while the other thread reads them
 
     def __enter__(self) -> Self:
         self.start()
@@ -71,6 +70,9 @@ class _Turn(NamedTuple):
 
     span: Span
     cores: float
+
+    def __str__(self) -> str:
+        return f"{self.span}, {self.cores:.2f} cores"
 
 
 class _Seen(msgspec.Struct):

@@ -94,7 +94,8 @@ class Following:
             known = {found["topic"] for found in await client.describe_topics()}
         wanted = [topic.name for stream in self._streams for topic in topics_of(stream)]
         if missing := [name for name in wanted if name not in known]:
-            raise SettingsError(f"topics are missing: run `penstock topics apply` ({', '.join(missing)})")
+            more = f" and {len(missing) - 1} more do" if len(missing) > 1 else " does"
+            raise SettingsError(f"topic {missing[0]}{more} not exist: run `penstock topics apply`")
 
     @asynccontextmanager
     async def _in_time(self) -> AsyncIterator[None]:

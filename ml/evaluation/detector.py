@@ -55,7 +55,7 @@ class ErrorDetector:
                 n = self._n + row + 1
                 before = (self._errors + int(errors[: row + 1].sum())) / n
                 if adwin.estimation > before:
-                    rises.append(ErrorRise(row, adwin.width, before, adwin.estimation))
+                    rises.append(ErrorRise(row, int(adwin.width), before, adwin.estimation))
                 # River's forgets everything at its next update, so that is where counting begins again.
                 self._n, self._errors = -(row + 1), -int(errors[: row + 1].sum())
         self._n += len(errors)

@@ -1,6 +1,6 @@
 """The page in a real Chromium, on a recorded document: what a person sees, hears and can reach."""
 
-import hashlib
+import asyncio
 import re
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import Final
@@ -8,12 +8,13 @@ from urllib.parse import urlsplit
 
 import msgspec
 import pytest
-from playwright.async_api import Browser, expect
+import pytest_asyncio
+from playwright.async_api import Browser, BrowserContext, expect
 
 from app.page.document import Board, State
-from app.page.server import STATIC
-from tests.browser import Player, Watched, chromium_path, open_browser, recorded_board, with_stream
-from tests.conftest import not_here
+from tests.browser import Player, Watched, recorded_board, with_stream
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 WIDE: Final = {"width": 1440, "height": 900}
 NARROW: Final = {"width": 390, "height": 844}
@@ -53,15 +54,7 @@ OPAQUE_CONTRASTS: Final = """() => {
 Open = Callable[..., Awaitable[Watched]]
 
 
-@pytest.fixture
-async def browser() -> AsyncGenerator[Browser]:
-    if not chromium_path():
-        not_here("there is no Chromium here: apt-get install chromium")
-    async with open_browser() as browser:
-        yield browser
-
-
-@pytest.fixture
+@pytest_asyncio.fixture(loop_scope="module")
 async def player() -> AsyncGenerator[Player]:
     player = Player(recorded_board())
     await player.start()
@@ -69,18 +62,22 @@ async def player() -> AsyncGenerator[Player]:
     await player.stop()
 
 
-@pytest.fixture
-def look(browser: Browser, player: Player) -> Open:
+@pytest_asyncio.fixture(loop_scope="module")
+async def look(browser: Browser, player: Player) -> AsyncGenerator[Open]:
     """Open the page, and wait until the recorded document is drawn."""
+    opened: list[BrowserContext] = []
 
     async def look(scheme: str = "dark", size: dict[str, int] = WIDE, fragment: str = "") -> Watched:
         context = await browser.new_context(color_scheme=scheme, viewport=size)  # type: ignore[arg-type]
+        opened.append(context)
         watched = Watched(await context.new_page())
         await watched.page.goto(player.address + fragment)
-        await expect(watched.page.locator("#streams, #connection").last).to_contain_text("Live")
+        await expect(watched.page.locator("#connection")).to_contain_text("Live")
         return watched
 
-    return look
+    yield look
+    for context in opened:
+        await context.close()
 
 
 async def test_the_first_sentence_says_how_the_models_are_and_what_to_do(look: Open, player: Player) -> None:
@@ -212,6 +209,19 @@ async def test_a_lost_connection_is_told_and_taken_up_again(look: Open, player: 
     await expect(seen.page.locator("#state-word")).to_have_text("Act", timeout=10_000)
 
 
+async def test_a_hidden_page_does_not_listen(look: Open, player: Player) -> None:
+    seen = await look()
+    show = "hidden => Object.defineProperty(document, 'hidden', { value: hidden, configurable: true }) && "
+    show += "document.dispatchEvent(new Event('visibilitychange'))"
+    await seen.page.evaluate(show, True)
+    assert await seen.page.title() == "Paused · flights"
+    player.show(with_stream(player.board, state=State(level="ok", sentence="All is well.")))
+    await asyncio.sleep(0.2)
+    assert await seen.page.locator("#state-word").inner_text() == "Act"
+    await seen.page.evaluate(show, False)
+    await expect(seen.page.locator("#state-word")).to_have_text("Well")
+
+
 async def test_a_stream_of_which_nothing_is_known_yet_is_drawn(look: Open, player: Player) -> None:
     empty = {"name": "new", "task": "binary", "state": {"level": "watch", "sentence": "No model serves yet."}}
     parts = {"flow": {}, "models": {}, "labels": {}, "dead_letters": {}, "alerts": [], "timeline": []}
@@ -221,10 +231,3 @@ async def test_a_stream_of_which_nothing_is_known_yet_is_drawn(look: Open, playe
     seen = await look()
     assert "Watch No model serves yet." in await seen.text("#state")
     assert seen.errors == []
-
-
-def test_the_vendored_files_are_those_of_the_package() -> None:
-    table = (STATIC / "vendor" / "README.md").read_text()
-    sums = dict(re.findall(r"^\| `(\S+)` \| uplot \| 1\.6\.32 \| `([0-9a-f]{64})` \|$", table, re.MULTILINE))
-    there = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in (STATIC / "vendor").iterdir()}
-    assert sums == {name: digest for name, digest in there.items() if name != "README.md"}

@@ -15,6 +15,7 @@ KAFKA_COMMANDS = [
     ["worker"],
     ["topics", "check"],
     ["topics", "apply"],
+    ["stream", "tail", "predictions"],
     ["models", "list"],
     ["models", "show", "m"],
     ["models", "compare", "m", "n"],

@@ -3,20 +3,25 @@
 import asyncio
 import hashlib
 import hmac
+import json
+import re
 import socket
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 from aiohttp import web
 
+from app.clock import now_ms
 from schemas.sinks import EmailSpec, SlackSpec, WebhookSpec
 from schemas.wire import encode
 from stores.sinks import LaterError, MailSender, SlackSender, Undeliverable, WebhookSender
 from tests.notifying import alert_of
 from tests.receiving import TLS, Answer, Mailbox, mailbox, receiver
 
+DOCS = Path(__file__).parents[2] / "docs" / "sinks.md"
 KEY = "canary-b71e-a-secret-key"
 ALERT = alert_of(1, message="a <b> & c", subject="line\r\nBcc: everybody@example.com")
 
@@ -240,6 +245,34 @@ async def test_a_mail_server_that_hangs_is_left_and_the_next_attempt_finds_a_fre
         box.delay_s = 0.0
         await sender.send(ALERT)
     assert len(box.mails) == 1
+
+
+async def test_what_the_page_shows_checks_signatures_and_passes_alerts_on_to_alertmanager(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    blocks = re.findall(r"```python\n(.*?)```", DOCS.read_text(encoding="utf-8"), re.DOTALL)
+    shown: dict[str, Any] = {"__name__": "shown"}
+    for block in blocks:
+        exec(block, shown)
+    async with receiver() as alertmanager, receiver(shown["take"]) as relay:
+        monkeypatch.setenv("ALERTMANAGER", alertmanager.url.removesuffix("/alerts"))
+        monkeypatch.setenv("SECRET", KEY)
+        spec = WebhookSpec(name="hook", url=relay.url, allow_private=True)
+        await WebhookSender(spec, KEY, now_ms).send(ALERT)
+        with pytest.raises(Undeliverable, match="401"):
+            await WebhookSender(spec, "another key", now_ms).send(ALERT)
+        with pytest.raises(Undeliverable, match="401"):
+            await WebhookSender(spec, KEY, lambda: now_ms() - 301_000).send(ALERT)
+    [got] = alertmanager.got
+    [alert] = json.loads(got.body)
+    assert got.path == "/api/v2/alerts"
+    assert alert["labels"] == {
+        "alertname": "Penstock_drift",
+        "stream": "flights",
+        "severity": "high",
+        "subject": ALERT.subject,
+    }
+    assert alert["annotations"] == {"summary": ALERT.message, "description": ALERT.recommendation}
 
 
 def resolves(monkeypatch: pytest.MonkeyPatch, addresses: Callable[[int], list[str]]) -> list[str]:

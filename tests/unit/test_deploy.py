@@ -106,3 +106,10 @@ def test_the_example_of_alertmanager_speaks_of_rules_and_labels_that_there_are()
     named = re.findall(r"Penstock\w+", str(inhibited))
     assert {*named} <= {rule["alert"] for rule in rules()}
     assert {route["receiver"] for route in routes} == {receiver["name"] for receiver in document["receivers"]}
+
+
+def test_the_page_lists_every_rule_and_dashboard() -> None:
+    page = (DEPLOY.parent / "docs" / "grafana.md").read_text(encoding="utf-8")
+    listed = re.findall(r"^\| `(Penstock\w+)` \| (\w+) \|", page, re.MULTILINE)
+    assert listed == [(rule["alert"], rule["labels"]["severity"]) for rule in rules()]
+    assert [board.title for board in DASHBOARDS if f"\n| {board.title} | " not in page] == []

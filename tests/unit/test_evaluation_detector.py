@@ -29,6 +29,7 @@ def test_a_rise_is_found_where_river_finds_it_and_a_fall_is_not_told() -> None:
     assert [rise.row // 2_000 for rise in rises] == [1, 3]
     assert 2 in [row // 2_000 for row in changes]  # the fall
     assert all(rise.after > rise.before for rise in rises)
+    assert all(isinstance(rise.n, int) for rise in rises), "people read how many samples it was"
     assert rises[0].before == pytest.approx(errors[: rises[0].row + 1].mean())
 
 

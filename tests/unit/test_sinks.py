@@ -86,7 +86,7 @@ def test_the_environment_wins_over_the_file_of_the_table() -> None:
         (f'[sinks.ops]\nkind = "slack"\nsecret = "{SLACK}"\n', "must not stand there: set ML_SINK_OPS_SECRET"),
         (f'[sinks.ops]\nkind = "slack"\nsecret_url = "{SLACK}"\n', "secret_url of [sinks.ops]"),
         ('[sinks.Ops]\nkind = "slack"\n', "must be 1 to 40 of a-z"),
-        ('[sinks.ops]\nkind = "slack"\nmin_severity = "bad"\n', "must be one of low, medium, high, critical"),
+        ('[sinks.ops]\nkind = "slack"\nmin_severity = "bad"\n', "must be one of critical, high, low, medium"),
         ('[sinks.ops]\nkind = "slack"\nstreams = ["birds"]\n', "names no declared stream: birds"),
         ('[sinks.ops]\nkind = "webhook"\nurl = "http://x.example.com"\n', "must begin with https://"),
         ('[sinks.ops]\nkind = "webhook"\nurl = "https://u:p@x.example.com"\n', "must not have a user name"),

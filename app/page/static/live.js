@@ -1,4 +1,4 @@
-/** The stream of documents: one EventSource, open while the page is looked at, for a stream in a hidden tab costs too. */
+/** The stream of documents: one EventSource, open while the page is looked at; a hidden tab would cost as much. */
 
 const RETRY_MS = 2000;
 

@@ -62,7 +62,7 @@ function options(place, tones, hovered) {
     scales: { y: { range: (_, low, high) => spread(low, high) } },
     axes: [
       axis(style, { values: (_, seconds) => ticks(seconds), space: 80, size: 26 }),
-      axis(style, { values: (_, values) => values.map((value) => value.toFixed(2)), space: 34, size: 44 }),
+      axis(style, { values: (_, values) => values.map((value) => value.toFixed(2)), space: 24, size: 44 }),
     ],
     series: [{}, ...series(tones)],
     bands: tones.map((tone, at) => ({ series: [3 * at + 2, 3 * at + 3], fill: faint(tone) })),

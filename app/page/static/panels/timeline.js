@@ -11,12 +11,7 @@ const makeMoment = ({ time_ms: when, what, title, detail }) =>
     { class: `moment ${what}` },
     time(when),
     element('span', { class: 'kind' }, words(what)),
-    element(
-      'span',
-      { class: 'told', title: detail ? `${title}: ${detail}` : title },
-      element('b', {}, title),
-      detail ? ` ${detail}` : '',
-    ),
+    element('span', { class: 'told' }, element('b', {}, title), detail ? ` ${detail}` : ''),
   );
 
 export function drawTimeline({ timeline }) {

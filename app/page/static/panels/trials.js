@@ -9,7 +9,8 @@ function signed(value) {
 
 function arm({ variant, share, samples, difference, low, high }, metric) {
   const interval = low === null ? '' : ` (${signed(low)} to ${signed(high)})`;
-  return `${variant} ${signed(difference)}${interval} in ${words(metric)}, ${percent(share)} of the events, ${figure(samples)} samples`;
+  const weight = `${percent(share)} of the events, ${figure(samples)} samples`;
+  return `${variant} ${signed(difference)}${interval} in ${words(metric)}, ${weight}`;
 }
 
 function experiment({ id, kind, metric, verdict, why, arms }) {

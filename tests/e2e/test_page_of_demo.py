@@ -3,29 +3,21 @@
 import asyncio
 import re
 import sys
-from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Final
 
 import pytest
 from playwright.async_api import Browser, Page, expect
 
-from tests.browser import Watched, chromium_path, open_browser
-from tests.conftest import not_here
+from tests.browser import Watched
 
 EVENTS: Final = 8_000  # as in test_demo.py: the second half has the fault, and at least one drift window
-DEMO_TIMEOUT_S: Final = 90
+DEMO_TIMEOUT_S: Final = 150  # 25 s on a machine that does nothing else
+FIGURES_TIMEOUT_MS: Final = 60_000
 _ADDRESS: Final = re.compile(rb"live page: (http://127\.0\.0\.1:\d+/)")
 
 
-@pytest.fixture
-async def browser() -> AsyncGenerator[Browser]:
-    if not chromium_path():
-        not_here("there is no Chromium here: apt-get install chromium")
-    async with open_browser() as browser:
-        yield browser
-
-
+@pytest.mark.asyncio(loop_scope="module")
 async def test_the_page_of_the_demo_moves_and_shows_the_planted_fault(browser: Browser, tmp_path: Path) -> None:
     demo = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "app.cli", "demo", f"--events={EVENTS}", "--headless"),
@@ -65,22 +57,26 @@ async def _rest(demo: asyncio.subprocess.Process) -> str:
 
 async def _it_moves(page: Page) -> None:
     """Events come in and are answered, labels become samples, and what was there is told anew."""
-    await expect(page.locator("#flow")).to_contain_text(re.compile(r"In\s*[1-9][\d,]*\s*/s"), timeout=20_000)
+    await expect(page.locator("#flow")).to_contain_text(
+        re.compile(r"In\s*[1-9][\d,]*\s*/s"), timeout=FIGURES_TIMEOUT_MS
+    )
     await expect(page.locator("#flow")).to_contain_text(re.compile(r"Answered\s*[1-9][\d,]*\s*/s"))
     samples = page.locator("#labels .figure", has_text="Samples").locator(".value")
     await expect(samples).to_have_text(re.compile(r"[1-9]"))
     before = _number(await samples.inner_text())
-    await expect(page.locator("#models .legend")).to_contain_text(re.compile(r"champion\s*0\.[5-7]"), timeout=20_000)
+    await expect(page.locator("#models .legend")).to_contain_text(
+        re.compile(r"champion\s*0\.[5-7]"), timeout=FIGURES_TIMEOUT_MS
+    )
     assert _number(await samples.inner_text()) > before
 
 
 async def _the_fault_is_found(page: Page) -> None:
     """The distances in kilometres lead to an alert, to the worst column, and to another state than that all is well."""
     drifted = page.locator("#alerts .now .alert", has_text="drift").filter(has_text="distance_miles")
-    await expect(drifted).to_be_visible(timeout=30_000)
+    await expect(drifted).to_be_visible(timeout=FIGURES_TIMEOUT_MS)
+    assert await page.locator("#state").get_attribute("data-level") in {"watch", "act"}
     await expect(drifted.locator(".do")).not_to_be_empty()
     await expect(page.locator("#drift .column .severity").first).to_have_text(re.compile("medium|high|critical"))
-    assert await page.locator("#state").get_attribute("data-level") in {"watch", "act"}
     assert await page.locator("#dead li").count() > 0
 
 
