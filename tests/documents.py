@@ -2,6 +2,7 @@
 
 import re
 import shlex
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
@@ -14,6 +15,7 @@ PAGES: Final = {
 }
 
 _FENCE: Final = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+_INDENTED: Final = re.compile(r"(?:^ {4}.*\n|(?<=\n)\n(?= {4}))+", re.MULTILINE)
 _SPAN: Final = re.compile(r"`([^`\n]+)`")
 _LINK: Final = re.compile(r"\]\(([^)\s]+)\)")
 _ASSIGNMENT: Final = re.compile(r"[A-Z_]+=\S*")
@@ -28,6 +30,13 @@ def text_of(page: str) -> str:
 def blocks(page: str, language: str) -> list[str]:
     """Return the fenced pieces of code in a language."""
     return [code for found, code in _FENCE.findall(text_of(page)) if found == language]
+
+
+def settings_files(page: str) -> list[str]:
+    """Return the pieces of `penstock.toml`, whether they are fenced or indented."""
+    prose = _FENCE.sub("", text_of(page))
+    indented = [textwrap.dedent(piece).lstrip() for piece in _INDENTED.findall(prose)]
+    return blocks(page, "toml") + [piece for piece in indented if re.match(r"(#.*\n)*\[", piece)]
 
 
 def links(page: str) -> list[str]:

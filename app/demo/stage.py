@@ -120,11 +120,11 @@ def set_stage(
 
 
 def _changed(settings: Settings) -> dict[str, str]:
-    """Return the settings that are not at their default, as an environment spells them; streams are left out."""
+    """Return the settings that are not at their default, as an environment spells them; tables are left out."""
     return {
         field.name: str(getattr(settings, field.name))
         for field in fields(settings)
-        if field.name != "streams" and getattr(settings, field.name) != field.default
+        if field.name not in ("streams", "sinks") and getattr(settings, field.name) != field.default
     }
 
 

@@ -8,6 +8,8 @@ import asyncio
 import ipaddress
 import socket
 from collections.abc import Sequence
+from concurrent.futures import Executor
+from functools import partial
 from typing import Final
 
 from aiohttp.abc import AbstractResolver, ResolveResult
@@ -18,10 +20,14 @@ Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 _NAT64: Final = ipaddress.IPv6Network("64:ff9b::/96")
 
 
-async def addresses_of(host: str, port: int, *, allow_private: bool) -> list[ResolveResult]:
-    """Return the addresses of `host`. Raises LaterError if it has none now, Undeliverable if one is not allowed."""
+async def addresses_of(thread: Executor, host: str, port: int, *, allow_private: bool) -> list[ResolveResult]:
+    """Return the addresses of `host`, asked for in `thread`.
+
+    Raises LaterError if it has none now, Undeliverable if one of them is not allowed.
+    """
+    ask = partial(socket.getaddrinfo, host, port, type=socket.SOCK_STREAM)
     try:
-        found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        found = await asyncio.get_running_loop().run_in_executor(thread, ask)
     except (OSError, UnicodeError) as error:
         raise LaterError(f"the name {host} could not be resolved") from error
     addresses = [(family, str(address[0])) for family, _, _, _, address in found]

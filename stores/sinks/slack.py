@@ -7,7 +7,7 @@ import msgspec
 from schemas.event import Severity
 from schemas.events import Alert
 from schemas.sinks import SlackSpec
-from stores.sinks.posting import TOTAL_S, post
+from stores.sinks.posting import TOTAL_S, Poster
 
 _SIGNS: Final[dict[Severity, str]] = {
     "low": "\N{WHITE CIRCLE}",
@@ -22,14 +22,12 @@ class SlackSender:
     """Posts alerts to an incoming webhook of Slack, whose URL is the `secret`."""
 
     def __init__(self, spec: SlackSpec, secret: str, total_s: float = TOTAL_S) -> None:
-        self._spec = spec
         self._url = secret
-        self._total_s = total_s
+        self._poster = Poster(spec.name, allow_private=spec.allow_private, total_s=total_s)
 
     async def send(self, alert: Alert) -> None:
-        """Post the alert. Raises LaterError and Undeliverable, as `post` does."""
-        body = msgspec.json.encode(slack_message(alert))
-        await post(self._url, body, {}, allow_private=self._spec.allow_private, total_s=self._total_s)
+        """Post the alert. Raises LaterError and Undeliverable, as `Poster.post` does."""
+        await self._poster.post(self._url, msgspec.json.encode(slack_message(alert)), {})
 
 
 def slack_message(alert: Alert) -> dict[str, object]:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from schemas.events import Alert
 from schemas.sinks import WebhookSpec
 from schemas.wire import encode
-from stores.sinks.posting import TOTAL_S, post
+from stores.sinks.posting import TOTAL_S, Poster
 
 
 class WebhookSender:
@@ -21,16 +21,16 @@ class WebhookSender:
         self._spec = spec
         self._key = secret.encode()
         self._clock_ms = clock_ms
-        self._total_s = total_s
+        self._poster = Poster(spec.name, allow_private=spec.allow_private, total_s=total_s)
 
     async def send(self, alert: Alert) -> None:
-        """Post the alert. Raises LaterError and Undeliverable, as `post` does."""
+        """Post the alert. Raises LaterError and Undeliverable, as `Poster.post` does."""
         body = encode(alert)
         headers = {
             "Idempotency-Key": header_text(alert.id),
             "Penstock-Signature": signature(self._key, body, self._clock_ms() // 1000),
         }
-        await post(self._spec.url, body, headers, allow_private=self._spec.allow_private, total_s=self._total_s)
+        await self._poster.post(self._spec.url, body, headers)
 
 
 def signature(key: bytes, body: bytes, time_s: int) -> str:

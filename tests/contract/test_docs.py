@@ -33,6 +33,7 @@ from tests.documents import (
     links,
     mentioned_commands,
     names,
+    settings_files,
     text_of,
 )
 from topics import topics_of
@@ -153,7 +154,7 @@ def test_every_piece_of_toml_is_taken(page: str, tmp_path: Path, monkeypatch: py
     monkeypatch.chdir(tmp_path)
     for secret in ("kafka.password", "signing.key", "authorities.pem"):
         Path(secret).write_text("hush")
-    for number, block in enumerate(blocks(page, "toml")):
+    for number, block in enumerate(settings_files(page)):
         path = tmp_path / f"{number}.toml"
         path.write_text(completed(block), encoding="utf-8")
         assert load_settings({}, path).streams, f"{page}: {block}"
@@ -165,6 +166,11 @@ def completed(block: str) -> str:
     features = ["month", "weekday", "departure_minute", "distance_miles"]
     missing = [name for name, table in document.get("streams", {"flights": {}}).items() if "features" not in table]
     return block + "".join(f"\n[streams.{name}]\nfeatures = {features}\n" for name in missing)
+
+
+def test_settings_are_found_wherever_they_stand() -> None:
+    assert len(settings_files("docs/sinks.md")) >= 2
+    assert len(settings_files("docs/concepts.md")) >= 6
 
 
 def test_one_s_own_kafka_takes_ten_lines() -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import json
+import logging
 import time
 from collections import Counter
 from collections.abc import AsyncIterator
@@ -88,6 +89,7 @@ async def test_alerts_reach_every_receiver_once_or_are_reported_though_workers_a
             assert accepted(hook).keys() == everyone == accepted(picky).keys()
             assert accepted(hook).total() <= alerts + 1
             assert accepted(picky).total() <= alerts + 1
+            assert CANARY not in f"{letters}"
             refused = {json.loads(base64.b64decode(letter.original_base64))["id"] for letter in letters}
             assert refused == {f"a{number}" for number in range(0, alerts, 3)}
             assert {letter.message for letter in letters} == {"sink picky: 127.0.0.1 refused it with 422"}
@@ -96,6 +98,7 @@ async def test_alerts_reach_every_receiver_once_or_are_reported_though_workers_a
 async def test_the_stream_goes_on_while_every_sink_hangs_and_no_secret_is_shown(
     broker: Broker, unique: str, tmp_path: Path, session_ms: str, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level(logging.DEBUG, "penstock")
     released = asyncio.Event()
 
     async def hang(_: web.Request) -> web.Response:

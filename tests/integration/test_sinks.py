@@ -6,6 +6,7 @@ import hmac
 import json
 import re
 import socket
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +16,7 @@ import pytest
 from aiohttp import web
 
 from app.clock import now_ms
+from schemas.errors import PenstockError
 from schemas.sinks import EmailSpec, SlackSpec, WebhookSpec
 from schemas.wire import encode
 from stores.sinks import LaterError, MailSender, SlackSender, Undeliverable, WebhookSender
@@ -105,6 +107,28 @@ async def test_a_receiver_that_hangs_costs_no_more_than_the_time_limit() -> None
     assert time.monotonic() - started < 3.0
 
 
+async def test_a_name_server_that_hangs_holds_up_nobody_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    released = threading.Event()
+
+    def hang(_: int) -> list[str]:
+        released.wait(30.0)
+        raise socket.gaierror
+
+    resolves(monkeypatch, hang)
+    async with receiver() as receiving:
+        hanging = [webhook(receiving.url.replace("127.0.0.1", "rebound.example.com")) for _ in range(40)]
+        sending = [asyncio.create_task(sender.send(ALERT)) for sender in hanging]
+        await asyncio.sleep(0.2)
+        started = time.monotonic()
+        await asyncio.to_thread(time.sleep, 0.0)
+        await webhook(receiving.url).send(ALERT)
+        assert time.monotonic() - started < 0.7
+        released.set()
+        errors = await asyncio.gather(*sending, return_exceptions=True)
+    assert len(receiving.got) == 1
+    assert all(isinstance(error, LaterError) for error in errors)
+
+
 async def test_a_body_without_an_end_is_not_waited_for() -> None:
     async def drip(request: web.Request) -> web.StreamResponse:
         response = web.StreamResponse()
@@ -161,6 +185,24 @@ async def test_the_connection_goes_to_the_address_that_was_looked_at_and_no_name
     [got] = receiving.got
     assert got.headers["Host"].startswith("rebound.example.com")
     assert asked == ["rebound.example.com"]
+
+
+async def test_no_failure_shows_the_secret_url_of_slack() -> None:
+    async def said(url: str, **fields: Any) -> str:
+        spec = SlackSpec(name="ops", **({"allow_private": True} | fields))
+        with pytest.raises(PenstockError) as caught:
+            await SlackSender(spec, url, total_s=1.0).send(ALERT)
+        return str(caught.value)
+
+    seen = []
+    for status in (302, 403, 500):
+        async with receiver(answers(status, Location=f"http://127.0.0.1/{KEY}")) as receiving:
+            seen.append(await said(f"{receiving.url}/{KEY}"))
+    seen.append(await said(f"{receiving.url}/{KEY}"))  # where nobody listens any more
+    seen.append(await said(f"https://127.0.0.1/{KEY}", allow_private=False))
+    seen.append(await said(f"https://no-such-host.invalid/{KEY}"))
+    assert len(set(seen)) == 6
+    assert KEY not in " ".join(seen)
 
 
 async def test_a_name_that_is_not_known_is_for_later() -> None:

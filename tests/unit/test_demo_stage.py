@@ -14,6 +14,7 @@ from app.demo.stage import Stage, set_stage
 from app.health import Pages
 from app.settings import Settings, load_settings
 from schemas.errors import FatalError
+from schemas.sinks import Sink, SlackSpec
 from stream.metrics import JOIN_PENDING, Metrics
 
 WRITES = "import sys; sys.stdin.read(); print(40 + 2)"
@@ -44,12 +45,13 @@ def test_the_processes_get_the_settings_of_the_demo_and_its_stream(tmp_path: Pat
         kafka_sasl_password="secret",
         model_storage_dir="s3://models",
         model_threads=2,
+        sinks=(Sink(SlackSpec(name="ops"), "https://hooks.example.com/T0"),),
     )
     stage = set_stage(given, {}, flights_stream(), "kafka:9093", tmp_path)
     settings = load_settings(stage.environment)
     assert settings.kafka_connection() == given.kafka_connection()
     assert (settings.model_storage_dir, settings.model_threads) == ("s3://models", 2)
-    assert settings.streams == (flights_stream(),)
+    assert (settings.streams, settings.sinks) == ((flights_stream(),), ())
     assert settings.metrics_port == stage.health_port
 
 

@@ -4,6 +4,7 @@ import { ticks } from '../format.js';
 
 const DASHES = [[], [6, 3], [2, 2], [8, 3, 2, 3]];
 const BAND = 0.14;
+const STEPS = [0.01, 0.02, 0.05, 0.1, 0.2];
 
 let chart = null;
 let drawnFor = '';
@@ -62,7 +63,7 @@ function options(place, tones, hovered) {
     scales: { y: { range: (_, low, high) => spread(low, high) } },
     axes: [
       axis(style, { values: (_, seconds) => ticks(seconds), space: 80, size: 26 }),
-      axis(style, { values: (_, values) => values.map((value) => value.toFixed(2)), space: 24, size: 44 }),
+      axis(style, { values: (_, values) => values.map((value) => value.toFixed(2)), incrs: STEPS, space: 24, size: 44 }),
     ],
     series: [{}, ...series(tones)],
     bands: tones.map((tone, at) => ({ series: [3 * at + 2, 3 * at + 3], fill: faint(tone) })),
