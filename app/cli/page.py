@@ -11,6 +11,7 @@ from app.page.audience import Audience
 from app.page.following import Following
 from app.page.server import PageServer
 from app.settings import Settings
+from schemas.errors import SettingsError
 from stream.connection import KafkaConnection
 
 
@@ -23,6 +24,8 @@ def page(context: Context, port: int | None) -> None:
     A worker serves it, too. It reads topics only, and those only while somebody looks.
     """
     settings = context.settings()
+    if not settings.streams:
+        raise SettingsError("no stream is declared: write a [streams.<name>] table, or run `penstock stream init`")
     set_up_logging(settings.log_level)
     run(_serve(settings, context.connection(settings), settings.page_port if port is None else port))
 

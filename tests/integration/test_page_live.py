@@ -12,9 +12,15 @@ from typing import Any
 import aiohttp
 import pytest
 
+from app.clock import now_ms
+from app.embedded import EmbeddedBroker
+from app.page import following
+from app.page.audience import Audience
 from schemas.events import ModelVersion
+from schemas.streams import StreamSpec
 from schemas.wire import encode
-from tests.command_line import PROGRAM, free_port, without_settings
+from stream.connection import KafkaConnection
+from tests.command_line import PROGRAM, Penstock, free_port, without_settings
 from tests.conftest import Broker
 from tests.drifting import alert_of
 from tests.workers import PATIENCE_S, Deployment, Sent, document, draw, events, placed, train
@@ -141,3 +147,29 @@ async def test_the_page_alone_says_what_is_missing_and_goes_on_by_itself_when_it
         if page.returncode is None:
             page.kill()
             await page.wait()
+
+
+async def test_a_viewer_is_told_that_the_broker_has_gone_and_nothing_of_it_stays_open(
+    embedded: EmbeddedBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(following, "PATIENCE_S", 0.5)
+    spec = StreamSpec(name="flights", features=("a",))
+    reading = following.Following(KafkaConnection(bootstrap=embedded.bootstrap), [spec], now_ms, lambda stream: None)
+    audience = Audience(reading.run, now_ms)
+    async with audience.watching() as viewer, asyncio.timeout(PATIENCE_S):
+        assert b'"problem":""' in (await viewer.next() or b"")
+        embedded.close()
+        problems = set()
+        while len(problems) < 2:
+            document = json.loads(await viewer.next() or b"")
+            assert [stream["name"] for stream in document["streams"]] == ["flights"]  # what was known is still shown
+            problems |= {document["problem"]} - {""}
+    assert all(problem.startswith("Kafka at 127.0.0.1:") for problem in problems)
+    await audience.close()
+
+
+def test_the_page_alone_wants_a_stream_and_a_kafka(penstock: Penstock) -> None:
+    assert penstock("page").is_one_sentence(2)
+    ended = penstock("page", ML_KAFKA_BOOTSTRAP="127.0.0.1:1")
+    assert ended.is_one_sentence(2)
+    assert "no stream is declared" in ended.err

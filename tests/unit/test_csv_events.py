@@ -36,6 +36,24 @@ def test_rows_become_events_in_the_order_of_their_times(tmp_path: Path) -> None:
     assert events.labels.tolist() == [0, -1, 1]
 
 
+@pytest.mark.parametrize(
+    "time",
+    [
+        "2024-05-01",
+        "2024-05-01T00:00",
+        "20240501",
+        "2024-05-01T02:00:00+02:00",
+        "1714521600",
+        "1714521600000",
+        "1.7145216e9",
+    ],
+)
+def test_a_time_is_iso_8601_or_seconds_or_milliseconds_since_the_epoch(tmp_path: Path, time: str) -> None:
+    events = events_of(tmp_path, f"amount,hour,timestamp\n1,2,{time}\n", time="timestamp")
+    assert events.times_ms is not None
+    assert events.times_ms.tolist() == [1714521600000]
+
+
 def test_a_file_longer_than_a_piece_is_read_whole(tmp_path: Path) -> None:
     rows = "".join(f"o{i},{20_000 - i},{i},1\n" for i in range(20_000))
     events = events_of(tmp_path, f"order_id,event_time_ms,amount,hour\n{rows}")

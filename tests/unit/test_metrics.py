@@ -62,6 +62,14 @@ def test_a_gauge_that_is_cleared_forgets_its_label_sets() -> None:
     assert value("ml_model_memory_usage_bytes", {"stream": "flights", "model": "new"}) == 7
 
 
+def test_the_values_of_a_gauge_are_those_whose_first_labels_match() -> None:
+    metrics = Metrics()
+    for stream, partition, waiting in (("flights", "0", 3), ("flights", "1", 4), ("fraud", "0", 5)):
+        metrics.set(m.JOIN_PENDING, waiting, stream, partition)
+    assert sorted(metrics.values(m.JOIN_PENDING, "flights")) == [3, 4]
+    assert metrics.values(m.JOIN_PENDING, "threats") == []
+
+
 def test_the_page_has_every_metric_with_its_meaning_and_the_process_s_cpu_and_memory() -> None:
     page = generate_latest(Metrics().registry).decode()
     for metric in METRICS:

@@ -4,6 +4,8 @@ import { ticks } from '../format.js';
 
 const DASHES = [[], [6, 3], [2, 2], [8, 3, 2, 3]];
 const BAND = 0.14;
+const AROUND_S = 3 * 86_400;
+const LINE_PX = 2;
 const STEPS = [0.01, 0.02, 0.05, 0.1, 0.2];
 
 let chart = null;
@@ -60,15 +62,48 @@ function options(place, tones, hovered) {
     legend: { show: false },
     cursor: { y: false, drag: { x: false, y: false }, points: { size: 6 } },
     padding: [8, 18, 0, 0],
-    scales: { y: { range: (_, low, high) => spread(low, high) } },
+    scales: {
+      x: { range: stretch },
+      y: { range: (_, low, high) => spread(low, high) },
+    },
     axes: [
       axis(style, { values: (_, seconds) => ticks(seconds), space: 80, size: 26 }),
-      axis(style, { values: (_, values) => values.map((value) => value.toFixed(2)), incrs: STEPS, space: 24, size: 44 }),
+      axis(style, {
+        values: (_, values) => values.map((value) => value.toFixed(2)),
+        incrs: STEPS,
+        space: 24,
+        size: 44,
+      }),
     ],
     series: [{}, ...series(tones)],
     bands: tones.map((tone, at) => ({ series: [3 * at + 2, 3 * at + 3], fill: faint(tone) })),
-    hooks: { setCursor: [(plot) => hovered(plot.cursor.idx ?? null)] },
+    hooks: { draw: [(plot) => drawLone(plot, tones)], setCursor: [(plot) => hovered(plot.cursor.idx ?? null)] },
   };
+}
+
+/** A window without neighbours has no band: its interval is a line from low to high, beside those of other variants. */
+function drawLone(plot, tones) {
+  tones.forEach((tone, at) => {
+    const [values, highs, lows] = [1, 2, 3].map((offset) => plot.data[3 * at + offset]);
+    values.forEach((_, index) => {
+      const alone = (highs[index - 1] ?? null) === null && (highs[index + 1] ?? null) === null;
+      if (highs[index] === null || !alone) return;
+      const x = plot.valToPos(plot.data[0][index], 'x', true);
+      plot.ctx.fillStyle = tone;
+      const top = plot.valToPos(highs[index], 'y', true);
+      plot.ctx.fillRect(
+        x + LINE_PX * (2 * at + 1 - tones.length),
+        top,
+        LINE_PX,
+        plot.valToPos(lows[index], 'y', true) - top,
+      );
+    });
+  });
+}
+
+/** The range of times; a single window, for which uPlot would show years, stands in the middle of six days. */
+function stretch({ data: [times] }, first, last) {
+  return times.length === 1 ? [times[0] - AROUND_S, times[0] + AROUND_S] : [first, last];
 }
 
 function spread(low, high) {
