@@ -11,8 +11,8 @@ from typing import Final
 from app import kafka_checks as kafka
 from app import local_checks as local
 from app.findings import Finding, problem, skipped
+from app.roles import ROLES, inputs_of
 from app.settings import Settings
-from app.stages import ROLES, inputs_of
 from app.training_checks import check_training
 from schemas.errors import PenstockError, SettingsError
 from schemas.streams import StreamSpec

@@ -14,8 +14,8 @@ from app.local_checks import find_signer
 from app.models import RegistryView, read_registry
 from app.partitions import admin_client, lag_of
 from app.registry import artifact_store
+from app.roles import RoleName
 from app.settings import Settings
-from app.stages import RoleName
 from ml.models.protocol import Model
 from schemas.errors import PenstockError, SettingsError
 from schemas.events import ModelVersion, Status

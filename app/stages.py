@@ -1,9 +1,8 @@
 """A stream on this worker: its logs' views, its serving models, and the stages of each role."""
 
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable
 from functools import partial
-from typing import Literal
 
 import msgspec
 from aiokafka import AIOKafkaConsumer
@@ -22,12 +21,13 @@ from agents.train.job import Resources
 from app.clock import now_ms
 from app.experiments import plan_of
 from app.registry import artifact_store, signer
+from app.roles import RoleName, inputs_of, learner_group
 from app.settings import Settings
 from app.sinks import sender_of
 from ml.models.registry import learner_type
 from schemas.events import Alert, Deployment, ModelVersion, Status
 from schemas.features import FeatureReader
-from schemas.sinks import Sink, sinks_of
+from schemas.sinks import sinks_of
 from schemas.streams import DriftSpec, LearnerSpec, StreamSpec
 from schemas.wire import encode
 from stream.announcer import Announcer
@@ -42,35 +42,6 @@ from stream.stage import Stage
 from stream.tail import end_of, read_back
 from stream.views import LogView, ViewFollower
 from topics.specs import StreamTopics
-
-RoleName = Literal["score", "join", "learn", "train"]
-ROLES: tuple[RoleName, ...] = ("score", "join", "learn", "train")
-
-
-def inputs_of(spec: StreamSpec, role: RoleName, sinks: Collection[Sink] = ()) -> Mapping[str, tuple[str, ...]]:
-    """Return the consumer groups that a role has for the stream, without the prefix, and the topics each reads.
-
-    `sinks` are all that are declared.
-    """
-    topics = StreamTopics(spec.name)
-    if role == "score":
-        return {"score": (topics.features,)}
-    if role == "join":
-        return {"join": (topics.predictions, topics.labels)}
-    if role == "train":
-        return {"train": (topics.retrain,)} if spec.training is not None else {}
-    archived = (archive.STAGE,) if spec.archive.enabled else ()
-    of_samples = ("evaluate", *archived, *map(learner_group, spec.learners))
-    shown = (topics.drift, topics.alerts, topics.models, topics.deployments, topics.experiments)
-    others = {"compare": (topics.samples, topics.variants), "judge": (topics.histograms,), "views": shown}
-    if sinks_of(sinks, spec.name):
-        others[notify.STAGE] = (topics.alerts,)
-    return {"learn": (topics.commands,)} | dict.fromkeys(of_samples, (topics.samples,)) | others
-
-
-def learner_group(lineage: str) -> str:
-    """Return the consumer group of a learner, without the prefix."""
-    return f"learn-{lineage}"
 
 
 def learner_of(settings: Settings, declared: LearnerSpec) -> LearnerSpec:

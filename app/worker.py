@@ -24,8 +24,9 @@ from app.page.audience import Audience
 from app.page.following import Following
 from app.page.server import PageServer
 from app.registry import model_opener
+from app.roles import ROLES, RoleName
 from app.settings import Settings
-from app.stages import ROLES, RoleName, StreamStages
+from app.stages import StreamStages
 from app.training import resources_of
 from schemas.errors import SettingsError
 from schemas.events import Status

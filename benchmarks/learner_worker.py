@@ -11,8 +11,9 @@ import logging
 import os
 import sys
 
+from app.roles import RoleName
 from app.settings import load_settings
-from app.stages import RoleName, StreamStages
+from app.stages import StreamStages
 from app.worker import run_worker
 from stream.role import StageSpec
 

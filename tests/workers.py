@@ -24,8 +24,8 @@ from app.clock import now_ms
 from app.commands import ask_control
 from app.models import register
 from app.registry import artifact_store, signer
+from app.roles import ROLES, RoleName
 from app.settings import Settings, load_settings
-from app.stages import ROLES, RoleName
 from app.worker import Worker
 from schemas.events import AuditEvent, Command, DeadLetter, ModelVersion, Prediction
 from schemas.wire import decode

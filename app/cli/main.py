@@ -14,33 +14,42 @@ from app.cli.context import Context
 from app.text import printable_lines
 from schemas.errors import FatalError, PenstockError, RetryableError
 
-_COMMANDS: Final[Mapping[str, str]] = {
-    "dev": "worker",
-    "demo": "demo",
-    "worker": "worker",
-    "page": "page",
-    "stream": "stream",
-    "topics": "topics",
-    "models": "models",
-    "experiments": "experiments",
-    "rollouts": "rollouts",
-    "audit": "audit",
-    "learners": "learners",
-    "retrain": "retrain",
-    "runs": "runs",
-    "drift": "drift",
-    "explain": "explain",
-    "replay": "replay",
-    "views": "views",
-    "sinks": "sinks",
-    "dead-letters": "dead_letters",
-    "doctor": "doctor",
+_COMMANDS: Final[Mapping[str, tuple[str, str]]] = {
+    "dev": ("worker", "Run the embedded broker in the foreground and print its address."),
+    "demo": ("demo", "Replay a year of real flights: a champion is trained on January and scores the rest, live."),
+    "worker": ("worker", "Run the stages of all declared streams until SIGTERM."),
+    "page": ("page", "Serve the live page of all declared streams until Ctrl-C, beside workers that run elsewhere."),
+    "stream": ("stream", "Declare streams, send them the rows of a file, and look at their topics."),
+    "topics": ("topics", "Create and check the topics of all declared streams."),
+    "models": ("models", "Register models and choose which one serves, and which ones score beside it."),
+    "experiments": (
+        "experiments",
+        "Let several models serve at once, each some of the entities, and find out which is the best.",
+    ),
+    "rollouts": ("rollouts", "Put a model in the champion's place step by step, as far as the evidence carries it."),
+    "audit": (
+        "audit",
+        "Show the newest commands and registrations, oldest first: who asked for what, what became of it, and why.",
+    ),
+    "learners": ("learners", "Look at the models that learn from the stream, and tell them to learn now."),
+    "retrain": ("retrain", "Ask for a new model, trained on the stream's newest samples."),
+    "runs": ("runs", "Look at training runs: what they are at, and what became of them."),
+    "drift": ("drift", "Say what a model's events are measured against, and look at how far they have drifted."),
+    "explain": ("explain", "Show why a prediction is what it is: execute its very model again on the logged features."),
+    "replay": ("replay", "Run history again through the very code of the stream, and compare with what was served."),
+    "views": ("views", "Look after what services look up in Redis: models, experiments, drift."),
+    "sinks": ("sinks", "Try where alerts go."),
+    "dead-letters": ("dead_letters", "Look at records that could not be used, and send them again."),
+    "doctor": (
+        "doctor",
+        "Look at settings, broker, topics, models, store and workers; say what is wrong and what to do.",
+    ),
 }
-"""The commands, in the order of the help, and the module of each: where it is called as the command."""
+"""The commands, in the order of the help: the module of each, where it is called as the command, and a sentence."""
 
 
 class Commands(click.Group):
-    """Imports a command's module when it is called: a roll-back need not wait for what a worker imports."""
+    """Imports a command's module when it is called: a roll-back or the help need not wait for what a worker imports."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return the names of all commands."""
@@ -50,9 +59,15 @@ class Commands(click.Group):
         """Return the command of this name, if there is one."""
         if cmd_name not in _COMMANDS:
             return None
-        command = getattr(import_module(f"app.cli.{_COMMANDS[cmd_name]}"), cmd_name.replace("-", "_"))
+        module, _ = _COMMANDS[cmd_name]
+        command = getattr(import_module(f"app.cli.{module}"), cmd_name.replace("-", "_"))
         assert isinstance(command, click.Command)
         return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the commands into the help."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, sentence) for name, (_, sentence) in _COMMANDS.items()])
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})

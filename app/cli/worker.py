@@ -7,7 +7,7 @@ import click
 
 from app.cli.context import Context, json_option, pass_context, run, set_up_logging
 from app.embedded import EmbeddedBroker
-from app.stages import ROLES, RoleName
+from app.roles import ROLES, RoleName
 from app.worker import run_worker
 
 

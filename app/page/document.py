@@ -98,7 +98,10 @@ class Drift(Part, frozen=True, kw_only=True, gc=False):
 
 
 class Labels(Part, frozen=True, kw_only=True, gc=False):
-    """How long labels take, how many predictions wait for theirs, and how many samples there are in the topic."""
+    """How long labels take, how many predictions wait for theirs, and how many offsets the topic of samples holds.
+
+    On a Kafka with transactions some of these are their ends.
+    """
 
     delay_p50_ms: float | None = None
     delay_p95_ms: float | None = None
@@ -145,7 +148,10 @@ class ShownDeadLetter(Part, frozen=True, kw_only=True, gc=False):
 
 
 class DeadLetters(Part, frozen=True, kw_only=True, gc=False):
-    """How many there are in the topics, why the newest were dead, and a few of them, newest first."""
+    """How many wait to be sent again, why the newest of them were dead, and a few of those, newest first.
+
+    `count` is exact where few are there; of what was not read, ends of transactions count, too.
+    """
 
     count: int = 0
     reasons: dict[str, int] = {}

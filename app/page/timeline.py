@@ -1,13 +1,16 @@
 """What is shown of the models' lives: the newest moments of control's audit log and of training runs."""
 
-from collections import deque
+from collections import Counter, deque
 from typing import Final, Literal
+
+import msgspec
 
 from app.page.document import Moment, ShownTraining
 from schemas.events import AuditEvent
 from schemas.runs import TrainingEvent
 
 MOMENTS: Final = 60
+_LEARNER: Final = "learner "  # as agents/learn names itself in its commands
 What = Literal["registered", "training", "promoted", "rolled_back", "experiment", "shadow", "refused", "other"]
 _KINDS: Final[dict[str, What]] = {
     "register": "registered",
@@ -23,18 +26,31 @@ _KINDS: Final[dict[str, What]] = {
 
 
 class TimelineFold:
-    """The fold of `<s>.audit` and `<s>.training`: the newest sixty moments of each, and what training is at."""
+    """The fold of `<s>.audit` and `<s>.training`: the newest sixty moments of each, and what training is at.
+
+    Of what a learner does over and over with its snapshots only the newest is kept, with how often: it would push out
+    everything else.
+    """
 
     def __init__(self) -> None:
         self.trained_ms = 0
         """When a run last ended with a model, good enough or not."""
         self._newest: TrainingEvent | None = None
         self._decided: deque[Moment] = deque(maxlen=MOMENTS)
+        self._routine: dict[tuple[str, str], Moment] = {}
+        self._times: Counter[tuple[str, str]] = Counter()
         self._trained: deque[Moment] = deque(maxlen=MOMENTS)
 
     def take_audit(self, event: AuditEvent) -> None:
         """Go on with a later command's outcome."""
-        self._decided.append(_decision(event))
+        if event.outcome == "refused" or not event.issued_by.startswith(_LEARNER):
+            self._decided.append(_decision(event))
+            return
+        kind = (event.issued_by, event.action)
+        self._times[kind] += 1
+        moment = _decision(event)
+        detail = f"{moment.detail}, {self._times[kind]:,} times of late"
+        self._routine[kind] = msgspec.structs.replace(moment, what="other", detail=detail)
 
     def take_training(self, event: TrainingEvent) -> None:
         """Go on with what a run is at later."""
@@ -47,8 +63,8 @@ class TimelineFold:
 
     def moments(self) -> tuple[Moment, ...]:
         """Return the newest moments, the newest first."""
-        newest = sorted((*self._decided, *self._trained), key=lambda moment: moment.time_ms, reverse=True)
-        return tuple(newest[:MOMENTS])
+        told = (*self._decided, *self._routine.values(), *self._trained)
+        return tuple(sorted(told, key=lambda moment: moment.time_ms, reverse=True)[:MOMENTS])
 
     def training(self) -> ShownTraining | None:
         """Return the run that spoke last."""

@@ -15,8 +15,8 @@ from app.findings import Finding, ok
 from app.health import Pages
 from app.local_checks import check_learners, check_port, check_settings, check_signing_key, check_store
 from app.registry import LOCAL_KEY
+from app.roles import ROLES, inputs_of
 from app.settings import Settings
-from app.stages import ROLES, inputs_of
 from schemas.errors import RetryableError, SettingsError
 from schemas.streams import LearnerSpec, StreamSpec
 from stores.artifacts import ArtifactStore, ArtifactUnavailable, load_or_create_key

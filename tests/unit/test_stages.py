@@ -11,8 +11,9 @@ from agents.learn import Learn
 from agents.notify import Notify
 from agents.shelf import ModelShelf
 from agents.train import Train
+from app.roles import ROLES, inputs_of
 from app.settings import Settings, load_settings
-from app.stages import ROLES, StreamStages, drift_of, inputs_of
+from app.stages import StreamStages, drift_of
 from schemas.sinks import Sink, SlackSpec
 from schemas.streams import DriftSpec, LearnerSpec, StreamSpec
 from schemas.training import TrainingSpec

@@ -2,8 +2,8 @@
 
 import pytest
 
+from app.roles import ROLES, RoleName
 from app.settings import Settings
-from app.stages import ROLES, RoleName
 from app.worker import Worker
 from schemas.errors import RetryableError, SettingsError
 from schemas.streams import StreamSpec
