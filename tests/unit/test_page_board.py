@@ -7,6 +7,7 @@ from app.page.board import StreamFold
 from app.page.document import WindowFigure
 from app.page.letters import EXAMPLES, MOST_LETTERS
 from app.page.modelling import WINDOWS
+from app.page.timeline import MOMENTS
 from ml.evaluation.proportion import wilson_interval
 from schemas.events import Alert, DeadLetter
 from schemas.experiments import Contrast, ExperimentPlan, VariantFigures
@@ -146,6 +147,23 @@ def test_the_timeline_tells_what_happened_newest_first_and_why() -> None:
         ("promoted", "model m1 took part in promote", "ada: it is better"),
         ("training", "training run-1 began", "asked for: drift"),
         ("registered", "model m1 is registered", "version 1.1.0: made by training run run-1 (ada)"),
+    ]
+
+
+def test_a_learner_that_publishes_again_and_again_pushes_nothing_out_of_the_timeline() -> None:
+    snapshots = [
+        audit_of(action, n, issued_by="learner online", reason=f"{action} {n}")
+        for n in range(10, 10 + MOMENTS)
+        for action in ("register", "succeed")
+    ]
+    refused = audit_of("succeed", 500, issued_by="learner online", outcome="refused", reason="rolled back")
+    scene = Scene().tell(audit_of("promote", 3), *snapshots, refused)
+    last = 9 + MOMENTS
+    assert [(moment.time_ms, moment.title, moment.detail) for moment in scene.board.timeline] == [
+        (500, "succeed m1 was refused", "rolled back (learner online)"),
+        (last, "model m1 is registered", f"register {last} (learner online), {MOMENTS} times of late"),
+        (last, f"succeed {last}", f"learner online, {MOMENTS} times of late"),
+        (3, "model m1 took part in promote", "ada"),
     ]
 
 
