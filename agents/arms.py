@@ -18,7 +18,7 @@ from schemas.events import ModelVersion
 from schemas.experiments import Experiment
 from schemas.streams import StreamSpec
 from stream import metrics as m
-from stream.metrics import Metrics
+from stream.metric_values import Metrics
 
 log = logging.getLogger("penstock.arms")
 

@@ -20,7 +20,7 @@ from stream import metrics as m
 from stream.batches import Batch, Outbox
 from stream.deadletters import dead_letter
 from stream.delivery import Offsets
-from stream.metrics import Metrics
+from stream.metric_values import Metrics
 from stream.stage import Stage
 from stream.views import LogView
 from topics.specs import StreamTopics

@@ -22,7 +22,7 @@ from schemas.wire import encode
 from stream import metrics as m
 from stream.batches import Outbox, Record
 from stream.intake import Intake
-from stream.metrics import Metrics
+from stream.metric_values import Metrics
 from topics.specs import StreamTopics
 
 HELD_ROWS = 4096  # at most so many wait to be counted, which then takes about a millisecond

@@ -23,7 +23,7 @@ from stream.batches import Batch, Outbox, Record
 from stream.deadletters import DeadLetterGate, dead_letter
 from stream.delivery import Offsets
 from stream.intake import FeatureIntake, Intake
-from stream.metrics import Metrics
+from stream.metric_values import Metrics
 from stream.stage import Stage
 from topics.specs import StreamTopics
 

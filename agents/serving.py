@@ -25,7 +25,7 @@ from schemas.events import Alert, Deployment, ModelVersion
 from schemas.experiments import Experiment, Variant
 from schemas.streams import StreamSpec
 from stream import metrics as m
-from stream.metrics import Metrics
+from stream.metric_values import Metrics
 from stream.views import LogView
 
 log = logging.getLogger("penstock.serving")

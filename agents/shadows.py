@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from ml.models.protocol import Matrix, Model, Scores
 from schemas.events import ModelVersion, ShadowScore
 from stream import metrics as m
-from stream.metrics import Metrics
+from stream.metric_values import Metrics
 
 log = logging.getLogger("penstock.shadows")
 

@@ -11,7 +11,7 @@ from aiokafka.errors import KafkaError
 from schemas.events import Alert, Deployment, ModelVersion
 from schemas.experiments import Experiment, Variant
 from stream import metrics as m
-from stream.metrics import Metrics
+from stream.metric_values import Metrics
 
 log = logging.getLogger("penstock.serving")
 

@@ -16,6 +16,7 @@ from schemas.streams import StreamSpec
 from schemas.wire import decode, encode
 from stream.batches import TopicPartition
 from stream.connection import KafkaConnection
+from stream.consumers import opened
 from stream.tail import read_back
 from topics import StreamTopics
 
@@ -59,23 +60,20 @@ async def send_command(connection: KafkaConnection, command: Command, timeout_s:
     """Send a command and return the audit event that answers it. Raises NoAnswer when none comes in time."""
     topics = StreamTopics(command.stream)
     audit = TopicPartition(topics.audit, 0)
-    reader = log_reader(connection)
-    await reader.start()
-    try:
-        reader.assign([audit])
-        await reader.seek_to_end(audit)  # before the command is sent, so that its answer comes after
-        await reader.position(audit)
-        async with producer(connection) as sending:
-            await sending.send_and_wait(topics.commands, encode(command), key=command.stream.encode(), partition=0)
-        async with asyncio.timeout(timeout_s):
-            return await _answer(reader, command.correlation_id)
-    except TimeoutError as error:
-        raise NoAnswer(
-            f"control did not answer within {timeout_s:g} s: is a worker with the role learn running? "
-            "The command stays in its topic and is carried out when one starts."
-        ) from error
-    finally:
-        await reader.stop()
+    async with opened(log_reader(connection)) as reader:
+        try:
+            reader.assign([audit])
+            await reader.seek_to_end(audit)  # before the command is sent, so that its answer comes after
+            await reader.position(audit)
+            async with producer(connection) as sending:
+                await sending.send_and_wait(topics.commands, encode(command), key=command.stream.encode(), partition=0)
+            async with asyncio.timeout(timeout_s):
+                return await _answer(reader, command.correlation_id)
+        except TimeoutError as error:
+            raise NoAnswer(
+                f"control did not answer within {timeout_s:g} s: is a worker with the role learn running? "
+                "The command stays in its topic and is carried out when one starts."
+            ) from error
 
 
 async def _answer(reader: AIOKafkaConsumer, correlation_id: str) -> AuditEvent:

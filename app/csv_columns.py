@@ -22,6 +22,8 @@ _MISSING: Final = frozenset({"", "na", "n/a", "nan", "null", "none"})
 _DELIMITERS: Final = ",;\t|"
 _EPOCH_RANGES: Final = ((1e8, 5e9), (1e11, 5e12))  # in seconds, in milliseconds: from 1973 to 2128
 _PIECE_ROWS: Final = 10_000
+_DATE: Final = re.compile(r"\d{1,4}([./-])\d{1,2}\1\d{1,4}\b")
+_QUOTED: Final = re.compile(r'"[^"]*"')
 _WORD: Final = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|[0-9]+")
 
 
@@ -52,10 +54,21 @@ class Column:
     def numbers(self) -> list[float] | None:
         """The different values as numbers; None when there is none, or one is not a finite number."""
         try:
-            numbers = [float(text) for text in self.counts]
+            numbers = [_number(text) for text in self.counts]
         except ValueError:
             return None
         return numbers if numbers and all(map(math.isfinite, numbers)) else None
+
+    @cached_property
+    def is_local_time(self) -> bool:
+        """Whether some values are ISO 8601 dates or times that do not say in which zone."""
+        times = map(_iso_time, self.counts) if self.numbers is None else ()
+        return any(time.tzinfo is None for time in times if time is not None)
+
+    @cached_property
+    def is_other_time(self) -> bool:
+        """Whether all values look like dates, but are written in another way than ISO 8601."""
+        return bool(self.counts) and not self.is_time and all(map(_DATE.match, self.counts))
 
     @cached_property
     def is_time(self) -> bool:
@@ -63,7 +76,7 @@ class Column:
         if self.numbers is not None:
             low, high = min(self.numbers), max(self.numbers)
             return any(first <= low and high <= last for first, last in _EPOCH_RANGES)
-        return bool(self.counts) and all(map(_is_iso_time, self.counts))
+        return bool(self.counts) and None not in map(_iso_time, self.counts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +107,7 @@ class Piece:
         """
         place = self._place(name)
         try:
-            numbers = np.array([float(row[place]) for row in self.rows], dtype=np.float64)
+            numbers = np.array([_number(row[place]) for row in self.rows], dtype=np.float64)
         except ValueError:
             numbers = np.array([self._number(i, place) for i in range(len(self.rows))], dtype=np.float64)
         with np.errstate(over="ignore"):
@@ -115,8 +128,8 @@ class Piece:
         if None in times:
             i = times.index(None)
             raise SettingsError(
-                f"{self.where(i, name)}: {self.texts(name)[i]!r} is no ISO 8601 time, and no seconds or milliseconds "
-                "since 1970"
+                f"{self.where(i, name)}: {self.texts(name)[i]!r} is no ISO 8601 time, such as 2025-01-31T09:30:00Z, "
+                "and no seconds or milliseconds since 1970"
             )
         return np.array(times, dtype=np.int64)
 
@@ -127,7 +140,7 @@ class Piece:
     def _number(self, i: int, place: int) -> float:
         text = self.rows[i][place]
         try:
-            return float(text)
+            return _number(text)
         except ValueError:
             if not _value(text):
                 return math.nan
@@ -163,11 +176,8 @@ def read_pieces(path: Path, rows: int = _PIECE_ROWS) -> Iterator[Piece]:
     _check_header(path, header)
     first = 1
     while lines_read := list(islice(lines, rows)):
-        piece = Piece(path, header, [line for line in lines_read if line], first)
-        _check_rows(piece)
-        if piece.rows:
-            yield piece
-        first += len(piece.rows)
+        yield Piece(path, header, lines_read, first)
+        first += len(lines_read)
     if first == 1:
         raise SettingsError(f"{path} has a header, but no rows")
 
@@ -191,12 +201,25 @@ def _value(text: str) -> str:
 
 
 def _lines(path: Path) -> Iterator[list[str]]:
-    """Yield the fields of every line. Raises SettingsError when the file cannot be read as CSV."""
+    """Yield the fields of the header, then those of each row; empty lines are left out.
+
+    Raises SettingsError when the file cannot be read as CSV, or a row does not fit the header.
+    """
     try:
         with _open(path) as file:
             delimiter = _delimiter(file.readline())
             file.seek(0)
-            yield from csv.reader(file, delimiter=delimiter)
+            lines = filter(None, csv.reader(file, delimiter=delimiter))
+            if (header := next(lines, None)) is None:
+                return
+            yield header
+            for number, line in enumerate(lines, start=1):
+                if len(line) != len(header):
+                    raise SettingsError(
+                        f"{path}: row {number} has {len(line)} fields, but the header has {len(header)}, "
+                        f"separated by {delimiter!r}"
+                    )
+                yield line
     except (OSError, EOFError) as error:
         raise SettingsError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from error
     except UnicodeDecodeError as error:
@@ -212,7 +235,8 @@ def _open(path: Path) -> TextIO:
 
 
 def _delimiter(header: str) -> str:
-    return max(_DELIMITERS, key=header.count)
+    """Return what separates the names of a header; what stands within quotes separates nothing."""
+    return max(_DELIMITERS, key=_QUOTED.sub("", header).count)
 
 
 def _check_header(path: Path, header: Sequence[str]) -> None:
@@ -224,32 +248,26 @@ def _check_header(path: Path, header: Sequence[str]) -> None:
         raise SettingsError(f"{path} has {repeated[0]!r} as the name of more than one column")
 
 
-def _check_rows(piece: Piece) -> None:
-    """Raise SettingsError for a row that does not fit the header."""
-    for number, row in enumerate(piece.rows, start=piece.first):
-        if len(row) != len(piece.header):
-            raise SettingsError(
-                f"{piece.path}: row {number} has {len(row)} fields, but the header has {len(piece.header)}"
-            )
+def _number(text: str) -> float:
+    """Return a text as a number. Raises ValueError, for Python's `1_000`, too."""
+    if "_" in text:
+        raise ValueError
+    return float(text)
 
 
 def _is_number(text: str) -> bool:
     try:
-        return math.isfinite(float(text))
+        return math.isfinite(_number(text))
     except ValueError:
         return False
 
 
-def _is_iso_time(text: str) -> bool:
-    return _iso_time(text) is not None
-
-
 def _iso_time(text: str) -> datetime | None:
+    """Return a time, without a zone where it says none."""
     try:
-        moment = datetime.fromisoformat(text)
+        return datetime.fromisoformat(text)
     except ValueError:
         return None
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
 def _time_ms(text: str) -> int | None:
@@ -259,5 +277,7 @@ def _time_ms(text: str) -> int | None:
         for (first, last), unit_ms in zip(_EPOCH_RANGES, (1_000, 1), strict=True):
             if first <= number <= last:
                 return round(number * unit_ms)
-    moment = _iso_time(text)
-    return round(moment.timestamp() * 1_000) if moment is not None and moment.timestamp() >= 0 else None
+    if (moment := _iso_time(text)) is None:
+        return None
+    zoned = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    return round(zoned.timestamp() * 1_000) if zoned.timestamp() >= 0 else None

@@ -1,37 +1,33 @@
 """A CSV file as the events of a stream: which column is what, and its rows in the order of their times.
 
-What the columns are is recognised as `penstock stream init` does it, unless somebody says it.
+A column is taken by its name alone, never by what is in it: so every file of a stream is read alike, long or short.
 """
 
 import hashlib
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from app.csv_columns import Column, Piece, read_pieces
-from app.stream_init import assign_roles
+from app.csv_columns import Piece, read_pieces
 from schemas.errors import SettingsError
-from schemas.streams import StreamSpec
+from schemas.streams import CsvSpec, StreamSpec
 
 NO_LABEL: Final = -1
 _EVENT_TIME_MS: Final = "event_time_ms"
+_FIELDS: Final[Mapping[str, str]] = {
+    "event_id": "event_id",
+    "entity": "entity_id",
+    "time": _EVENT_TIME_MS,
+    "label": "label",
+}
 _ID_CHARACTERS: Final = 256
 _MOST_NAMED: Final = 5
 _NO, _YES = frozenset({"0", "0.0", "false", "no"}), frozenset({"1", "1.0", "true", "yes"})
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ColumnNames:
-    """Which columns hold the ids, the time and the label; empty where none does."""
-
-    event_id: str = ""
-    entity: str = ""
-    time: str = ""
-    label: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -42,7 +38,7 @@ class CsvEvents:
     NO_LABEL where there is none. `times_ms` are None without a column for them.
     """
 
-    columns: ColumnNames
+    columns: CsvSpec
     event_ids: Sequence[str]
     entity_ids: Sequence[str]
     times_ms: NDArray[np.int64] | None
@@ -50,46 +46,58 @@ class CsvEvents:
     labels: NDArray[np.int64]
 
 
-def read_events(path: Path, spec: StreamSpec, given: ColumnNames, positive: str = "") -> CsvEvents:
+def read_events(path: Path, spec: StreamSpec, given: CsvSpec, positive: str = "") -> CsvEvents:
     """Return the rows of a CSV file (see `csv_columns.read_columns`) as events of `spec`.
 
-    `given` names columns that are not to be guessed. `positive` is the value of the label that counts as 1, all others
-    as 0; without it, labels are 0 and 1, false and true, no and yes, or the names of the classes. A row without an id
-    gets one from what is in it and its number; one without an entity is its own.
+    Columns are those that are `given`, else those of the stream's table `csv`, else those called as the fields of an
+    event. `positive` is the value of the label that counts as 1, all others as 0; without it, labels are 0 and 1, false
+    and true, no and yes, or the names of the classes. A row without an id gets one from what is in it and its number;
+    one without an entity is its own.
 
-    Raises SettingsError for what `read_columns` does, a feature or a column of `given` that is not there, and a value
-    that cannot be used. About 12 µs a row of ten columns, and 250 bytes.
+    Raises SettingsError for what `read_columns` does, a feature or a column that is named and not there (but for the
+    label of the stream's table), a label that is a feature, and a value that cannot be used. About 12 µs a row of ten
+    columns, and 250 bytes.
     """
     if positive and spec.classes:
         raise SettingsError(f"stream {spec.name} has the classes {', '.join(spec.classes)}: none of them counts as 1")
     pieces: list[CsvEvents] = []
-    columns: ColumnNames | None = None
+    columns: CsvSpec | None = None
     for piece in read_pieces(path):
         columns = columns or _columns(piece, spec, given)
         pieces.append(_events(piece, spec, columns, positive))
-    whole = _joined(pieces)
-    if positive and not (whole.labels == 1).any():
-        raise SettingsError(f"{path} has no row whose {whole.columns.label!r} is {positive!r}")
-    return whole
+    return _joined(pieces)
 
 
-def _columns(piece: Piece, spec: StreamSpec, given: ColumnNames) -> ColumnNames:
-    """Return which columns are what, by the first rows; what is `given` is neither guessed nor taken for another."""
-    named = (given.event_id, given.entity, given.time, given.label)
-    roles = assign_roles(piece.columns(), {*spec.features, *filter(None, named)})
-
-    def either(name: str, guessed: Column | None) -> str:
-        return name or (guessed.name if guessed is not None else "")
-
-    return ColumnNames(
-        event_id=either(given.event_id, roles.event_id),
-        entity=either(given.entity, roles.entity),
-        time=either(given.time, roles.event_time),
-        label=either(given.label, roles.label),
-    )
+def truth(text: str) -> bool | None:
+    """Return whether a label is 1 (or true, or yes) or 0 (false, no) in any case of letters; None for other texts."""
+    word = text.lower()
+    return word in _YES if word in _NO | _YES else None
 
 
-def _events(piece: Piece, spec: StreamSpec, columns: ColumnNames, positive: str) -> CsvEvents:
+def _columns(piece: Piece, spec: StreamSpec, given: CsvSpec) -> CsvSpec:
+    """Return which columns of a file are what; an empty name where none is."""
+    found = {role: getattr(given, role) or _declared(piece, spec, role) for role in _FIELDS}
+    if found["label"] in spec.features:
+        raise SettingsError(f"{found['label']!r} is a feature of stream {spec.name}: it cannot be the label, too")
+    return msgspec.convert(found, CsvSpec)
+
+
+def _declared(piece: Piece, spec: StreamSpec, role: str) -> str:
+    """Return the column that the stream's table names for a role, else one that is called as the event's field."""
+    if name := getattr(spec.csv, role):
+        if name in piece.header:
+            return str(name)
+        if role == "label":
+            return ""
+        raise SettingsError(
+            f"{piece.path} has no column {name!r}, which [streams.{spec.name}.csv] names as {role}; its header has "
+            f"{', '.join(piece.header)}"
+        )
+    field = _FIELDS[role]
+    return field if field in piece.header and field not in spec.features else ""
+
+
+def _events(piece: Piece, spec: StreamSpec, columns: CsvSpec, positive: str) -> CsvEvents:
     event_ids = _event_ids(piece, columns.event_id)
     return CsvEvents(
         columns=columns,
@@ -156,9 +164,8 @@ def _meanings(spec: StreamSpec, texts: Collection[str], positive: str) -> dict[s
     if spec.classes:
         return {name: index for index, name in enumerate(spec.classes)}
     if positive:
-        return {text: int(text == positive) for text in texts}
-    words = {text: text.lower() for text in texts}
-    return {text: int(word in _YES) for text, word in words.items() if word in _NO | _YES}
+        return {text: int(text == positive) for text in set(texts)}
+    return {text: int(known) for text in set(texts) if (known := truth(text)) is not None}
 
 
 def _no_label(spec: StreamSpec, text: str) -> str:

@@ -3,15 +3,16 @@
 import asyncio
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from aiokafka import AIOKafkaProducer
+from aiokafka.errors import KafkaError
 
 from app.csv_events import NO_LABEL, CsvEvents
 from app.models import producer
-from schemas.errors import SettingsError
+from schemas.errors import RetryableError, SettingsError
 from schemas.events import Label
 from schemas.features import FeatureEvent
 from schemas.streams import StreamSpec
@@ -52,9 +53,10 @@ class CsvSender:
         self._labels = labels
 
     async def send(self, connection: KafkaConnection, rate: float, tell: Callable[[Sent], None]) -> Sent:
-        """Send all rows, `rate` of them a second; `tell` is called ten times a second. Raises KafkaError.
+        """Send all rows, `rate` of them a second; `tell` is called ten times a second.
 
-        The whole burst of a tenth of a second is acknowledged before the next one leaves.
+        The whole burst of a tenth of a second is acknowledged before the next one leaves. Raises RetryableError, which
+        says how many were, when Kafka does not take one, and KafkaError when it cannot be reached.
         """
         sent, total = Sent(), len(self._events.event_ids)
         burst = max(1, math.ceil(rate / _BURSTS_PER_S))
@@ -64,16 +66,34 @@ class CsvSender:
             for start in range(0, total, burst):
                 await asyncio.sleep(began_s + start / rate - loop.time())
                 rows = range(start, min(start + burst, total))
-                await self._send(sending, rows)
-                sent.features += len(rows)
-                sent.labels += sum(map(self._has_label, rows))
+                failure = await self._send(sending, [record for row in rows for record in self._records(row)], sent)
                 tell(sent)
+                if failure is not None:
+                    raise RetryableError(
+                        f"Kafka took {sent.features:,} of {total:,} events and {sent.labels:,} labels, and then no "
+                        f"more: {failure}"
+                    ) from failure
         return sent
 
-    async def _send(self, sending: AIOKafkaProducer, rows: range) -> None:
-        records = [record for row in rows for record in self._records(row)]
-        acknowledged = [await sending.send(record.topic, record.value, record.key) for record in records]
-        await asyncio.gather(*acknowledged)
+    async def _send(self, sending: AIOKafkaProducer, records: Sequence[_Record], sent: Sent) -> KafkaError | None:
+        """Send records, wait for all of them, and count what was acknowledged; return the first failure."""
+        failure, pending = None, []
+        try:
+            for record in records:
+                acknowledged = await sending.send(record.topic, record.value, record.key)
+                pending.append(acknowledged)
+        except KafkaError as error:
+            failure = error
+        for record, outcome in zip(records, await asyncio.gather(*pending, return_exceptions=True), strict=False):
+            if isinstance(outcome, KafkaError):
+                failure = failure or outcome
+            elif isinstance(outcome, BaseException):
+                raise outcome
+            elif record.topic == self._topics.features:
+                sent.features += 1
+            else:
+                sent.labels += 1
+        return failure
 
     def _records(self, row: int) -> Iterator[_Record]:
         """Yield the feature event of a row, and its label if it has one that is wanted."""

@@ -5,7 +5,6 @@ sent again; that record is a DeadLetter, too, of the stage REPLAY. So what was r
 letters are kept, and nowhere else.
 """
 
-import asyncio
 import base64
 import binascii
 import sys
@@ -17,15 +16,16 @@ from typing import Any, Final, Literal
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
+from app.models import log_reader
 from app.partitions import partition_count
 from schemas.errors import InvalidEvent, SettingsError
 from schemas.events import DeadLetter
 from schemas.wire import decode
 from stream.connection import KafkaConnection
+from stream.consumers import opened
 from topics import StreamTopics
 
 REPLAY: Final = "replay"
-_FETCH_MAX_WAIT_MS: Final = 20
 _POLL_MS: Final = 200
 _POLL_RECORDS: Final = 500
 
@@ -192,20 +192,9 @@ class DeadLetterReader:
 async def dead_letter_reader(connection: KafkaConnection, lane: Lane) -> AsyncIterator[DeadLetterReader]:
     """Open a reader of the lane's committed dead letters. Raises SettingsError when their topic does not exist."""
     partitions = await _partitions(connection, lane.dead)
-    consumer = AIOKafkaConsumer(
-        auto_offset_reset="earliest",
-        enable_auto_commit=False,
-        isolation_level="read_committed",
-        fetch_max_wait_ms=_FETCH_MAX_WAIT_MS,
-        **connection.client_options(),
-    )
-    try:
-        await consumer.start()
-        await asyncio.sleep(0)  # one whose tasks have not begun cannot be stopped
+    async with opened(log_reader(connection)) as consumer:
         consumer.assign([TopicPartition(lane.dead, partition) for partition in range(partitions)])
         yield DeadLetterReader(consumer)
-    finally:
-        await consumer.stop()
 
 
 async def _partitions(connection: KafkaConnection, topic: str) -> int:

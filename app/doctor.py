@@ -87,7 +87,7 @@ async def _examine_stream(
     for finding in await attempt(f"models of {spec.name}", partial(models.check, spec)):
         yield finding
     groups = [
-        (role, group, inputs) for role in ROLES for group, inputs in inputs_of(spec, role, settings.sinks).items()
+        (role, group, inputs) for role in ROLES for group, inputs in inputs_of(spec, role).items()
     ]
     for role, group, inputs in groups:
         subject = f"{group} of {spec.name}"

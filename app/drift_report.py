@@ -13,15 +13,15 @@ from app.registry import artifact_store
 from app.settings import Settings
 from app.stages import drift_of
 from app.text import minute, number, p_value, printable
-from schemas.drift import ColumnDrift, DriftReport, DriftSeverity, PartialHistogram
+from schemas.drift import ColumnDrift, DriftReport, PartialHistogram
 from schemas.errors import PenstockError
+from schemas.event import SEVERITY_RANKS
 from schemas.streams import StreamSpec
 from stream.batches import TopicPartition
 from stream.connection import KafkaConnection
 from stream.tail import read_back
 from topics import StreamTopics
 
-_RANKS: Final[dict[DriftSeverity, int]] = {"none": 0, "low": 1, "medium": 2, "high": 3, "critical": 4}
 _BLOCKS: Final = "▁▂▃▄▅▆▇█"
 _EMPTY: Final = "·"
 _MOST_BLOCKS: Final = 40
@@ -152,7 +152,7 @@ def _lines(report: DriftReport) -> Iterator[str]:
 
 
 def _badness(column: ColumnDrift) -> tuple[int, bool, float]:
-    return _RANKS[column.severity], column.judged, -1.0 if column.psi is None else column.psi
+    return SEVERITY_RANKS[column.severity], column.judged, -1.0 if column.psi is None else column.psi
 
 
 def _column_lines(column: ColumnDrift) -> Iterator[str]:

@@ -6,8 +6,8 @@ import orjson
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
-from schemas.errors import SettingsError
-from stream.metrics import Metrics
+from app.listener import listen
+from stream.metric_values import Metrics
 
 Report = dict[str, object]
 
@@ -31,17 +31,7 @@ class Pages:
         application.router.add_get("/health", self._on_health)
         application.router.add_get("/health/live", self._on_live)
         self._runner = web.AppRunner(application, access_log=None)
-        await self._runner.setup()
-        try:
-            await web.TCPSite(self._runner, host, port).start()
-        except OSError as error:
-            await self._runner.cleanup()
-            raise SettingsError(
-                f"metrics_port {port} on {host} cannot be used ({error.strerror}): set ML_METRICS_PORT; "
-                "0 takes any free one"
-            ) from error
-        host, port = self._runner.addresses[0][:2]
-        return f"http://{host}:{port}"
+        return await listen(self._runner, host, port, "metrics_port")
 
     async def stop(self) -> None:
         """Stop listening."""

@@ -5,9 +5,8 @@ guessing, that is, giving every event the shares that the classes have among the
 """
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 import numpy as np
@@ -16,7 +15,6 @@ from agents.baselines import BaselineUnusable, baseline_of_rows, scores_of
 from agents.registering import describe_model
 from app.baselines import with_baseline
 from app.csv_events import NO_LABEL, CsvEvents
-from app.text import minute
 from ml.errors import ModelError
 from ml.evaluation.tally import Scoring
 from ml.models.protocol import Model, Scores
@@ -34,21 +32,22 @@ from schemas.training import TrainingSpec
 from stores.artifacts import ArtifactStore
 
 _SEED: Final = 0
-_NAMES: Final[dict[Metric, str]] = {"roc_auc": "ROC AUC", "accuracy": "accuracy", "log_loss": "log loss"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trained:
     """A model, the rows that it was made of, and what it is worth on the last of them.
 
-    `timed` is whether the rows were in the order of time; else they were shuffled. `against_guessing` are the
-    differences from guessing, by metric. `unlabelled` rows were left out.
+    `timed` is whether the rows were in the order of time; else they were shuffled, and `shared` entities have rows both
+    in the test and outside it. `against_guessing` are the differences from guessing, by metric. `unlabelled` rows were
+    left out.
     """
 
     fitted: Fitted
     model: Model
     parts: Split
     timed: bool
+    shared: int
     unlabelled: int
     test: Measures
     against_guessing: tuple[Difference, ...]
@@ -67,49 +66,6 @@ class Trained:
     def better_than_guessing(self) -> bool:
         """Whether it surely is, by one of the metrics."""
         return any(difference.surely_better for difference in self.against_guessing)
-
-    def document(self) -> dict[str, Any]:
-        """Return what is told of it as JSON, beside the version."""
-        return {
-            "rows": self.rows,
-            "timed": self.timed,
-            "against_guessing": [
-                {
-                    "metric": difference.metric,
-                    "model": difference.candidate,
-                    "guessing": difference.champion,
-                    "difference": difference.value,
-                    "low": difference.low,
-                    "high": difference.high,
-                }
-                for difference in self.against_guessing
-            ],
-        }
-
-    def lines(self) -> Iterator[str]:
-        """Yield what is told of it to a person."""
-        rows, test = self.rows, self.parts.test
-        when = f", {minute(int(test.event_time_ms[0]))} to {minute(int(test.event_time_ms[-1]))} UTC"
-        part = f"the newest {rows['test']:,} rows{when}" if self.timed else f"{rows['test']:,} rows drawn at random"
-        yield f"Trained on {rows['train']:,} rows, stopped by {rows['validation']:,}, tested on {part}:"
-        for difference in self.against_guessing:
-            interval = f" ({_interval(difference)})" if difference.low is not None else ""
-            yield (
-                f"  {_NAMES[difference.metric]:<9} {difference.candidate:.3f}, by guessing {difference.champion:.3f}: "
-                f"{difference.value:+.3f}{interval}"
-            )
-        yield "The intervals are of 95%; the events of an entity count as one."
-        if not self.timed:
-            yield "No column is a time, so the rows were shuffled."
-        if self.unlabelled:
-            yield f"{self.unlabelled:,} rows without a label were left out."
-        yield from self.fitted.notes
-        if not self.better_than_guessing:
-            yield "It may be no better than guessing: look at the label and the features before you promote it."
-
-
-def _interval(difference: Difference) -> str:
-    return f"{difference.low:+.3f} to {difference.high:+.3f}"
 
 
 def train(spec: StreamSpec, events: CsvEvents, threads: int, watch: Watch) -> Trained:
@@ -130,6 +86,7 @@ def train(spec: StreamSpec, events: CsvEvents, threads: int, watch: Watch) -> Tr
             model=model,
             parts=parts,
             timed=timed,
+            shared=0 if timed else _shared(parts),
             unlabelled=len(events.labels) - len(table),
             test=measure(scores, parts.test, scoring),
             against_guessing=_against_guessing(spec, scores, parts, scoring),
@@ -138,7 +95,7 @@ def train(spec: StreamSpec, events: CsvEvents, threads: int, watch: Watch) -> Tr
         raise PenstockError(f"no model can be trained: {error}") from error
 
 
-def described(
+def version_of(
     spec: StreamSpec, trained: Trained, store: ArtifactStore, registered_by: str, now_ms: int
 ) -> tuple[ModelVersion, str]:
     """Return the version to register, with its baseline in the store, and a sentence when there can be none.
@@ -200,6 +157,12 @@ def _parts(spec: StreamSpec, table: Table) -> Split:
     for name, part in (("training", parts.train), ("validation", parts.validation), ("test", parts.test)):
         require_learnable(part, classes, 1, name)
     return parts
+
+
+def _shared(parts: Split) -> int:
+    """Return how many entities of the test have rows in another part, too."""
+    others = np.concatenate([parts.train.entities, parts.validation.entities])
+    return len(np.intersect1d(parts.test.entities, others))
 
 
 def _fit(spec: StreamSpec, parts: Split, threads: int, watch: Watch) -> Fitted:

@@ -10,6 +10,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 
 from stream.connection import KafkaConnection
+from stream.consumers import opened
 
 
 @asynccontextmanager
@@ -35,16 +36,13 @@ async def lag_of(connection: KafkaConnection, group: str, topic: str) -> tuple[i
     many it will never read because they are gone.
     """
     partitions = await partition_count(connection, topic)
-    consumer = AIOKafkaConsumer(group_id=group, enable_auto_commit=False, **connection.client_options())
-    try:
-        await consumer.start()
+    new = AIOKafkaConsumer(group_id=group, enable_auto_commit=False, **connection.client_options())
+    async with opened(new) as consumer:
         sources = [TopicPartition(topic, partition) for partition in range(partitions)]
         consumer.assign(sources)
         starts = await consumer.beginning_offsets(sources)
         ends = await consumer.end_offsets(sources)
         committed = await asyncio.gather(*[consumer.committed(source) for source in sources])
-    finally:
-        await consumer.stop()
     waiting = expired = 0
     for source, offset in zip(sources, committed, strict=True):
         position = starts[source] if offset is None else offset

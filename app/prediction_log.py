@@ -1,6 +1,5 @@
 """Predictions that were logged, found again: by their place, by the event and when it was scored, or at random."""
 
-import asyncio
 import random
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -18,6 +17,7 @@ from schemas.streams import StreamSpec
 from schemas.wire import decode
 from stream.batches import Record, TopicPartition
 from stream.connection import KafkaConnection
+from stream.consumers import opened
 from stream.tail import read_between
 from topics import StreamTopics
 
@@ -203,13 +203,8 @@ async def prediction_log(connection: KafkaConnection, spec: StreamSpec) -> Async
     topic = StreamTopics(spec.name).predictions
     cluster = await connection.reachable()
     partitions = await partition_count(connection, topic)
-    consumer = log_reader(connection)
-    try:
-        await consumer.start()
-        await asyncio.sleep(0)  # aiokafka cannot stop a consumer whose tasks have not begun yet
+    async with opened(log_reader(connection)) as consumer:
         yield PredictionLog(consumer, topic, partitions, embedded=cluster.embedded)
-    finally:
-        await consumer.stop()
 
 
 def _logged(source: TopicPartition, record: Record) -> Logged:

@@ -14,7 +14,7 @@ from app.cli.main import cli
 from app.settings import settings_reference
 from app.sources import allowed, nested
 from schemas.sinks import SINK_KINDS, SinkSpec
-from schemas.streams import DriftSpec, EvaluationSpec, ExperimentSpec, JoinSpec, LearnerSpec, StreamSpec
+from schemas.streams import CsvSpec, DriftSpec, EvaluationSpec, ExperimentSpec, JoinSpec, LearnerSpec, StreamSpec
 from schemas.training import ArchiveSpec, GatesSpec, SearchSpec, TrainingSpec
 from stream.metrics import METRICS, SECONDS
 
@@ -40,6 +40,12 @@ Each stream is a table `[streams.<name>]` of `penstock.toml`; every topic of the
 worker of a deployment needs the same tables. `penstock stream init --csv FILE` proposes one.
 
 {_table(StreamSpec)}
+### Which columns of a CSV file are what: `[streams.<name>.csv]`
+
+`stream init` proposes this table, and `stream send` and `models train` read files by it. What it does not name is in a
+column called `event_id`, `entity_id`, `event_time_ms` or `label`, if the file has one that is no feature.
+
+{_table(CsvSpec)}
 ### How labels meet predictions: `[streams.<name>.join]`
 
 {_table(JoinSpec)}

@@ -1,9 +1,8 @@
 """The roles of a worker, and what each has for a stream: consumer groups, and the topics that each reads."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from typing import Final, Literal
 
-from schemas.sinks import Sink, sinks_of
 from schemas.streams import StreamSpec
 from topics.specs import StreamTopics
 
@@ -11,10 +10,10 @@ RoleName = Literal["score", "join", "learn", "train"]
 ROLES: Final[tuple[RoleName, ...]] = ("score", "join", "learn", "train")
 
 
-def inputs_of(spec: StreamSpec, role: RoleName, sinks: Collection[Sink] = ()) -> Mapping[str, tuple[str, ...]]:
+def inputs_of(spec: StreamSpec, role: RoleName) -> Mapping[str, tuple[str, ...]]:
     """Return the consumer groups that a role has for the stream, without the prefix, and the topics each reads.
 
-    A group is named for its stage; only control's is `learn`. `sinks` are all that are declared.
+    A group is named for its stage; only control's is `learn`.
     """
     topics = StreamTopics(spec.name)
     if role == "score":
@@ -26,9 +25,12 @@ def inputs_of(spec: StreamSpec, role: RoleName, sinks: Collection[Sink] = ()) ->
     archived = ("archive",) if spec.archive.enabled else ()
     of_samples = ("evaluate", *archived, *map(learner_group, spec.learners))
     shown = (topics.drift, topics.alerts, topics.models, topics.deployments, topics.experiments)
-    others = {"compare": (topics.samples, topics.variants), "judge": (topics.histograms,), "views": shown}
-    if sinks_of(sinks, spec.name):
-        others["notify"] = (topics.alerts,)
+    others = {
+        "compare": (topics.samples, topics.variants),
+        "judge": (topics.histograms,),
+        "views": shown,
+        "notify": (topics.alerts,),  # without sinks, too: something may wait for one that is declared no longer
+    }
     return {"learn": (topics.commands,)} | dict.fromkeys(of_samples, (topics.samples,)) | others
 
 

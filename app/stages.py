@@ -35,7 +35,7 @@ from stream.batches import TopicPartition
 from stream.deadletters import DeadLetterGate
 from stream.intake import FeatureIntake
 from stream.memory import KafkaMemory
-from stream.metrics import Metrics
+from stream.metric_values import Metrics
 from stream.placement import Placement
 from stream.role import StageSpec
 from stream.stage import Stage
@@ -151,7 +151,7 @@ class StreamStages:
                 single=role in ("learn", "train"),
                 prompt=stage in (score.STAGE, control.STAGE),
             )
-            for group, topics in inputs_of(self.spec, role, self._settings.sinks).items()
+            for group, topics in inputs_of(self.spec, role).items()
             for stage, make in [made[group]]
         ]
 
@@ -240,7 +240,8 @@ class StreamStages:
 
     def _notify(self, partition: int, partitions: int) -> Stage:
         outlets = [notify.Outlet(sink.spec, sender_of(sink)) for sink in sinks_of(self._settings.sinks, self.spec.name)]
-        return notify.Notify(self.spec, outlets, self._memory(notify.STAGE, partition), self._metrics, now_ms)
+        memory, history = self._memory(notify.STAGE, partition), partial(read_back, self._open_consumer)
+        return notify.Notify(self.spec, outlets, memory, history, self._metrics, now_ms)
 
     def _memory(self, stage: str, partition: int) -> KafkaMemory:
         return KafkaMemory(self._topics.checkpoints, stage, partition, self._open_consumer)

@@ -5,7 +5,7 @@ The proposal is for a person to correct, so what was guessed, and why, stands be
 
 import json
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -13,8 +13,9 @@ from typing import Any, Final
 import msgspec
 
 from app.csv_columns import Column, read_columns
+from app.csv_events import truth
 from schemas.errors import SettingsError
-from schemas.streams import StreamSpec
+from schemas.streams import CsvSpec, StreamSpec
 
 ROWS: Final = 10_000
 _MOST_CLASSES: Final = 20
@@ -37,6 +38,16 @@ class Roles:
     features: list[Column]
     others: list[tuple[Column, str]]
 
+    @property
+    def columns(self) -> CsvSpec:
+        """The names of those that are no features."""
+        return CsvSpec(
+            event_id=self.event_id.name if self.event_id else "",
+            entity=self.entity.name if self.entity else "",
+            time=self.event_time.name if self.event_time else "",
+            label=self.label.name if self.label else "",
+        )
+
 
 def propose_stream(csv_path: Path, name: str = "") -> str:
     """Return a table for penstock.toml, with comments, from the first 10,000 rows of `csv_path`.
@@ -55,6 +66,7 @@ def propose_stream(csv_path: Path, name: str = "") -> str:
         features=tuple(column.name for column in roles.features),
         task="multiclass" if classes else "binary",
         classes=classes,
+        csv=roles.columns,
     )
     if problems := spec.problems():
         raise SettingsError("\n".join(problems))
@@ -99,26 +111,21 @@ def _tables(path: str, values: Mapping[str, Any], notes: Mapping[str, str]) -> I
         yield from _tables(f"{path}.{_key(name)}", inner, {})
 
 
-def assign_roles(columns: list[Column], features: Collection[str] = ()) -> Roles:
-    """Give each role to the column that fits it best, by name and values, and call the other numbers features.
-
-    Columns called as one of the `features` have no other role. Where these are given, rows that all have one label
-    are rows as well as any.
-    """
-    left = [column for column in columns if column.name not in features]
-    labels = 1 if features else 2
+def assign_roles(columns: list[Column]) -> Roles:
+    """Give each role to the column that fits it best, by name and values, and call the other numbers features."""
+    left = list(columns)
 
     def take(*tests: Callable[[Column], object]) -> Column | None:
         """Take the first column that passes the first test that any passes; the surest test comes first."""
         for test in tests:
             for column in left:
-                if test(column):
+                if column.name and test(column):
                     left.remove(column)
                     return column
         return None
 
     label = take(
-        lambda c: c.words & _LABEL_WORDS and labels <= len(c.counts) <= _MOST_CLASSES,
+        lambda c: c.words & _LABEL_WORDS and 2 <= len(c.counts) <= _MOST_CLASSES,
         lambda c: c is columns[-1] and len(c.counts) == 2,
     )
     event_time = take(lambda c: c.name == "event_time_ms", _is_time)
@@ -152,6 +159,8 @@ def _reason_against(column: Column) -> str:
         return f"is always {_toml(next(iter(column.counts)))} in these rows"
     if _is_time(column):
         return "is another time: send what matters of it as a number, such as the hour"
+    if column.is_other_time:
+        return "looks like a time, but not one of ISO 8601: write it as 2025-01-31T09:30:00Z"
     if column.words & _ID_WORDS:
         return "is another id"
     if column.numbers is None:
@@ -173,12 +182,12 @@ def _classes(label: Column | None) -> tuple[str, ...]:
 
 def _explain(roles: Roles, rows: int, file: str) -> Iterator[str]:
     yield f"Proposed from the first {rows:,} rows of {_toml(file)}. Correct what was guessed wrong:"
-    yield f"event_id       {_named(roles.event_id, 'no column is an id: derive one, such as entity and time')}"
-    yield f"entity_id      {_named(roles.entity, 'no column repeats like an entity: use event_id')}"
-    yield f"event_time_ms  {_named(roles.event_time, 'no column is a time')} (in milliseconds since the epoch)"
+    yield f"event_id       {_named(roles.event_id, 'no column is an id: one is made of each row')}"
+    yield f"entity_id      {_named(roles.entity, 'no column repeats like an entity: each event is its own')}"
+    yield f"event_time_ms  {_time(roles.event_time) if roles.event_time else 'no column is a time'}"
     yield f"label          {_label_values(roles.label) if roles.label else 'no column is a label'}"
     if roles.label and not _classes(roles.label) and set(roles.label.counts) != {"0", "1"}:
-        yield "               send 1 for what is to be predicted and 0 for the other"
+        yield f"               {_counts_as_1(roles.label)}"
     yield "Keep as features only what is known when the event happens: what is known later gives the label away."
     if roles.others:
         yield "Not features:"
@@ -188,6 +197,18 @@ def _explain(roles: Roles, rows: int, file: str) -> Iterator[str]:
 
 def _named(column: Column | None, otherwise: str) -> str:
     return _toml(column.name) if column else otherwise
+
+
+def _time(column: Column) -> str:
+    return _toml(column.name) + (", taken as UTC where it names no zone" if column.is_local_time else "")
+
+
+def _counts_as_1(label: Column) -> str:
+    """Return which of the two values of a label is 1, or how to say it."""
+    values = sorted(label.counts, key=str.lower)
+    if {truth(value) for value in values} == {False, True}:
+        return f"{_toml(next(filter(truth, values)))} counts as 1"
+    return f"say which counts as 1: --positive {_toml(values[0])}, or {_toml(values[1])}"
 
 
 def _label_values(label: Column) -> str:

@@ -1,8 +1,7 @@
 """The newest records of any topic of a stream, and those that come after them."""
 
-import asyncio
 import json
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +15,7 @@ from schemas.errors import SettingsError
 from schemas.streams import StreamSpec
 from stream.batches import Record, TopicPartition
 from stream.connection import KafkaConnection
+from stream.consumers import opened
 from stream.tail import end_of, newest
 from topics import topics_of
 
@@ -59,9 +59,11 @@ def topic_called(spec: StreamSpec, name: str) -> str:
     return topic
 
 
-async def tail(connection: KafkaConnection, topic: str, count: int, *, follow: bool) -> AsyncGenerator[Placed, None]:
-    """Yield the newest `count` committed records of a topic in the order of their times, and then, if wanted, all
-    that come, for ever.
+async def tail(
+    connection: KafkaConnection, topic: str, count: int, follow: Callable[[], bool]
+) -> AsyncGenerator[Placed, None]:
+    """Yield the newest `count` committed records of a topic in the order of their times, and then all that come for as
+    long as `follow` says so; it is asked five times a second.
 
     Reads about `count` records of each partition. Raises KafkaError, and RetryableError when nothing has come for 30 s.
     """
@@ -76,27 +78,24 @@ async def tail(connection: KafkaConnection, topic: str, count: int, *, follow: b
     found.sort(key=lambda placed: placed.record.timestamp)
     for placed in found[max(0, len(found) - count) :]:
         yield placed
-    if follow:
-        async with aclosing(_following(connection, ends)) as coming:
+    if follow():
+        async with aclosing(_following(connection, ends, follow)) as coming:
             async for placed in coming:
                 yield placed
 
 
-async def _following(connection: KafkaConnection, ends: Mapping[TopicPartition, int]) -> AsyncGenerator[Placed, None]:
+async def _following(
+    connection: KafkaConnection, ends: Mapping[TopicPartition, int], follow: Callable[[], bool]
+) -> AsyncGenerator[Placed, None]:
     """Yield the records from `ends` on, as they come."""
-    consumer = log_reader(connection)
-    try:
-        await consumer.start()
-        await asyncio.sleep(0)  # aiokafka cannot stop a consumer whose tasks have not begun yet
+    async with opened(log_reader(connection)) as consumer:
         consumer.assign(list(ends))
         for source, end in ends.items():
             consumer.seek(source, end)
-        while True:
+        while follow():
             for source, records in (await consumer.getmany(timeout_ms=200)).items():
                 for record in records:
                     yield Placed(source.partition, record)
-    finally:
-        await consumer.stop()
 
 
 def _value(value: bytes | None) -> Any:

@@ -16,6 +16,7 @@ from schemas.streams import StreamSpec
 from schemas.wire import encode
 from stream.batches import TopicPartition
 from stream.connection import KafkaConnection
+from stream.consumers import opened
 from stream.tail import read_back
 from topics import StreamTopics
 
@@ -83,9 +84,7 @@ async def send_and_follow(
     `silent` is called once when nothing has been told for `silence_s`. Raises NotEnded after `timeout_s`.
     """
     source = TopicPartition(StreamTopics(request.stream).training, 0)
-    reader = log_reader(connection)
-    await reader.start()
-    try:
+    async with opened(log_reader(connection)) as reader:
         reader.assign([source])
         await reader.seek_to_end(source)  # before the request is sent, so that all of its run comes after
         await reader.position(source)
@@ -98,8 +97,6 @@ async def send_and_follow(
                 f"training did not end within {timeout_s:g} s; the request stays and is answered all the same: "
                 "see `penstock runs list`"
             ) from error
-    finally:
-        await reader.stop()
 
 
 async def _outcome(

@@ -34,7 +34,7 @@ from stream import admin
 from stream import metrics as m
 from stream.announcer import Announcer
 from stream.connection import KafkaConnection
-from stream.metrics import Metrics
+from stream.metric_values import Metrics
 from stream.role import Fetching, Role, RoleSettings, StageSpec
 from stream.tasks import PartitionTask
 from stream.views import LogView, ViewFollower
@@ -115,7 +115,7 @@ class Worker:
     async def _start_page(self, closing: contextlib.AsyncExitStack) -> str:
         """Serve the live page, and return where it is, for the log; without a port the worker does without it."""
         following = Following(self._connection, self._settings.streams, now_ms, self._pending)
-        server = PageServer(Audience(following.run, now_ms))
+        server = PageServer(Audience(following.run, now_ms), [stream.name for stream in self._settings.streams])
         try:
             address = await server.start(self._settings.page_host, self._settings.page_port)
         except SettingsError as error:

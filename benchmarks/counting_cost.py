@@ -31,7 +31,7 @@ from schemas.streams import DriftSpec, StreamSpec
 from stream.batches import Batch, Outbox, TopicPartition
 from stream.deadletters import DeadLetterGate
 from stream.intake import FeatureIntake
-from stream.metrics import Metrics
+from stream.metric_values import Metrics
 from stream.placement import Placement
 from topics.specs import StreamTopics
 

@@ -19,7 +19,7 @@ from schemas.events import Checkpoint
 from schemas.streams import LearnerSpec, StreamSpec
 from stores.artifacts import ArtifactStore
 from stream.batches import Batch, Outbox, TopicPartition
-from stream.metrics import Metrics
+from stream.metric_values import Metrics
 
 _PIECE: Final = 1_000
 

@@ -27,7 +27,7 @@ from schemas.streams import JoinSpec, StreamSpec
 from schemas.wire import decode, encode
 from stream.batches import Batch, Outbox, TopicPartition
 from stream.deadletters import DeadLetterGate
-from stream.metrics import Metrics
+from stream.metric_values import Metrics
 from stream.placement import Placement
 from topics.specs import StreamTopics
 

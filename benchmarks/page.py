@@ -26,7 +26,8 @@ from benchmarks import machine, synthetic
 from benchmarks.chaos_score import deployed, producing
 from benchmarks.plain import Follower, Kafka, until
 from benchmarks.spans import Span, read_for, summary
-from benchmarks.workers import Penstock, Worker, free_port
+from benchmarks.workers import Penstock, Worker
+from tests.command_line import free_port
 from tests.kafka.server import KafkaServer
 from topics.specs import StreamTopics
 

@@ -4,7 +4,6 @@ import json
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import urllib.error
@@ -15,6 +14,7 @@ from types import TracebackType
 from typing import Any, Final, Self
 
 from benchmarks.plain import until
+from tests.command_line import free_port
 from tests.kafka.server import on_cpus
 
 _PENSTOCK: Final = str(Path(sys.executable).with_name("penstock"))
@@ -195,10 +195,3 @@ class Worker:
         except subprocess.TimeoutExpired:
             self.kill()
             return -signal.SIGKILL
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

@@ -1,1 +1,1 @@
-"""What runs beside Penstock, as code: Grafana's dashboards, Prometheus's rules, Alertmanager's routes."""
+"""What runs beside Penstock: Grafana's dashboards as code, and files for Grafana, Prometheus and Alertmanager."""

@@ -216,6 +216,23 @@ class LearnerSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         return found
 
 
+class CsvSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Which columns of a CSV file are what, beside the features; an empty name is none."""
+
+    event_id: Annotated[str, "The id of the event; without one it is made of the row."] = ""
+    entity: Annotated[str, "Whose event it is; without one it is the event's own."] = ""
+    time: Annotated[
+        str, "When it happened: ISO 8601, in UTC unless it says otherwise, or seconds or milliseconds since 1970."
+    ] = ""
+    label: Annotated[str, "What came true; a file may be without it."] = ""
+
+    def problems(self, stream: "StreamSpec") -> list[str]:
+        """Return one sentence for each thing that is wrong with this in `stream`."""
+        if self.label in stream.features:
+            return [f"stream {stream.name!r}: csv.label {self.label!r} is a feature: a model would be told the answer"]
+        return []
+
+
 class StreamSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What a stream predicts and from what, and how its model learns from the labels that come back."""
 
@@ -237,6 +254,7 @@ class StreamSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     retention_hours: Annotated[
         SomeHours, "How long events, labels, predictions, samples and dead letters are kept."
     ] = 168
+    csv: CsvSpec = CsvSpec()
     join: JoinSpec = JoinSpec()
     evaluation: EvaluationSpec = EvaluationSpec()
     drift: DriftSpec = DriftSpec()
@@ -266,8 +284,8 @@ class StreamSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
                 f"stream {self.name!r}: min_insync_replicas {self.min_insync_replicas} "
                 f"is more than replication {self.replication}"
             )
-        found += self.join.problems(self) + self.evaluation.problems(self) + self.drift.problems(self)
-        found += self.experiments.problems(self)
+        found += self.csv.problems(self) + self.join.problems(self) + self.evaluation.problems(self)
+        found += self.drift.problems(self) + self.experiments.problems(self)
         if self.training is not None:
             found += self.training.problems(self)
         return found + [p for name, learner in self.learners.items() for p in learner.problems(name, self)]

@@ -17,7 +17,7 @@ from schemas.errors import InvalidEvent
 from schemas.events import Checkpoint
 from schemas.wire import decode, encode
 from stream.batches import Batch, Outbox, TopicPartition
-from stream.delivery import quietly
+from stream.consumers import opened
 
 log = logging.getLogger("penstock.memory")
 
@@ -91,10 +91,7 @@ class KafkaMemory:
 
         Behind the last record there may be commit markers, so it is the position that tells the end.
         """
-        consumer = self._open_consumer()
-        starting = asyncio.ensure_future(consumer.start())
-        try:
-            await asyncio.shield(starting)
+        async with opened(self._open_consumer()) as consumer:
             consumer.assign([source])
             oldest = (await consumer.beginning_offsets([source]))[source]
             if oldest > start and stop is not None:
@@ -119,6 +116,3 @@ class KafkaMemory:
                 if records:
                     yield Batch(source, records)
                 await asyncio.sleep(0)
-        finally:
-            await quietly(starting)  # one that is cut off would leave its connection behind
-            await consumer.stop()

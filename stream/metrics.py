@@ -1,18 +1,10 @@
-"""Every metric by name, kind, unit and meaning, and the registry that keeps their values.
+"""Every metric by name, kind, unit and meaning; `metric_values` keeps what they are at.
 
 `docs/metrics.md` is generated from `METRICS`; a test compares the two.
 """
 
-from bisect import bisect_left
-from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal
-
-import numpy as np
-from numpy.typing import ArrayLike
-from prometheus_client import CollectorRegistry, Counter, Gauge, ProcessCollector
-from prometheus_client.core import HistogramMetricFamily
-from prometheus_client.registry import Collector
+from typing import Final, Literal
 
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 60.0)
 
@@ -105,6 +97,13 @@ CONSUMER_LAG = Metric(
     "events",
     "Records between what a task has committed and the end of its partition.",
     ("group", "topic", "partition"),
+)
+COMMITTED_RECORDS = Metric(
+    "ml_committed_records_total",
+    "counter",
+    "records",
+    "Offsets that tasks have come forward by committing, markers of transactions among them, as in the lag.",
+    ("group", "topic"),
 )
 COMMIT_SECONDS = Metric(
     "ml_commit_seconds",
@@ -282,7 +281,12 @@ MODEL_FILE_SIZE = Metric(
     "Size of the file of each routed model and of the previous champion's, where the role learn runs.",
     ("stream", "model"),
 )
-READY = Metric("ml_ready", "gauge", "1", "1 when every task of the worker has recovered and can work.")
+READY = Metric(
+    "ml_ready",
+    "gauge",
+    "1",
+    "1 when every task of the worker has recovered and, if it scores, each of its streams has a champion.",
+)
 
 SAMPLES = Metric("ml_samples_total", "counter", "samples", "Predictions that met a label, and revisions.", ("stream",))
 LABELS_DUPLICATE = Metric(
@@ -369,142 +373,4 @@ NOTIFICATION_DELAY = Metric(
     ("stream", "sink"),
 )
 
-METRICS: tuple[Metric, ...] = (
-    PREDICTIONS,
-    PREDICTION_LATENCY,
-    PREDICTION_ERRORS,
-    SHADOW_ERRORS,
-    VARIANT_ERRORS,
-    DEAD_LETTERS,
-    MODEL_INFO,
-    MODEL_MEMORY,
-    MODEL_PROMOTIONS,
-    MODEL_LOAD_FAILURES,
-    CONSUMER_LAG,
-    COMMIT_SECONDS,
-    STEP_SECONDS,
-    LOOP_LAG,
-    TASKS,
-    TASK_RESTARTS,
-    EVENTS_EXPIRED,
-    LEARNT_SAMPLES,
-    LEARNER_UPDATES,
-    PERFORMANCE,
-    SAMPLES_EVALUATED,
-    SAMPLES_MISSED,
-    DRIFT_MEASURED,
-    DRIFT_EVENTS_COUNTED,
-    DRIFT_WINDOWS,
-    DRIFT_PARTIALS_MISSED,
-    FEATURE_DRIFT,
-    PREDICTION_DRIFT,
-    DRIFTED_FEATURES,
-    DRIFT_ALERTS,
-    VIEW_FAILURES,
-    EXPERIMENT_ACTIVE,
-    EXPERIMENT_TRAFFIC,
-    EXPERIMENT_METRIC,
-    EXPERIMENT_SAMPLES_MISSED,
-    SHADOW_DISAGREEMENT,
-    MODELS_REGISTERED,
-    MODEL_FILE_SIZE,
-    READY,
-    SAMPLES,
-    LABELS_DUPLICATE,
-    JOIN_PENDING,
-    JOIN_UNLABELLED,
-    JOIN_IGNORED,
-    TRAINING_RUNS,
-    TRAINING_DURATION,
-    PIPELINE_UPDATES,
-    PIPELINE_SAMPLES,
-    PIPELINE_ACCURACY,
-    SAMPLES_ARCHIVED,
-    NOTIFICATIONS,
-    NOTIFICATIONS_WAITING,
-    NOTIFICATION_DELAY,
-)
-
-
-class Metrics:
-    """The values of all METRICS in one Prometheus registry. Not thread-safe: the event loop owns it."""
-
-    def __init__(self, registry: CollectorRegistry | None = None) -> None:
-        self.registry = registry or CollectorRegistry()
-        ProcessCollector(registry=self.registry)
-        self._counters = {m: Counter(m.name, m.meaning, m.labels, registry=self.registry) for m in _of("counter")}
-        self._gauges = {m: Gauge(m.name, m.meaning, m.labels, registry=self.registry) for m in _of("gauge")}
-        self._histograms = {m: _Histogram(m) for m in _of("histogram")}
-        for histogram in self._histograms.values():
-            self.registry.register(histogram)
-
-    def count(self, metric: Metric, amount: float, *labels: str) -> None:
-        """Add `amount` to a counter."""
-        counter = self._counters[metric]
-        (counter.labels(*labels) if labels else counter).inc(amount)
-
-    def set(self, metric: Metric, value: float, *labels: str) -> None:
-        """Set a gauge."""
-        gauge = self._gauges[metric]
-        (gauge.labels(*labels) if labels else gauge).set(value)
-
-    def clear(self, metric: Metric) -> None:
-        """Forget every label set of a gauge, before it is set anew."""
-        self._gauges[metric].clear()
-
-    def forget(self, metric: Metric, *labels: str) -> None:
-        """Forget the values of a gauge whose first labels are these."""
-        gauge = self._gauges[metric]
-        for sample in next(iter(gauge.collect())).samples:
-            values = [sample.labels[name] for name in metric.labels]
-            if values[: len(labels)] == list(labels):
-                gauge.remove(*values)
-
-    def values(self, metric: Metric, *labels: str) -> list[float]:
-        """Return the values of a gauge whose first labels are these."""
-        samples = next(iter(self._gauges[metric].collect())).samples
-        return [s.value for s in samples if [s.labels[name] for name in metric.labels[: len(labels)]] == list(labels)]
-
-    def observe(self, metric: Metric, seconds: float, *labels: str) -> None:
-        """Count one duration into a histogram."""
-        self._histograms[metric].add(seconds, labels)
-
-    def observe_many(self, metric: Metric, seconds: ArrayLike, *labels: str) -> None:
-        """Count an array of durations into a histogram; about 10 µs for a thousand."""
-        self._histograms[metric].add_many(np.asarray(seconds, dtype=float), labels)
-
-
-def _of(kind: str) -> Iterable[Metric]:
-    return (metric for metric in METRICS if metric.kind == kind)
-
-
-class _Histogram(Collector):
-    """A histogram that takes whole arrays, which prometheus_client's own does not."""
-
-    def __init__(self, metric: Metric) -> None:
-        self._metric = metric
-        self._counts: dict[tuple[str, ...], np.ndarray[tuple[int], np.dtype[np.int64]]] = {}
-        self._sums: dict[tuple[str, ...], float] = {}
-
-    def add(self, seconds: float, labels: tuple[str, ...]) -> None:
-        self._row(labels)[bisect_left(SECONDS, seconds)] += 1
-        self._sums[labels] += seconds
-
-    def add_many(self, seconds: np.ndarray[tuple[int], np.dtype[np.float64]], labels: tuple[str, ...]) -> None:
-        row = self._row(labels)
-        row += np.bincount(np.searchsorted(SECONDS, seconds), minlength=row.size)
-        self._sums[labels] += float(seconds.sum())
-
-    def collect(self) -> Iterable[HistogramMetricFamily]:
-        family = HistogramMetricFamily(self._metric.name, self._metric.meaning, labels=self._metric.labels)
-        bounds = [*map(str, SECONDS), "+Inf"]
-        for labels, counts in self._counts.items():
-            buckets = list(zip(bounds, np.cumsum(counts).tolist(), strict=True))
-            family.add_metric(labels, buckets, self._sums[labels])
-        yield family
-
-    def _row(self, labels: tuple[str, ...]) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
-        if labels not in self._counts:
-            self._counts[labels] = np.zeros(len(SECONDS) + 1, dtype=np.int64)
-            self._sums[labels] = 0.0
-        return self._counts[labels]
+METRICS: Final = tuple(found for found in tuple(globals().values()) if isinstance(found, Metric))

@@ -19,7 +19,7 @@ from stream.assignor import StreamAssignor
 from stream.batches import Batch, TopicPartition
 from stream.connection import KafkaConnection
 from stream.delivery import BATCH_BYTES, REQUEST_BYTES, AtLeastOnce, Delivery, ExactlyOnce
-from stream.metrics import Metrics
+from stream.metric_values import Metrics
 from stream.records import plain
 from stream.stage import Stage
 from stream.tasks import PartitionTask, TaskLimits, TaskName

@@ -9,7 +9,7 @@ from aiokafka import AIOKafkaConsumer
 
 from schemas.errors import RetryableError
 from stream.batches import Record, TopicPartition
-from stream.delivery import quietly
+from stream.consumers import opened
 
 FIRST_RECORDS: Final = 16
 MOST_RECORDS: Final = 4_096
@@ -26,10 +26,7 @@ async def read_back(
     what is committed. To be closed by the reader, who may stop anywhere. Raises RetryableError when nothing has come
     for 30 s.
     """
-    consumer = open_consumer()
-    starting = asyncio.ensure_future(consumer.start())
-    try:
-        await asyncio.shield(starting)
+    async with opened(open_consumer()) as consumer:
         consumer.assign([source])
         oldest = (await consumer.beginning_offsets([source]))[source]
         end = (await consumer.end_offsets([source]))[source] if stop is None else stop
@@ -39,9 +36,6 @@ async def read_back(
             if records := await read_between(consumer, source, start, end):
                 yield records
             end, reach = start, min(4 * reach, MOST_RECORDS)
-    finally:
-        await quietly(starting)  # one that is cut off would leave its connection behind
-        await consumer.stop()
 
 
 async def newest(
@@ -59,14 +53,8 @@ async def newest(
 
 async def end_of(open_consumer: Callable[[], AIOKafkaConsumer], source: TopicPartition) -> int:
     """Return the offset behind the last record of `source` that is committed by now. Raises KafkaError."""
-    consumer = open_consumer()
-    starting = asyncio.ensure_future(consumer.start())
-    try:
-        await asyncio.shield(starting)
+    async with opened(open_consumer()) as consumer:
         ends: dict[TopicPartition, int] = await consumer.end_offsets([source])
-    finally:
-        await quietly(starting)  # one that is cut off would leave its connection behind
-        await consumer.stop()
     return ends[source]
 
 

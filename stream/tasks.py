@@ -20,7 +20,7 @@ from stream import metrics as m
 from stream.batches import Batch, Outbox, TopicPartition
 from stream.delivery import Delivery, Offsets
 from stream.failures import describe, is_retryable, unwrapped
-from stream.metrics import Metrics
+from stream.metric_values import Metrics
 from stream.stage import Stage
 from stream.turns import Turns
 
@@ -214,6 +214,7 @@ class PartitionTask:
             await self._stage.open(committed)
             self.committed.update(committed)
             for source, offset in committed.items():
+                self._metrics.count(m.COMMITTED_RECORDS, 0, self.name.group, source.topic)  # rates begin at nothing
                 self._epochs[source] = self._source.open(source, offset)
             self.progress_at = self._clock()
             self.running = True
@@ -339,6 +340,9 @@ class PartitionTask:
         if saved.targets:
             await delivery.send(saved)
         await delivery.commit(offsets)
+        for source, offset in offsets.items():
+            forward = max(0, offset - self.committed[source])  # a log that was cut off goes back
+            self._metrics.count(m.COMMITTED_RECORDS, forward, self.name.group, source.topic)
         self.committed.update(offsets)
         self.progress_at = self._clock()
         self._metrics.observe(m.COMMIT_SECONDS, self.progress_at - started, self.name.stage)

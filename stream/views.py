@@ -15,6 +15,7 @@ from aiokafka.errors import KafkaError
 
 from schemas.errors import InvalidEvent, RetryableError
 from schemas.wire import decode
+from stream.consumers import close_consumer, start_consumer
 
 log = logging.getLogger("penstock.views")
 
@@ -62,7 +63,7 @@ class ViewFollower:
 
     async def start(self) -> None:
         """Begin to follow; returns when everything that is in the logs now has been folded."""
-        await self._consumer.start()
+        await start_consumer(self._consumer)
         self._consumer.assign(list(self._views))
         await self._consumer.seek_to_beginning()
         self._runner = asyncio.create_task(self._follow(), name="views")
@@ -88,7 +89,7 @@ class ViewFollower:
         if self._runner is not None:
             self._runner.cancel()
             await asyncio.wait({self._runner})
-        await self._consumer.stop()
+        await close_consumer(self._consumer)
 
     async def _follow(self) -> None:
         try:

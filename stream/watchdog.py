@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Iterable
 
 from schemas.errors import FatalError, PenstockError
 from stream import metrics as m
-from stream.metrics import Metrics
+from stream.metric_values import Metrics
 from stream.tasks import PartitionTask
 
 log = logging.getLogger("penstock.watchdog")

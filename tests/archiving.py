@@ -18,7 +18,7 @@ from schemas.wire import decode, encode
 from stores.archive import Archive, ArchiveFile
 from stores.artifacts import ArtifactUnavailable
 from stream.batches import Batch, Outbox, TopicPartition
-from stream.metrics import Metrics
+from stream.metric_values import Metrics
 from tests.support import Entry, LogMemory, sample_of
 
 SAMPLES = TopicPartition("s.samples", 0)

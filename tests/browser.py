@@ -3,8 +3,8 @@
 import asyncio
 import os
 import shutil
-from collections.abc import AsyncGenerator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -13,11 +13,12 @@ from urllib.parse import urlsplit
 import msgspec
 from playwright.async_api import Browser, Page, async_playwright
 
-from app.page.audience import Audience
-from app.page.document import Board
+from app.page.audience import Audience, Overview, Publish
+from app.page.document import Board, Level, State, StreamBoard, StreamState
 from app.page.server import PageServer
 
 RECORDED: Final = Path(__file__).with_name("page_document.json")
+PULSE_S: Final = 1.0
 _LOOPBACK: Final = frozenset({"127.0.0.1", "localhost", "::1"})
 _COMPLAINTS: Final = frozenset({"error", "warning"})
 
@@ -28,9 +29,20 @@ def recorded_board() -> Board:
 
 
 def with_stream(board: Board, **changes: object) -> Board:
-    """Return `board` with its first stream changed."""
-    stream = msgspec.structs.replace(board.streams[0], **changes)
-    return msgspec.structs.replace(board, streams=(stream, *board.streams[1:]))
+    """Return `board` with its stream changed."""
+    assert board.stream
+    stream = msgspec.structs.replace(board.stream, **changes)
+    named = StreamState(name=stream.name, state=stream.state)
+    return msgspec.structs.replace(board, streams=(named, *board.streams[1:]), stream=stream)
+
+
+def with_streams(board: Board, levels: Mapping[str, Level]) -> Board:
+    """Return `board` with streams of these names and levels, all otherwise as its one."""
+    sentences = {"ok": "All is well.", "watch": "Drift is medium.", "act": "No model serves."}
+    streams = tuple(
+        StreamState(name=name, state=State(level=level, sentence=sentences[level])) for name, level in levels.items()
+    )
+    return msgspec.structs.replace(board, streams=streams)
 
 
 @dataclass(slots=True)
@@ -73,17 +85,19 @@ async def open_browser() -> AsyncGenerator[Browser]:
 
 
 class Player:
-    """The page's own server, with documents given by hand instead of topics."""
+    """The page's own server, with a document given by hand instead of topics: it comes once a second, as theirs do."""
 
     def __init__(self, board: Board) -> None:
         self.board = board
+        self.hung = False
         self.address = ""
-        self._publish: Callable[[Board], None] | None = None
+        self._news = asyncio.Event()
         self._server: PageServer | None = None
 
     async def start(self, port: int = 0) -> None:
         """Serve the page on loopback; `port` 0 is any free one."""
-        self._server = PageServer(Audience(self._follow, clock_ms=lambda: self.board.generated_time_ms))
+        audience = Audience(self._follow, clock_ms=lambda: self.board.generated_time_ms)
+        self._server = PageServer(audience, [named.name for named in self.board.streams])
         self.address = await self._server.start("127.0.0.1", port)
 
     async def stop(self) -> None:
@@ -93,10 +107,30 @@ class Player:
     def show(self, board: Board) -> None:
         """Send the document to everyone who looks, and to everyone who comes later."""
         self.board = board
-        if self._publish:
-            self._publish(board)
+        self._news.set()
 
-    async def _follow(self, publish: Callable[[Board], None]) -> None:
-        self._publish = publish
-        publish(self.board)
-        await asyncio.Event().wait()
+    def hang(self, hung: bool = True) -> None:
+        """Go on listening without sending anything, as a worker that is stuck; or send again."""
+        self.hung = hung
+
+    async def _follow(self, publish: Publish) -> None:
+        while True:
+            if not self.hung:
+                publish(_overview(self.board))
+            self._news.clear()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(PULSE_S):
+                    await self._news.wait()
+
+
+def _overview(board: Board) -> Overview:
+    """Return what the server is told: each stream is as the document's one, but for its name and its state."""
+    states = {named.name: named.state for named in board.streams}
+
+    def one(name: str) -> StreamBoard:
+        assert board.stream, name
+        return msgspec.structs.replace(board.stream, name=name, state=states[name])
+
+    return Overview(
+        generated_time_ms=board.generated_time_ms, streams=board.streams, board=one, problem=board.problem
+    )

@@ -23,7 +23,7 @@ from schemas.streams import EvaluationSpec, JoinSpec, StreamSpec
 from schemas.wire import decode, encode
 from stores.artifacts import ArtifactStore
 from stream.batches import Batch, Outbox, TopicPartition
-from stream.metrics import Metrics
+from stream.metric_values import Metrics
 from stream.views import LogView
 from tests.support import Entry, LogMemory, sample_of
 

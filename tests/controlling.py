@@ -12,7 +12,7 @@ from schemas.events import AuditEvent, Command, Deployment, ModelVersion
 from schemas.streams import StreamSpec
 from schemas.wire import decode, encode
 from stream.batches import Outbox, TopicPartition
-from stream.metrics import Metrics
+from stream.metric_values import Metrics
 from stream.views import LogView
 from tests.support import Entry, Model, batch
 

@@ -11,7 +11,7 @@ from schemas.streams import JoinSpec, StreamSpec
 from schemas.wire import decode, encode
 from stream.batches import Outbox, TopicPartition
 from stream.deadletters import DeadLetterGate
-from stream.metrics import Metrics
+from stream.metric_values import Metrics
 from stream.placement import Placement
 from tests.support import Entry, LogMemory
 

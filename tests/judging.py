@@ -15,7 +15,7 @@ from schemas.events import Alert, RetrainRequest
 from schemas.streams import DriftSpec, StreamSpec
 from schemas.wire import decode, encode
 from stream.batches import Batch, Outbox, TopicPartition
-from stream.metrics import Metrics
+from stream.metric_values import Metrics
 from tests.support import Entry, LogMemory
 
 SOURCE = TopicPartition("s.histograms", 0)

@@ -1,22 +1,22 @@
 """The notify stage in its task, on a Kafka in memory, with sinks that follow a script."""
 
 import asyncio
-import itertools
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
 from agents.notify import Notify, Outlet
+from agents.notify.queue import NotifyState
 from schemas.errors import RetryableError
-from schemas.events import Alert, Checkpoint, DeadLetter
+from schemas.events import Alert, DeadLetter
 from schemas.sinks import SinkSpec, SlackSpec
 from schemas.streams import StreamSpec
 from schemas.wire import decode, encode
 from stream.batches import Outbox, TopicPartition
-from stream.metrics import Metrics
-from stream.tasks import PartitionTask, TaskLimits, TaskName
-from stream.turns import Turns
-from tests.support import MemoryDelivery, MemoryKafka, MemorySource, Pass, leap_through, now
+from stream.metric_values import Metrics
+from stream.tasks import TaskName
+from tests.lives import CheckpointLog, Life
+from tests.support import Entry, MemoryDelivery, MemoryKafka, MemorySource, Pass, at_once, leap_through, now
 from topics.specs import StreamTopics
 
 SPEC = StreamSpec(name="flights", features=("a",))
@@ -62,10 +62,12 @@ class ScriptedSink:
 
 
 class World:
-    """What outlives a worker: Kafka and the sinks."""
+    """What outlives a worker: Kafka and the sinks. `clock_off_s` is how far the workers' clock is ahead of Kafka's."""
 
     def __init__(self) -> None:
         self.kafka = MemoryKafka()
+        self.clock_off_s = 0.0
+        self.readings = 0
         self.sinks: dict[str, ScriptedSink] = {}
         self.specs: dict[str, SinkSpec] = {}
         self.with_transactions = True
@@ -85,6 +87,23 @@ class World:
         log, timestamp = self.kafka.logs[ALERTS], int(1000 * now()) if time_ms is None else time_ms
         log[-len(values) :] = [replace(entry, timestamp=timestamp) for entry in log[-len(values) :]]
 
+    def clock_ms(self) -> int:
+        return int(1000 * (now() + self.clock_off_s))
+
+    async def read_back(self, source: TopicPartition) -> AsyncGenerator[Sequence[Entry], None]:
+        """Yield the log in pieces, the newest first, as `stream.tail` does."""
+        self.readings += 1
+        log = list(self.kafka.logs[source])
+        while log:
+            await asyncio.sleep(0.001)
+            yield log[-4:]
+            del log[-4:]
+
+    @property
+    def state(self) -> NotifyState:
+        """What is written down."""
+        return decode(NotifyState, decode(Checkpoint, self.kafka.written[CHECKPOINTS][-1]).state)
+
     @property
     def letters(self) -> list[DeadLetter]:
         return [decode(DeadLetter, value) for value in self.kafka.written[TopicPartition(TOPICS.alerts_dead, 0)]]
@@ -102,55 +121,26 @@ class EagerDelivery(MemoryDelivery):
                 self.kafka.written[target].append(value)
 
 
-class _Memory:
-    def __init__(self, kafka: MemoryKafka) -> None:
-        self._kafka = kafka
-
-    async def newest(self, _: Any) -> Checkpoint | None:
-        written = self._kafka.written[CHECKPOINTS]
-        return decode(Checkpoint, written[-1]) if written else None
-
-    def save(self, checkpoint: Checkpoint, outbox: Outbox) -> None:
-        outbox.add(CHECKPOINTS.topic, 0, None, encode(checkpoint))
-
-    def read(self, *_: Any) -> Any:
-        raise AssertionError("alerts are not read again")
-
-
-async def at_once(_: str) -> None:
-    await asyncio.sleep(0)
-
-
-class Worker:
+class Worker(Life):
     """One life of the stage: a task that reads alerts, until it is closed or killed."""
 
     def __init__(self, world: World, wait: Pass = at_once) -> None:
-        self.metrics = Metrics()
-        self.fatal: list[BaseException] = []
+        metrics = Metrics()
         outlets = [Outlet(world.specs[name], sink) for name, sink in world.sinks.items()]
-        self.stage = Notify(SPEC, outlets, _Memory(world.kafka), self.metrics, lambda: int(1000 * now()), now)
+        memory = CheckpointLog(world.kafka, CHECKPOINTS)
+        self.stage = Notify(SPEC, outlets, memory, metrics, lambda: int(1000 * now()), now)
         delivery = MemoryDelivery if world.with_transactions else EagerDelivery
-        source = MemorySource(world.kafka)
-        self.task = PartitionTask(
+        super().__init__(
             NAME,
             self.stage,
-            (ALERTS,),
-            source,
+            ALERTS,
+            MemorySource(world.kafka),
             lambda name: delivery(world.kafka, str(name), wait),
-            TaskLimits(commit_interval_s=0.1, fenced_pause_s=12.0, prompt=False),
-            self.metrics,
-            lambda _, error: self.fatal.append(error),
-            Turns(),
-            now,
+            metrics,
         )
-        self._polling = asyncio.create_task(source.run(self.task.accept, itertools.repeat(3), itertools.repeat(0.0)))
-        self.task.start()
 
     async def end(self, timeout_s: float = 30.0) -> None:
-        """Close the task, as SIGTERM does; with no time for it, as a kill does."""
-        await self.task.close(timeout_s)
-        self._polling.cancel()
-        await asyncio.wait({self._polling})
+        await super().end(timeout_s)
         assert self.fatal == []
 
     def count(self, sink: str, outcome: str) -> float:

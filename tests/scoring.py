@@ -27,7 +27,7 @@ from schemas.wire import decode
 from stream.batches import Outbox, TopicPartition
 from stream.deadletters import DeadLetterGate
 from stream.intake import FeatureIntake
-from stream.metrics import Metrics
+from stream.metric_values import Metrics
 from stream.partitioner import partitions_of
 from stream.placement import Placement
 from tests.support import Entry, Model, batch, deployment_of, version_of

@@ -13,7 +13,7 @@ from schemas.errors import PenstockError
 from schemas.events import Alert, Deployment, ModelVersion
 from schemas.streams import StreamSpec
 from schemas.wire import encode
-from stream.metrics import Metrics
+from stream.metric_values import Metrics
 from stream.views import LogView
 from tests.support import Model, deployment_of, leap_through, version_of
 

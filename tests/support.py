@@ -123,7 +123,7 @@ class MemoryKafka:
             watcher()
 
 
-async def _at_once(_: str) -> None:
+async def at_once(_: str) -> None:
     await asyncio.sleep(0)
 
 
@@ -168,7 +168,7 @@ class MemoryDelivery:
 
     hides_until_commit = True
 
-    def __init__(self, kafka: MemoryKafka, name: str, wait: Pass = _at_once) -> None:
+    def __init__(self, kafka: MemoryKafka, name: str, wait: Pass = at_once) -> None:
         self.kafka = kafka
         self.name = name
         self.epoch = 0
@@ -199,7 +199,7 @@ class MemoryDelivery:
 class MemorySource:
     """A consumer on a MemoryKafka. As in the real one, `poll` carries out the seeks, and batches arrive later."""
 
-    def __init__(self, kafka: MemoryKafka, wait: Pass = _at_once) -> None:
+    def __init__(self, kafka: MemoryKafka, wait: Pass = at_once) -> None:
         self.kafka = kafka
         self.open_now: set[TopicPartition] = set()
         self._wait = wait

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable, Coroutine, Mapping
 
 from stream.batches import Batch, Outbox, TopicPartition
-from stream.metrics import Metrics
+from stream.metric_values import Metrics
 from stream.tasks import PartitionTask, TaskLimits, TaskName
 from stream.turns import Turns
 from tests.support import MemoryDelivery, MemoryKafka, MemorySource, leap_through, now

@@ -1,8 +1,7 @@
 """The train stage in its task, on a Kafka in memory, with runs that follow a script and faults where it waits."""
 
 import asyncio
-import itertools
-from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Mapping
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable
 from dataclasses import replace
 from typing import Any
 
@@ -17,15 +16,16 @@ from schemas.runs import TrainingEvent
 from schemas.streams import StreamSpec
 from schemas.wire import decode, encode
 from stream.batches import Outbox, TopicPartition
-from stream.metrics import Metrics
-from stream.tasks import PartitionTask, TaskLimits, TaskName
-from stream.turns import Turns
+from stream.metric_values import Metrics
+from stream.tasks import TaskName
 from stream.views import LogView
+from tests.lives import CheckpointLog, Life
 from tests.support import (
     MemoryDelivery,
     MemoryKafka,
     MemorySource,
     Pass,
+    at_once,
     deployment_of,
     leap_through,
     now,
@@ -130,74 +130,34 @@ class TrainingWorld:
         return self.scripts.pop(0) if self.scripts else [PASSES]
 
 
-class WorldMemory:
-    """The stage's memory on the log of checkpoints."""
-
-    def __init__(self, world: TrainingWorld) -> None:
-        self._world = world
-
-    async def newest(self, committed: Mapping[TopicPartition, int]) -> Checkpoint | None:
-        reached = {source.topic: offset for source, offset in committed.items()}
-        for value in reversed(self._world.kafka.written[CHECKPOINTS]):
-            checkpoint = decode(Checkpoint, value)
-            if all(offset <= reached.get(topic, -1) for topic, offset in checkpoint.offsets.items()):
-                return checkpoint
-        return None
-
-    def save(self, checkpoint: Checkpoint, outbox: Outbox) -> None:
-        outbox.add(CHECKPOINTS.topic, 0, None, encode(checkpoint))
-
-    def read(self, *_: Any) -> Any:
-        raise AssertionError("requests are not read again")
-
-
-async def at_once(_: str) -> None:
-    await asyncio.sleep(0)
-
-
-class Worker:
+class Worker(Life):
     """One life of the stage: a task that fetches requests, until it is closed or killed."""
 
     def __init__(self, world: TrainingWorld, wait: Pass = at_once) -> None:
         self.world = world
         self.wait = wait
-        self.metrics = Metrics()
-        self.fatal: list[BaseException] = []
         self._models = LogView(TOPICS.models, ModelVersion)
         self._deployments = LogView(TOPICS.deployments, Deployment)
-        source = MemorySource(world.kafka, wait)
+        metrics = Metrics()
         stage = Train(
             world.spec,
-            WorldMemory(world),
+            CheckpointLog(world.kafka, CHECKPOINTS),
             World(self._models, self._deployments, self._caught_up, self._samples_end),
             PLAN,
             Doing(resources_of(), self._run, self._clear),
-            self.metrics,
+            metrics,
             lambda: int(1000 * now()),
             now,
         )
-        self.task = PartitionTask(
-            NAME,
-            stage,
-            (REQUESTS,),
-            source,
-            lambda name: world._make_delivery(world.kafka, str(name), wait),
-            TaskLimits(commit_interval_s=0.1, fenced_pause_s=12.0, prompt=False),
-            self.metrics,
-            lambda _, error: self.fatal.append(error),
-            Turns(),
-            now,
-        )
         world.followers.append(self._fold)
-        self._polling = asyncio.create_task(source.run(self.task.accept, itertools.repeat(3), itertools.repeat(0.0)))
-        self.task.start()
+        source = MemorySource(world.kafka, wait)
+        super().__init__(
+            NAME, stage, REQUESTS, source, lambda name: world._make_delivery(world.kafka, str(name), wait), metrics
+        )
 
     async def end(self, timeout_s: float = 30.0) -> None:
-        """Close the task, as SIGTERM does; with no time for it, as a kill does to whoever waits in `wait`."""
-        await self.task.close(timeout_s)
+        await super().end(timeout_s)
         self.world.followers.remove(self._fold)
-        self._polling.cancel()
-        await asyncio.wait({self._polling})
 
     def count(self, name: str, **labels: str) -> float:
         """Return a metric of the stream."""

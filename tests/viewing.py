@@ -16,7 +16,7 @@ from schemas.wire import encode
 from stores.views import Changes, Entry, Value, View
 from stream import metrics as m
 from stream.batches import Outbox, Record, TopicPartition
-from stream.metrics import Metrics
+from stream.metric_values import Metrics
 from tests.support import Entry as LogEntry
 from tests.support import batch, deployment_of
 

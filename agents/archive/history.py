@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Sequence
-from contextlib import aclosing, asynccontextmanager
+from contextlib import aclosing
 from datetime import date
 from typing import Final
 
@@ -17,7 +17,7 @@ from schemas.streams import StreamSpec
 from stores.archive import Archive, ArchiveFile
 from stores.artifacts import ArtifactCorrupted
 from stream.batches import TopicPartition
-from stream.delivery import quietly
+from stream.consumers import opened
 from stream.memory import KafkaMemory, Memory
 from stream.timestamps import SLACK_MS
 from topics.specs import StreamTopics
@@ -97,7 +97,7 @@ class SampleHistory:
 
     async def _bounds(self) -> tuple[int, int]:
         """Return the offset of the oldest sample in the log, and that behind the last committed one."""
-        async with self._consumer() as consumer:
+        async with opened(self._open_consumer()) as consumer:
             oldest: dict[TopicPartition, int] = await consumer.beginning_offsets([self._source])
             ends: dict[TopicPartition, int] = await consumer.end_offsets([self._source])
         return oldest[self._source], ends[self._source]
@@ -121,17 +121,6 @@ class SampleHistory:
                 f"{file.name} in the archive does not fit what stream {file.stream} is now ({error}); if its task was "
                 "changed, move the files of before out of the archive"
             ) from error
-
-    @asynccontextmanager
-    async def _consumer(self) -> AsyncGenerator[AIOKafkaConsumer, None]:
-        consumer = self._open_consumer()
-        starting = asyncio.ensure_future(consumer.start())
-        try:
-            await asyncio.shield(starting)
-            yield consumer
-        finally:
-            await quietly(starting)  # one that is cut off would leave its connection behind
-            await consumer.stop()
 
 
 class _Selection:

@@ -24,7 +24,7 @@ from stores.artifacts import ArtifactUnavailable
 from stream import metrics as m
 from stream.batches import Batch, Outbox, Record, TopicPartition
 from stream.memory import Memory
-from stream.metrics import Metrics
+from stream.metric_values import Metrics
 from stream.stage import Stage
 from topics.specs import StreamTopics
 

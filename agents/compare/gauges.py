@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 
 from schemas.experiments import ExperimentReport, VariantFigures
 from stream import metrics as m
-from stream.metrics import Metrics
+from stream.metric_values import Metrics
 
 _FIGURES = ("events", "errors", "samples", "call_ms", "score_psi", "f1", "roc_auc")
 

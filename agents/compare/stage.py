@@ -42,7 +42,7 @@ from stores.artifacts import ArtifactCorrupted, ArtifactMissing
 from stream.batches import Batch, Outbox, TopicPartition
 from stream.delivery import Offsets
 from stream.memory import Memory
-from stream.metrics import Metrics
+from stream.metric_values import Metrics
 from stream.stage import Stage
 from stream.views import LogView
 from topics.specs import StreamTopics

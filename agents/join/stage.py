@@ -32,7 +32,7 @@ from stream import metrics as m
 from stream.batches import Batch, Outbox, TopicPartition
 from stream.deadletters import DeadLetterGate
 from stream.memory import Memory
-from stream.metrics import Metrics
+from stream.metric_values import Metrics
 from stream.placement import Placement
 from stream.stage import Stage
 from topics.specs import StreamTopics

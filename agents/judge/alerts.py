@@ -9,10 +9,10 @@ import msgspec
 from agents.judge.windows import Window
 from ml.drift.judgement import Judgement
 from schemas.drift import ColumnDrift, DriftReport, DriftSeverity
+from schemas.event import SEVERITY_RANKS
 from schemas.events import Alert, RetrainRequest
 from schemas.streams import MINUTE_MS, DriftSpec
 
-RANKS: Final[dict[DriftSeverity, int]] = {"none": 0, "low": 1, "medium": 2, "high": 3, "critical": 4}
 MOST_NAMED: Final = 5
 _ALL: Final = ""  # is told of as a whole when it is critical; no column has this name
 
@@ -71,7 +71,7 @@ class Alerts:
     def _is_news(self, name: str, severity: DriftSeverity, head_ms: int) -> bool:
         """Whether it was not told in the cool-down before `head_ms`; nor after, where time went back."""
         return not any(
-            RANKS[told] >= RANKS[severity] and abs(head_ms - told_ms) < self._cooldown_ms
+            SEVERITY_RANKS[told] >= SEVERITY_RANKS[severity] and abs(head_ms - told_ms) < self._cooldown_ms
             for told, told_ms in self.told.get(name, {}).items()
         )
 
@@ -114,7 +114,7 @@ def drifted_columns(report: DriftReport) -> dict[str, ColumnDrift]:
 def _worst_first(columns: tuple[ColumnDrift, ...]) -> list[ColumnDrift]:
     """Return the columns that have drifted."""
     drifted = [column for column in columns if column.judged and column.severity != "none"]
-    return sorted(drifted, key=lambda column: (-RANKS[column.severity], -(column.psi or 0.0)))
+    return sorted(drifted, key=lambda column: (-SEVERITY_RANKS[column.severity], -(column.psi or 0.0)))
 
 
 def _judged(report: DriftReport) -> int:

@@ -29,7 +29,8 @@ from stream import metrics as m
 from stream.batches import Batch, Outbox, TopicPartition
 from stream.delivery import Offsets
 from stream.memory import Memory
-from stream.metrics import Metric, Metrics
+from stream.metric_values import Metrics
+from stream.metrics import Metric
 from stream.stage import Stage
 from topics.specs import StreamTopics
 

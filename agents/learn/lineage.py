@@ -5,6 +5,7 @@ a version has its parent, and nothing is pruned twice, however many snapshots go
 """
 
 from collections.abc import Collection, Iterable
+from typing import Final
 
 from agents.registry import merged
 from agents.routes import routes_of
@@ -12,11 +13,22 @@ from schemas.events import Deployment, ModelVersion
 from stream.views import LogView
 
 REMEMBERED_PRUNED = 32  # whose files are looked for again when a learner opens
+_SENDER: Final = "learner "
 
 
 def model_id_of(lineage: str, samples_offset: int) -> str:
     """Return the id of the snapshot that has learnt all samples before `samples_offset`."""
     return f"{lineage}@{samples_offset}"
+
+
+def sender_of(lineage: str) -> str:
+    """Return what a learner calls itself where it registers a version, or asks control for something."""
+    return f"{_SENDER}{lineage}"
+
+
+def is_learner(sender: str) -> bool:
+    """Whether `sender` is one that `sender_of` gives for some lineage."""
+    return sender.startswith(_SENDER)
 
 
 def is_snapshot(lineage: str, model_id: str) -> bool:

@@ -8,7 +8,7 @@ from typing import Literal
 
 import msgspec
 
-from agents.learn.lineage import Lineage, model_id_of
+from agents.learn.lineage import Lineage, model_id_of, sender_of
 from agents.registry import next_version
 from ml.learning.comparison import Standing
 from ml.learning.online import Snapshot
@@ -142,7 +142,7 @@ class Publisher:
             metrics=dict(metrics),
             parameters=dict(self._learner.parameters),
             parent=self._lineage.newest,
-            registered_by=f"learner {self._name}",
+            registered_by=sender_of(self._name),
             lineage=self._name,
             samples_offset=snapshot.next_offset,
             training_from_offset=0,  # a learner begins with the first sample that there is
@@ -156,7 +156,7 @@ class Publisher:
         return msgspec.structs.replace(
             version,
             status="archived",
-            changed_by=f"learner {self._name}",
+            changed_by=sender_of(self._name),
             changed_time_ms=self._clock_ms(),
             reason=reason,
             pruned=pruned,
@@ -191,7 +191,7 @@ class Publisher:
             action=action,
             model_id=version.model_id,
             expected_revision=None,
-            issued_by=f"learner {self._name}",
+            issued_by=sender_of(self._name),
             issued_time_ms=self._clock_ms(),
             correlation_id=f"{version.model_id}-{action}",
         )

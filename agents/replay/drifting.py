@@ -27,7 +27,7 @@ from schemas.experiments import CHAMPION
 from schemas.streams import DriftSpec, StreamSpec
 from stream.batches import Batch, Outbox, TopicPartition
 from stream.intake import Intake
-from stream.metrics import Metrics
+from stream.metric_values import Metrics
 from topics.specs import StreamTopics
 
 _FIRST: Final = 0

@@ -9,7 +9,7 @@ from aiokafka import AIOKafkaConsumer
 
 from schemas.errors import RetryableError
 from stream.batches import Record, TopicPartition
-from stream.delivery import quietly
+from stream.consumers import opened
 from stream.tail import STALLED_S
 from stream.timestamps import SLACK_MS
 
@@ -82,10 +82,7 @@ async def logs(
     broker cannot search by time. Where `stops` says so, a partition is read up to there. `open_consumer` makes a
     consumer without a group, not started, that reads what is committed.
     """
-    consumer = open_consumer()
-    starting = asyncio.ensure_future(consumer.start())
-    try:
-        await asyncio.shield(starting)
+    async with opened(open_consumer()) as consumer:
         consumer.assign(list(sources))
         consumer.pause(*sources)  # until somebody reads one
         oldest = await consumer.beginning_offsets(sources)
@@ -97,9 +94,6 @@ async def logs(
         for source in sources:
             consumer.seek(source, starts[source])
         yield Logs(consumer, {source: (starts[source], ends[source]) for source in sources}, oldest)
-    finally:
-        await quietly(starting)
-        await consumer.stop()
 
 
 async def _later(

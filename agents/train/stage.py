@@ -19,6 +19,7 @@ from typing import Final, NamedTuple
 
 import msgspec
 
+from agents.checkpoints import state_of
 from agents.registry import Registry
 from agents.routes import routes_of
 from agents.train import ending
@@ -26,7 +27,7 @@ from agents.train.ending import Note, Registered, note_of
 from agents.train.job import Failed, Job, Kept, Made, Progress
 from agents.train.queue import Queue, Run, begun, ended, excused, expected, given_up, gives_way, kept, received, tried
 from agents.train.world import Doing, World
-from schemas.errors import FatalError, InvalidEvent, PenstockError
+from schemas.errors import InvalidEvent, PenstockError
 from schemas.events import Checkpoint, RetrainRequest
 from schemas.experiments import ExperimentPlan
 from schemas.runs import TrainingEvent
@@ -35,7 +36,7 @@ from schemas.wire import decode, encode
 from stream import metrics as m
 from stream.batches import Batch, Outbox, TopicPartition
 from stream.memory import Memory
-from stream.metrics import Metrics
+from stream.metric_values import Metrics
 from stream.stage import Stage
 from stream.timestamps import SLACK_MS
 from topics.specs import StreamTopics
@@ -127,20 +128,10 @@ class Train(Stage):
         self._working.add_done_callback(lambda _: self.wake())
 
     def _restored(self, checkpoint: Checkpoint | None) -> TrainState:
-        """Return what the checkpoint holds. Raises FatalError if it cannot be read: requests are nowhere else."""
-        if checkpoint is None:
-            return TrainState()
-        try:
-            if checkpoint.format == FORMAT:
-                return decode(TrainState, checkpoint.state)
-            why = f"it is of format {checkpoint.format}, and this version of Penstock reads {FORMAT}"
-        except InvalidEvent as error:
-            why = str(error)
         name = self._spec.name
-        raise FatalError(
-            f"stream {name}: the checkpoint of its training requests cannot be read ({why}); run the version of "
-            f"Penstock that wrote it, or take [streams.{name}.training] out of penstock.toml to train nothing"
-        )
+        what = f"stream {name}: the checkpoint of its training requests"
+        otherwise = f"take [streams.{name}.training] out of penstock.toml to train nothing"
+        return state_of(TrainState, checkpoint, FORMAT, what, otherwise)
 
     async def process(self, batch: Batch, outbox: Outbox) -> None:
         """Take the requests in; `save` writes those that are skipped."""

@@ -18,7 +18,7 @@ from schemas.streams import StreamSpec
 from stores.views import Changes, View
 from stream import metrics as m
 from stream.batches import Batch, Outbox, TopicPartition
-from stream.metrics import Metrics
+from stream.metric_values import Metrics
 from stream.stage import Stage
 
 log = logging.getLogger("penstock.views")

@@ -32,7 +32,7 @@ def page(context: Context, port: int | None) -> None:
 
 async def _serve(settings: Settings, connection: KafkaConnection, port: int) -> None:
     following = Following(connection, settings.streams, now_ms, lambda stream: None)
-    server = PageServer(Audience(following.run, now_ms))
+    server = PageServer(Audience(following.run, now_ms), [stream.name for stream in settings.streams])
     ended = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, ended.set)

@@ -1,9 +1,11 @@
 """`penstock stream init|send|tail`."""
 
+import select
+import sys
 from collections.abc import Iterator
 from contextlib import aclosing
 from pathlib import Path
-from typing import Final
+from typing import Final, TextIO
 
 import click
 import msgspec
@@ -11,16 +13,23 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from app.cli.context import Context, json_option, pass_context, run, stream_option
-from app.cli.csv_options import csv_option, event_id_option, names_columns
+from app.cli.csv_options import (
+    column_lines,
+    csv_option,
+    event_id_option,
+    label_line,
+    names_columns,
+    require_label,
+)
 from app.cli.types import NumberType
 from app.clock import now_ms
-from app.csv_events import ColumnNames, CsvEvents, read_events
+from app.csv_events import CsvEvents, read_events
 from app.csv_sending import CsvSender, Sent
 from app.models import require_topics
 from app.stream_init import propose_stream
 from app.topic_tail import tail, topic_called
-from schemas.errors import PenstockError, SettingsError
-from schemas.streams import StreamSpec
+from schemas.errors import PenstockError
+from schemas.streams import CsvSpec, StreamSpec
 from stream.connection import KafkaConnection
 from topics import StreamTopics
 
@@ -90,18 +99,17 @@ def send(
 ) -> None:
     """Send the rows of a CSV file as events, in the order of time, each keyed by its entity.
 
-    What the columns are is recognised as by `stream init`, and told. Without a column for it, the id is made of the
-    row, so that it is the same when the file is sent again; the entity is the event itself; the time is now. A label
-    is sent with the time of its event.
+    What the columns are is in the stream's table `csv`, which `stream init` writes, and is told. Without a column for
+    it, the id is made of the row, so that it is the same when the file is sent again; the entity is the event itself;
+    the time is now. A label is sent with the time of its event.
     """
     settings = context.settings()
     spec = context.stream(settings, stream_name)
     connection = context.connection(settings)
-    events = read_events(
-        csv_path, spec, ColumnNames(event_id=event_id, entity=entity, time=time, label=label), positive
-    )
-    if labels and not events.columns.label:
-        raise SettingsError(f"{csv_path} has no column that looks like a label: name it with --label")
+    given = CsvSpec(event_id=event_id, entity=entity, time=time, label=label)
+    events = read_events(csv_path, spec, given, positive)
+    if labels:
+        require_label(csv_path, spec, events)
     sender = CsvSender(spec, events, now_ms, labels=labels)
     sent = run(_send(connection, spec, sender, len(events.event_ids), rate))
     context.write(
@@ -121,12 +129,11 @@ async def _send(connection: KafkaConnection, spec: StreamSpec, sender: CsvSender
 
 
 def _sent_lines(spec: StreamSpec, sent: Sent, events: CsvEvents, labels: bool) -> Iterator[str]:
-    topics, columns = StreamTopics(spec.name), events.columns
-    yield f"event_id       {columns.event_id or 'made of the row'}"
-    yield f"entity_id      {columns.entity or 'the event itself'}"
-    yield f"event_time_ms  {columns.time or 'the moment of sending'}"
+    topics = StreamTopics(spec.name)
+    yield f"event_id       {events.columns.event_id or 'made of the row'}"
+    yield from column_lines(events, "the moment of sending")
     if labels:
-        yield f"label          {columns.label}"
+        yield label_line(spec, events)
     yield f"{sent.features:,} events are in {topics.features}" + (
         f", {sent.labels:,} labels in {topics.labels}" if labels else ""
     )
@@ -138,7 +145,7 @@ def _sent_lines(spec: StreamSpec, sent: Sent, events: CsvEvents, labels: bool) -
 @stream_option
 @click.option("-n", "--records", default=10, show_default=True, type=click.IntRange(min=0), help="How many to show.")
 @click.option("--follow", is_flag=True, help="Go on with those that come, until Ctrl-C.")
-@click.option("--json", "whole", is_flag=True, help="Write the place, time and key of each record, too.")
+@click.option("--whole", is_flag=True, help="Show the place, time and key of each record, too.")
 @pass_context
 def tail_command(
     context: Context, topic: str, stream_name: str | None, records: int, follow: bool, whole: bool
@@ -157,9 +164,16 @@ async def _tail(
 ) -> None:
     await require_topics(connection, spec)
     shown = False
-    async with aclosing(tail(connection, topic, records, follow=follow)) as found:
+    async with aclosing(tail(connection, topic, records, lambda: follow and _has_reader(sys.stdout))) as found:
         async for placed in found:
             click.echo(placed.line() if whole else placed.value_line())
             shown = True
     if not shown and records:
         click.echo(f"{topic} has no record.", err=True)
+
+
+def _has_reader(output: TextIO) -> bool:
+    """Return False once `output` is a pipe whose reader has gone, as `head` goes when it has seen enough."""
+    poll = select.poll()
+    poll.register(output, 0)  # what is asked for is nothing; that the other end is closed is told in any case
+    return not poll.poll(0)

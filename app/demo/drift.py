@@ -3,16 +3,15 @@
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Final
 
 import msgspec
 
 from app.demo.feedback import Record
 from app.demo.flights import DRIFT_WINDOW_EVENTS
+from schemas.drift import DriftSeverity
+from schemas.event import SEVERITY_RANKS
 from schemas.wire import decoder
 from topics import StreamTopics
-
-RANKS: Final = {severity: rank for rank, severity in enumerate(("none", "low", "medium", "high", "critical"))}
 
 
 class SeenPartial(msgspec.Struct, frozen=True, gc=False):
@@ -27,7 +26,7 @@ class SeenColumn(msgspec.Struct, frozen=True, gc=False):
 
     name: str
     judged: bool
-    severity: str
+    severity: DriftSeverity
     reason: str
     psi: float | None
     wasserstein_scaled: float | None
@@ -46,7 +45,7 @@ class SeenReport(msgspec.Struct, frozen=True, gc=False):
     from_time_ms: int
     to_time_ms: int
     n: int
-    severity: str
+    severity: DriftSeverity
     features: tuple[SeenColumn, ...]
     predictions: tuple[SeenColumn, ...]
     recommendation: str
@@ -166,4 +165,4 @@ def lasting(reports: Sequence[SeenReport]) -> list[tuple[SeenColumn, int]]:
 
 def badness(column: SeenColumn) -> tuple[int, float]:
     """Return what orders columns from the least to the most drifted: severity, then PSI."""
-    return RANKS[column.severity], column.psi or 0.0
+    return SEVERITY_RANKS[column.severity], column.psi or 0.0

@@ -20,6 +20,7 @@ from app.demo.feedback import Feedback, Record
 from app.demo.retraining import Retraining
 from schemas.events import DeadLetter
 from schemas.wire import decoder
+from stream.consumers import close_consumer, start_consumer
 from topics import StreamTopics
 
 SCORE_BINS: Final = 16
@@ -199,7 +200,7 @@ class Follower:
 
     async def start(self) -> None:
         """Connect, and stand at the end of every topic."""
-        await self._consumer.start()
+        await start_consumer(self._consumer)
         self._consumer.assign(self._places)
         ends = await self._consumer.end_offsets(self._places)
         for place, end in ends.items():
@@ -225,4 +226,4 @@ class Follower:
 
     async def stop(self) -> None:
         """Disconnect."""
-        await self._consumer.stop()
+        await close_consumer(self._consumer)

@@ -89,14 +89,14 @@ def set_stage(
 ) -> Stage:
     """Return a stage for `stream` at `bootstrap`: these settings for every process, the demo's own where it must.
 
-    The worker's group is the demo's own, and its ports are free ones, but for a page's that ML_PAGE_PORT names. On the
-    embedded broker, which forgets everything, models stay in `folder`.
+    The worker's group is the demo's own, and its ports are free ones, but for a page's that ML_PAGE_PORT names and
+    that is not 0. On the embedded broker, which forgets everything, models stay in `folder`.
     """
     config = folder / "penstock.toml"
     config.write_text(stream_toml(stream))
     health_port, page_port = _free_ports(2)
-    if _PAGE_PORT in environ:
-        page_port = int(environ[_PAGE_PORT])
+    if _PAGE_PORT in environ and settings.page_port:
+        page_port = settings.page_port
     chosen = {
         **_changed(settings),
         "kafka_bootstrap": bootstrap,

@@ -1,17 +1,19 @@
-"""The fold of a stream's topics into what the page shows of it: records in, a document out, and nothing else."""
+"""The fold of a stream's topics into what the page shows of it."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 from app.logs import event_of
 from app.page.alerts import AlertFold
-from app.page.document import Labels, StreamBoard
-from app.page.drifting import WINDOWS as DRIFT_WINDOWS
-from app.page.drifting import DriftFold
+from app.page.document import Labels, State, StreamBoard
+from app.page.drift import WINDOWS as DRIFT_WINDOWS
+from app.page.drift import DriftFold
 from app.page.flow import FlowMeter, Look
+from app.page.kinds import Facts
 from app.page.letters import LetterFold
-from app.page.modelling import WINDOWS as FIGURE_WINDOWS
-from app.page.modelling import ModelFold
+from app.page.models import WINDOWS as FIGURE_WINDOWS
+from app.page.models import ModelFold
 from app.page.state import state_of
 from app.page.timeline import MOMENTS, TimelineFold
 from schemas.drift import DriftReport
@@ -20,7 +22,8 @@ from schemas.events import Alert, AuditEvent, DeadLetter, Deployment, ModelVersi
 from schemas.experiments import ExperimentReport
 from schemas.runs import TrainingEvent
 from schemas.streams import StreamSpec
-from stream.batches import Record
+from stream.batches import Record, TopicPartition
+from topics.specs import StreamTopics
 
 READ_BACK: Final[Mapping[type[Event], int]] = {
     ModelVersion: 20_000,
@@ -30,7 +33,7 @@ READ_BACK: Final[Mapping[type[Event], int]] = {
     ExperimentReport: 20,
     AuditEvent: 4 * MOMENTS,
     TrainingEvent: 8 * MOMENTS,
-    Alert: 200,
+    Alert: 1_000,
     DeadLetter: 100,
 }
 """How many of the newest offsets of a topic are read at first, by what is in it; ends of transactions are among them.
@@ -43,61 +46,78 @@ class StreamFold:
     """What is known of one stream. What a record is, its topic tells."""
 
     def __init__(self, spec: StreamSpec) -> None:
-        self.letters = LetterFold()
-        self.flow = FlowMeter()
-        self.samples: int | None = None
-        self.pending: int | None = None
         self._spec = spec
-        self._models = ModelFold(spec)
+        self._features = StreamTopics(spec.name).features
+        self._flow = FlowMeter()
+        self._letters = LetterFold()
+        self._models = ModelFold()
         self._drift = DriftFold()
         self._timeline = TimelineFold()
-        self._alerts = AlertFold(self._drift, self._models)
+        self._alerts = AlertFold(Facts(self._drift, self._models, self._timeline))
         self._takers: Mapping[type[Event], Callable[[Any], None]] = {
-            ModelVersion: self._models.take_version,
+            ModelVersion: self._models.versions.take,
             Deployment: self._models.take_deployment,
             ExperimentReport: self._models.take_report,
-            DriftReport: self._drift.take,
             AuditEvent: self._timeline.take_audit,
             TrainingEvent: self._timeline.take_training,
-            DeadLetter: self.letters.take,
+            DeadLetter: self._letters.take,
         }
+        self._timed_takers: Mapping[type[Event], Callable[[Any, int], None]] = {
+            Alert: self._alerts.take,
+            DriftReport: self._drift.take,
+            Performance: self._models.take_performance,
+        }
+
+    def pass_over(self, kind: type[Event]) -> None:
+        """Take into account that a topic of `kind` has older records, which are not read."""
+        if kind is DeadLetter:
+            self._letters.pass_over()
 
     def take(self, kind: type[Event], records: Sequence[Record]) -> None:
         """Go on with later records of a topic of `kind`; what is no such event is passed over."""
         for record in records:
             event = event_of(kind, record.value)
-            if isinstance(event, Alert):
-                self._alerts.take(event, record.timestamp)
-            elif isinstance(event, Performance):
-                self._models.take_performance(event, record.timestamp)
-            elif event is not None:
+            if event is None:
+                continue
+            if kind in self._timed_takers:
+                self._timed_takers[kind](event, record.timestamp)
+            else:
                 self._takers[kind](event)
 
     def look(self, look: Look) -> None:
-        """Go on with a later look at the ends of the logs."""
-        self.flow.take(look)
+        """Go on with a later look at the ends of the logs; an event that became a dead letter is answered, too."""
+        answered = {
+            partition: max(offset, min(self._letters.answered(self._place(partition)), look.ends[partition]))
+            for partition, offset in look.answered.items()
+        }
+        self._flow.take(replace(look, answered=answered))
 
-    def board(self, now_ms: int) -> StreamBoard:
-        """Return what is known by now."""
-        flow, models, drift = self.flow.flow(), self._models.models(), self._drift.drift()
-        alerts = self._alerts.alerts(now_ms, self._timeline.trained_ms)
-        newest = self._models.newest_window
+    def _place(self, partition: int) -> TopicPartition:
+        return TopicPartition(self._features, partition)
+
+    def state(self, now_ms: int) -> State:
+        """Return how the stream is; some tenths of a millisecond."""
+        current = self._alerts.current(now_ms)
+        return state_of(self._spec.name, now_ms, self._flow, self._models, self._drift, current)
+
+    def board(self, now_ms: int, pending: int | None = None) -> StreamBoard:
+        """Return what is known by now; `pending` predictions wait for their label. About 2 ms."""
+        newest, report = self._models.newest_window, self._drift.newest
         return StreamBoard(
             name=self._spec.name,
             task=self._spec.task,
-            state=state_of(self._spec.name, flow, self.flow.stalled_ms, models, newest, drift, alerts),
-            flow=flow,
-            models=models,
-            drift=drift,
+            state=self.state(now_ms),
+            flow=self._flow.flow(),
+            models=self._models.models(),
+            drift=self._drift.drift(over=report is not None and not self._models.scores(report.model_id)),
             labels=Labels(
                 delay_p50_ms=newest.label_delay_p50_ms if newest else None,
                 delay_p95_ms=newest.label_delay_p95_ms if newest else None,
-                pending=self.pending,
-                samples=self.samples,
+                pending=pending,
             ),
-            alerts=alerts,
+            alerts=self._alerts.alerts(now_ms),
             timeline=self._timeline.moments(),
-            dead_letters=self.letters.letters(),
+            dead_letters=self._letters.letters(),
             experiment=self._models.experiment(),
             training=self._timeline.training(),
         )

@@ -1,14 +1,15 @@
-"""What the live page shows: one JSON document, made anew whenever something has changed.
+"""What the live page shows: one JSON document, made anew once a second.
 
 Times are milliseconds since the epoch, shares and figures are from 0 to 1, and what is not known is null. The script
 in `static` draws this and nothing else, so a field that is renamed here is renamed there.
 """
 
-from typing import Literal
+from typing import Final, Literal
 
 import msgspec
 
 Level = Literal["ok", "watch", "act"]
+WORST_FIRST: Final[tuple[Level, ...]] = ("act", "watch", "ok")
 
 
 class Part(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -16,10 +17,14 @@ class Part(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
 
 class State(Part, frozen=True, kw_only=True, gc=False):
-    """The answer of the first five seconds: whether the models are well; if not, what is worst and what to do."""
+    """The answer of the first five seconds: whether the models are well; if not, what is worst and what to do.
+
+    `sentence` stays the same while what it tells of does, so that it can be read aloud; `figures` change at any time.
+    """
 
     level: Level
     sentence: str
+    figures: str = ""
 
 
 class Flow(Part, frozen=True, kw_only=True, gc=False):
@@ -37,12 +42,13 @@ class Flow(Part, frozen=True, kw_only=True, gc=False):
 
 
 class Champion(Part, frozen=True, kw_only=True, gc=False):
-    """The model that serves, and since when."""
+    """The model that serves, and since when; `since_before` where it already did at the oldest routing that was read."""
 
     model_id: str
     version: str
     algorithm: str
     since_time_ms: int
+    since_before: bool = False
 
 
 class OtherModel(Part, frozen=True, kw_only=True, gc=False):
@@ -55,22 +61,31 @@ class OtherModel(Part, frozen=True, kw_only=True, gc=False):
 
 
 class WindowFigure(Part, frozen=True, kw_only=True, gc=False, array_like=True):
-    """How good a variant was in one window of `n` events; `low` to `high` is the 95% interval, where there is one."""
+    """How good a variant was in one window of `n` events; `low` to `high` is the 95% interval, where there is one.
+
+    One that is not `mature` is a first look: labels may still come.
+    """
 
     to_time_ms: int
     value: float | None
     low: float | None
     high: float | None
     n: int
+    mature: bool = True
 
 
 class Models(Part, frozen=True, kw_only=True, gc=False):
-    """Who serves, who else scores, and how good each variant was, window by window, by `figure`."""
+    """Who serves, who else scores, and how good each variant was, window by window, by `figure`; at most four variants.
+
+    A variant may have been another model in earlier windows. `newest` is by variant the newest mature window that has
+    a value and is of the model that is this variant now, or of an earlier snapshot of its lineage: what is to be told.
+    """
 
     champion: Champion | None = None
     others: tuple[OtherModel, ...] = ()
     figure: Literal["roc_auc", "accuracy"] = "roc_auc"
     windows: dict[str, tuple[WindowFigure, ...]] = {}
+    newest: dict[str, WindowFigure] = {}
 
 
 class Column(Part, frozen=True, kw_only=True, gc=False):
@@ -86,7 +101,7 @@ class Column(Part, frozen=True, kw_only=True, gc=False):
 
 
 class Drift(Part, frozen=True, kw_only=True, gc=False):
-    """The newest judged window; `columns` begin with the worst."""
+    """The newest judged window; `columns` begin with the worst. `over` when its model has not scored since."""
 
     severity: str
     drifted_share: float
@@ -95,18 +110,16 @@ class Drift(Part, frozen=True, kw_only=True, gc=False):
     to_time_ms: int
     recommendation: str
     columns: tuple[Column, ...]
+    model_id: str = ""
+    over: bool = False
 
 
 class Labels(Part, frozen=True, kw_only=True, gc=False):
-    """How long labels take, how many predictions wait for theirs, and how many offsets the topic of samples holds.
-
-    On a Kafka with transactions some of these are their ends.
-    """
+    """How long labels take, and how many predictions are pending: they wait for theirs."""
 
     delay_p50_ms: float | None = None
     delay_p95_ms: float | None = None
     pending: int | None = None
-    samples: int | None = None
 
 
 class ShownAlert(Part, frozen=True, kw_only=True, gc=False):
@@ -122,8 +135,8 @@ class ShownAlert(Part, frozen=True, kw_only=True, gc=False):
     message: str
     recommendation: str
     raised_time_ms: int
+    told_time_ms: int
     current: bool
-    told_time_ms: int = 0
 
 
 class Moment(Part, frozen=True, kw_only=True, gc=False):
@@ -148,12 +161,13 @@ class ShownDeadLetter(Part, frozen=True, kw_only=True, gc=False):
 
 
 class DeadLetters(Part, frozen=True, kw_only=True, gc=False):
-    """How many wait to be sent again, why the newest of them were dead, and a few of those, newest first.
+    """How many wait to be sent again, why they were dead, and a few of them, newest first.
 
-    `count` is exact where few are there; of what was not read, ends of transactions count, too.
+    `at_least` when there are older ones that were not read, or are not kept: these may wait, or have been sent again.
     """
 
     count: int = 0
+    at_least: bool = False
     reasons: dict[str, int] = {}
     examples: tuple[ShownDeadLetter, ...] = ()
 
@@ -210,9 +224,20 @@ class StreamBoard(Part, frozen=True, kw_only=True, gc=False):
     training: ShownTraining | None
 
 
+class StreamState(Part, frozen=True, kw_only=True, gc=False):
+    """One stream among all."""
+
+    name: str
+    state: State
+
+
 class Board(Part, frozen=True, kw_only=True, gc=False):
-    """The whole document. `problem` is a sentence for the viewer while the topics cannot be read."""
+    """The whole document: the states of all streams as they are declared, and everything about the one asked for.
+
+    `problem` is a sentence for the viewer while the topics cannot be read; what was known before is there all the same.
+    """
 
     generated_time_ms: int
-    streams: tuple[StreamBoard, ...]
+    streams: tuple[StreamState, ...]
+    stream: StreamBoard | None = None
     problem: str = ""

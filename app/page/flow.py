@@ -11,6 +11,9 @@ HISTORY_POINTS: Final = 300
 HISTORY_MS: Final = 300_000
 _AVERAGED_MS: Final = 5_000
 _SETTLED_MS: Final = 5_000
+STALLED_MS: Final = 10_000
+SILENT_MS: Final = 15_000
+_SILENT_GAPS: Final = 10
 
 Point = tuple[int, float, float, float | None]
 
@@ -29,6 +32,36 @@ class Look:
     latencies_ms: Sequence[float] = ()
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stall:
+    """Partitions in which events wait and none has been answered for `longest_ms`; `whole` when none goes on."""
+
+    partitions: tuple[int, ...]
+    waiting: int
+    longest_ms: int
+    whole: bool
+
+
+@dataclass(slots=True)
+class _Arrivals:
+    """When events came: at how many looks, the first and the last of them."""
+
+    looks: int = 0
+    first_ms: int = 0
+    last_ms: int = 0
+
+    def take(self, time_ms: int) -> None:
+        self.first_ms, self.last_ms = self.first_ms if self.looks else time_ms, time_ms
+        self.looks += 1
+
+    def has_stopped(self, now_ms: int) -> bool:
+        """Whether none has come for long, by how often they came before: 15 s, and ten times the usual gap."""
+        if self.looks < 2:
+            return False
+        gap_ms = (self.last_ms - self.first_ms) / (self.looks - 1)
+        return now_ms - self.last_ms >= max(SILENT_MS, _SILENT_GAPS * gap_ms)
+
+
 @dataclass(slots=True)
 class FlowMeter:
     """The fold of looks. Five minutes of them are kept, one point each: about 30 KB."""
@@ -36,7 +69,9 @@ class FlowMeter:
     _looks: deque[Look] = field(default_factory=deque)
     _history: deque[Point] = field(default_factory=lambda: deque(maxlen=HISTORY_POINTS))
     _moved_ms: dict[int, int] = field(default_factory=dict)
-    _answered_ms: int = 0
+    _answered_ms: dict[int, int] = field(default_factory=dict)
+    _progressed_ms: int | None = None
+    _arrivals: _Arrivals = field(default_factory=_Arrivals)
 
     def take(self, look: Look) -> None:
         """Go on with a later look."""
@@ -44,18 +79,24 @@ class FlowMeter:
         for partition, end in look.ends.items():
             if before is None or before.ends.get(partition) != end:
                 self._moved_ms[partition] = look.time_ms
+        if before is not None and any(end > before.ends.get(place, end) for place, end in look.ends.items()):
+            self._arrivals.take(look.time_ms)
         if before is not None and look.time_ms > before.time_ms:
             rates = _rate(before, look, before.ends, look.ends), _rate(before, look, before.answered, look.answered)
             self._history.append((look.time_ms, *rates, percentile(look.latencies_ms, 0.99)))
         while self._history and self._history[0][0] < look.time_ms - HISTORY_MS:
             self._history.popleft()
         self._looks.append(look)
-        if before is None or before.answered != look.answered or not self._lag(look):
-            self._answered_ms = look.time_ms
+        for partition, answered in look.answered.items():
+            progressed = before is not None and before.answered.get(partition) != answered
+            if progressed:
+                self._progressed_ms = look.time_ms
+            if before is None or progressed or not self._waiting(look, partition):
+                self._answered_ms[partition] = look.time_ms
         while self._looks[0].time_ms < look.time_ms - _AVERAGED_MS:
             self._looks.popleft()
 
-    def flow(self) -> Flow:
+    def flow(self, *, history: bool = True) -> Flow:
         """Return rates over the last five seconds, what waits now, and the latencies of these seconds."""
         if not self._looks:
             return Flow()
@@ -68,13 +109,34 @@ class FlowMeter:
             lag=self._lag(last),
             latency_p50_ms=percentile(latencies, 0.5),
             latency_p99_ms=percentile(latencies, 0.99),
-            history=tuple(self._history),
+            history=tuple(self._history) if history else (),
         )
 
     @property
-    def stalled_ms(self) -> int:
-        """For how long events have waited without any being answered."""
-        return self._looks[-1].time_ms - self._answered_ms if self._looks else 0
+    def stall(self) -> Stall | None:
+        """The partitions that have stood still for ten seconds."""
+        if not self._looks:
+            return None
+        last = self._looks[-1]
+        still = [place for place in sorted(last.ends) if last.time_ms - self._answered_ms[place] >= STALLED_MS]
+        if not still:
+            return None
+        return Stall(
+            partitions=tuple(still),
+            waiting=sum(self._waiting(last, place) for place in still),
+            longest_ms=max(last.time_ms - self._answered_ms[place] for place in still),
+            whole=self._progressed_ms is None or last.time_ms - self._progressed_ms >= STALLED_MS,
+        )
+
+    @property
+    def silent_ms(self) -> int | None:
+        """For how long no event has come; None when none came since somebody looks."""
+        return self._looks[-1].time_ms - self._arrivals.last_ms if self._arrivals.looks else None
+
+    @property
+    def has_stopped(self) -> bool:
+        """Whether events came and come no more."""
+        return bool(self._looks) and self._arrivals.has_stopped(self._looks[-1].time_ms)
 
     def _lag(self, look: Look) -> int:
         return sum(self._waiting(look, partition) for partition in look.ends)

@@ -11,16 +11,17 @@ from typing import Final
 
 from aiokafka import AIOKafkaConsumer
 
+from app.page.audience import Overview, Publish
 from app.page.board import READ_BACK, StreamFold
-from app.page.document import Board
-from app.page.looking import Ends
+from app.page.document import StreamBoard, StreamState
+from app.page.ends import Ends
 from app.page.tails import Source, Tails
 from app.partitions import admin_client
 from schemas.errors import RetryableError, SettingsError
 from schemas.streams import StreamSpec
 from stream.batches import TopicPartition
 from stream.connection import KafkaConnection
-from stream.delivery import quietly
+from stream.consumers import opened
 from topics.specs import topics_of
 
 LOOK_S: Final = 1.0
@@ -29,8 +30,8 @@ _FETCH_WAIT_MS: Final = 500
 _EMBEDDED_FETCH_WAIT_MS: Final = 100  # it answers only when the wait is over
 _LOOK_WAIT_MS: Final = 10
 _LOOK_BYTES: Final = 128 * 1024  # of each partition in one fetch: a batch, or some hundred predictions
+_BACKOFF_MS: Final = 1_000  # each try to reach a broker that has gone is a line in the log
 
-Publish = Callable[[Board], None]
 Pending = Callable[[str], int | None]
 """Tells how many predictions of a stream wait for their label, where that is known."""
 
@@ -47,24 +48,28 @@ class Following:
         self._pending = pending
 
     async def run(self, publish: Publish) -> None:
-        """Publish a document once a second, until cancelled.
+        """Publish an overview once a second, until cancelled.
 
         Raises PenstockError with a sentence for the viewer, or KafkaError, when the topics cannot be read.
         """
         cluster = await self._connection.reachable()
         folds = {spec.name: StreamFold(spec) for spec in self._streams}
-        sources = self._sources()
         if not cluster.embedded:  # that one makes a topic when somebody asks for it
-            await self._require_topics()
+            async with self._in_time():
+                await self._require_topics()
         isolation = "read_uncommitted" if cluster.embedded else "read_committed"
         wait_ms = _EMBEDDED_FETCH_WAIT_MS if cluster.embedded else _FETCH_WAIT_MS
         async with (
-            self._consumer(isolation_level=isolation, fetch_max_wait_ms=wait_ms) as following,
-            self._consumer(
-                isolation_level=isolation, fetch_max_wait_ms=_LOOK_WAIT_MS, max_partition_fetch_bytes=_LOOK_BYTES
+            opened(self._consumer(isolation_level=isolation, fetch_max_wait_ms=wait_ms)) as following,
+            opened(
+                self._consumer(
+                    isolation_level=isolation, fetch_max_wait_ms=_LOOK_WAIT_MS, max_partition_fetch_bytes=_LOOK_BYTES
+                )
             ) as looking,
         ):
-            tails, ends = Tails(following, sources, folds), Ends(looking, self._streams, self._clock_ms)
+            tails, ends = Tails(following, self._sources(), folds), Ends(looking, self._streams, self._clock_ms)
+            async with self._in_time():
+                await tails.open()
             await tails.catch_up()
             async with self._in_time():
                 await ends.open()
@@ -72,15 +77,8 @@ class Following:
                 next_s = asyncio.get_running_loop().time() + LOOK_S
                 async with self._in_time():
                     await ends.look(folds)
-                publish(self._board(folds))
+                publish(await overview_of(folds, self._clock_ms(), self._pending))
                 await tails.follow(next_s)
-
-    def _board(self, folds: Mapping[str, StreamFold]) -> Board:
-        """Return the document; about 1 ms for a stream of a hundred features."""
-        now_ms = self._clock_ms()
-        for name, fold in folds.items():
-            fold.pending = self._pending(name)
-        return Board(generated_time_ms=now_ms, streams=tuple(fold.board(now_ms) for fold in folds.values()))
 
     def _sources(self) -> dict[TopicPartition, Source]:
         """Return the partitions of the small topics."""
@@ -93,13 +91,19 @@ class Following:
         }
 
     async def _require_topics(self) -> None:
-        """Raise SettingsError when topics are missing: a consumer would wait long for them."""
+        """Raise SettingsError unless all topics are there with their partitions: a consumer would wait for them."""
         async with admin_client(self._connection) as client:
-            known = {found["topic"] for found in await client.describe_topics()}
-        wanted = [topic.name for stream in self._streams for topic in topics_of(stream)]
+            known = {found["topic"]: len(found["partitions"]) for found in await client.describe_topics()}
+        wanted = {topic.name: topic.partitions for stream in self._streams for topic in topics_of(stream)}
         if missing := [name for name in wanted if name not in known]:
             more = f" and {len(missing) - 1} more do" if len(missing) > 1 else " does"
             raise SettingsError(f"topic {missing[0]}{more} not exist: run `penstock topics apply`")
+        for name, partitions in wanted.items():
+            if known[name] != partitions:
+                raise SettingsError(
+                    f"topic {name} has {known[name]} partition(s) in Kafka, and {partitions} are declared: "
+                    "`penstock topics check` says what to do"
+                )
 
     @asynccontextmanager
     async def _in_time(self) -> AsyncIterator[None]:
@@ -109,25 +113,25 @@ class Following:
         except TimeoutError:
             raise RetryableError(f"Kafka at {self._connection.bootstrap} does not answer any more") from None
 
-    @asynccontextmanager
-    async def _consumer(self, **options: str | int) -> AsyncIterator[AIOKafkaConsumer]:
-        """Open a consumer without a group."""
-        consumer = AIOKafkaConsumer(
-            auto_offset_reset="earliest", enable_auto_commit=False, **options, **self._connection.client_options()
+    def _consumer(self, **options: str | int) -> AIOKafkaConsumer:
+        """Make a consumer without a group."""
+        return AIOKafkaConsumer(
+            auto_offset_reset="earliest",
+            enable_auto_commit=False,
+            retry_backoff_ms=_BACKOFF_MS,
+            **options,
+            **self._connection.client_options(),
         )
-        starting = asyncio.ensure_future(consumer.start())
-        try:
-            await asyncio.shield(starting)
-            await asyncio.sleep(0)  # one whose tasks have not begun cannot be stopped
-            yield consumer
-        finally:
-            await quietly(starting)  # one that is cut off would leave its connection behind
-            await _stop(consumer)
 
 
-async def _stop(consumer: AIOKafkaConsumer) -> None:
-    """Close a consumer. Where its broker is away, aiokafka cancels whoever closes it, before it has closed all."""
-    closing = asyncio.ensure_future(consumer.stop())
-    await asyncio.wait({closing})
-    if closing.cancelled() or closing.exception() is not None:
-        await quietly(consumer._client.close())  # it has no public name
+async def overview_of(folds: Mapping[str, StreamFold], now_ms: int, pending: Pending) -> Overview:
+    """Return the states of all streams; the event loop goes on between one stream and the next."""
+    states = []
+    for name, fold in folds.items():
+        states.append(StreamState(name=name, state=fold.state(now_ms)))
+        await asyncio.sleep(0)
+
+    def board(name: str) -> StreamBoard:
+        return folds[name].board(now_ms, pending(name))
+
+    return Overview(generated_time_ms=now_ms, streams=tuple(states), board=board)

@@ -1,4 +1,4 @@
-"""What is shown of dead letters: how many wait, why the newest were dead, and a few of them.
+"""What is shown of dead letters: how many wait, why they were dead, and a few of them.
 
 A letter waits until a receipt in its topic says that its original was sent again (see `app.dead_letters`).
 """
@@ -23,14 +23,17 @@ class LetterFold:
     """The fold of a stream's dead-letter topics. The newest 2,000 that wait are kept: about 1 MB at most."""
 
     def __init__(self) -> None:
-        self.answered: dict[TopicPartition, int] = {}
-        """The offset behind the last original that became a letter, by where it lay."""
+        self._answered: dict[TopicPartition, int] = {}
         self._waiting: dict[tuple[str, int, int], ShownDeadLetter] = {}
-        self._unread = 0
+        self._has_older = False
 
-    def pass_over(self, records: int) -> None:
-        """Count records that are there and were not read."""
-        self._unread += records
+    def pass_over(self) -> None:
+        """Take into account that there are older letters, which were not read."""
+        self._has_older = True
+
+    def answered(self, source: TopicPartition) -> int:
+        """Return the offset behind the last original of `source` that became a letter; 0 when none did."""
+        return self._answered.get(source, 0)
 
     def take(self, letter: DeadLetter) -> None:
         """Go on with a later letter."""
@@ -39,17 +42,18 @@ class LetterFold:
         if letter.stage == REPLAY:
             return
         source = TopicPartition(letter.topic, letter.partition)
-        self.answered[source] = max(self.answered.get(source, 0), letter.offset + 1)
+        self._answered[source] = max(self.answered(source), letter.offset + 1)
         self._waiting[place] = _shown(letter)
         if len(self._waiting) > MOST_LETTERS:
             del self._waiting[next(iter(self._waiting))]
-            self._unread += 1
+            self._has_older = True
 
     def letters(self) -> DeadLetters:
-        """Return the newest examples, and counts; of letters that were not read, ends of transactions count, too."""
+        """Return counts of what was read and waits, and the newest examples."""
         waiting = self._waiting.values()
         return DeadLetters(
-            count=len(waiting) + self._unread,
+            count=len(waiting),
+            at_least=self._has_older,
             reasons=dict(Counter(letter.reason for letter in waiting).most_common()),
             examples=tuple(heapq.nlargest(EXAMPLES, waiting, key=lambda letter: letter.dead_time_ms)),
         )

@@ -1,95 +1,158 @@
 """The answer of the first five seconds: whether the models are well; if not, what is worst and what to do.
 
-`act` is: no model serves; events wait and none has been answered for ten seconds; an alert of high or critical severity
-that is not over. `watch` is: more events wait than come, or are answered, in ten seconds; a medium alert that is not
-over; drift of medium severity or more in the newest window that no alert tells of. The worst is told, in this order,
-and how much else there is.
+`act` is: no model serves; in some partition events wait and none has been answered for ten seconds; an alert of high or
+critical severity that is not over, in the first day after it was told. `watch` is: more events wait than come, or are
+answered, in ten seconds; events came and come no more; an alert of medium severity, or an older one, that is not over;
+drift of medium severity or more in the newest window where no such alert tells of drift. The worst is told, in this
+order, and how much else there is.
 """
 
 from collections.abc import Iterator, Sequence
 from typing import Final, NamedTuple
 
-from app.page.document import Drift, Flow, Level, Models, ShownAlert, State
-from schemas.events import VariantPerformance
+from app.page.alerts import DAY_MS
+from app.page.document import WORST_FIRST, Level, State
+from app.page.drift import DriftFold
+from app.page.flow import FlowMeter, Stall
+from app.page.kinds import Told, kind_of
+from app.page.models import ModelFold
+from schemas.drift import DriftReport
+from schemas.event import SEVERITY_RANKS
+from schemas.experiments import CHAMPION
+from topics.specs import StreamTopics
 
-STALLED_MS: Final = 10_000
 BEHIND_S: Final = 10
-_LEVELS: Final[dict[str, Level]] = {"critical": "act", "high": "act", "medium": "watch"}
-_URGENCY: Final = ("critical", "high", "medium", "low")
-_DRIFTED: Final = ("medium", "high", "critical")
+_WATCHED: Final = SEVERITY_RANKS["medium"]
+_ACTED_ON: Final = SEVERITY_RANKS["high"]
 _MOST_LETTERS: Final = 240
-_PLACED: Final = frozenset({"drift", "accuracy", "false_positive_rate", "latency", "error_drift"})
-"""Kinds of alerts whose message begins with the model and the window."""
 
 
 class _Concern(NamedTuple):
     level: Level
     sentence: str
+    figures: str = ""
 
 
 def state_of(
-    stream: str,
-    flow: Flow,
-    stalled_ms: int,
-    models: Models,
-    newest: VariantPerformance | None,
-    drift: Drift | None,
-    alerts: Sequence[ShownAlert],
+    stream: str, now_ms: int, flow: FlowMeter, models: ModelFold, drift: DriftFold, alerts: Sequence[Told]
 ) -> State:
-    """Return the answer; `newest` are the champion's figures in the newest window."""
-    found = sorted(_concerns(stream, flow, stalled_ms, models, drift, alerts), key=lambda concern: concern.level)
+    """Return the answer; `alerts` are those that are not over, the newest first."""
+    report = drift.newest
+    judged = report if report is not None and models.scores(report.model_id) else None
+    concerns = _concerns(stream, now_ms, flow, models, judged, alerts)
+    found = sorted(concerns, key=lambda concern: WORST_FIRST.index(concern.level))
     if not found:
-        return State(level="ok", sentence=_all_is_well(flow, models, newest, drift))
-    others = len(found) - 1
-    more = f" There {'is' if others == 1 else 'are'} {others} more to look at." if others else ""
-    return State(level=found[0].level, sentence=found[0].sentence + more)
+        assert models.deployment is not None
+        figures = (*_flow_words(flow), *_model_words(models), *_drift_words(report, judged))
+        return State(
+            level="ok",
+            sentence=f"All is well: {models.deployment.champion} serves.",
+            figures=_sentence(", ".join(figures)),
+        )
+    worst, others = found[0], len(found) - 1
+    more = f"There {'is' if others == 1 else 'are'} {others} more to look at." if others else ""
+    figures = (_sentence(worst.figures), more)
+    return State(level=worst.level, sentence=worst.sentence, figures=" ".join(filter(None, figures)))
 
 
 def _concerns(
-    stream: str, flow: Flow, stalled_ms: int, models: Models, drift: Drift | None, alerts: Sequence[ShownAlert]
+    stream: str,
+    now_ms: int,
+    flow: FlowMeter,
+    models: ModelFold,
+    report: DriftReport | None,
+    alerts: Sequence[Told],
 ) -> Iterator[_Concern]:
-    if models.champion is None:
-        yield _Concern("act", f"No model serves: `penstock models promote MODEL_ID --stream {stream}` makes one do so.")
+    if models.deployment is None:
+        yield _Concern("act", _unserved(stream, registered=len(models.versions) > 0))
         return
-    lag = flow.lag or 0
-    if lag and stalled_ms >= STALLED_MS:
+    yield from _flow_concerns(stream, flow)
+    telling = [told for told in alerts if SEVERITY_RANKS[told.alert.severity] >= _WATCHED]
+    for told in sorted(telling, key=lambda told: -SEVERITY_RANKS[told.alert.severity]):
+        yield _concern(told, now_ms)
+    drifted = report is not None and SEVERITY_RANKS[report.severity] >= _WATCHED
+    if report is not None and drifted and all(told.alert.kind != "drift" for told in telling):
+        yield _Concern("watch", f"Drift is {report.severity} in the newest window. {_sentence(report.recommendation)}")
+
+
+def _unserved(stream: str, *, registered: bool) -> str:
+    if registered:
+        return f"No model serves: `penstock models promote MODEL_ID --stream {stream}` makes one do so."
+    return f"No model is there yet: `penstock models train --csv FILE --stream {stream}` makes one."
+
+
+def _flow_concerns(stream: str, flow: FlowMeter) -> Iterator[_Concern]:
+    shown = flow.flow(history=False)
+    lag = shown.lag or 0
+    if (stall := flow.stall) is not None:
+        waits = f"{stall.waiting:,} events wait, none answered for {stall.longest_ms // 1000:,} s"
+        yield _Concern("act", _stalled(stream, stall), waits)
+    elif shown.out_eps is not None and lag > BEHIND_S * max(shown.in_eps or 0.0, shown.out_eps, 1.0):
+        answered = f"{lag:,} events wait, {_rate(shown.out_eps)} events/s are answered"
         yield _Concern(
-            "act",
-            f"{lag:,} events wait, and none has been answered for {stalled_ms // 1000} s: "
-            "is a worker with the role score running?",
+            "watch", "Events come faster than they are answered: more workers, or a smaller model.", answered
         )
-    elif flow.out_eps is not None and lag > BEHIND_S * max(flow.in_eps or 0.0, flow.out_eps, 1.0):
-        rate = f"{flow.out_eps:,.0f} a second"
-        yield _Concern("watch", f"{lag:,} events wait, and {rate} are answered: more workers, or a smaller model.")
-    current = sorted((alert for alert in alerts if alert.current), key=lambda alert: _URGENCY.index(alert.severity))
-    for alert in current:
-        if alert.severity in _LEVELS:
-            yield _Concern(_LEVELS[alert.severity], _told(alert))
-    if drift is not None and drift.severity in _DRIFTED and all(alert.kind != "drift" for alert in current):
-        yield _Concern("watch", f"Drift is {drift.severity} in the newest window: {_sentence(drift.recommendation)}")
+    if flow.has_stopped:
+        yield _Concern(
+            "watch", "Events came, and come no more: does what sends them still run?", f"none for {_silence(flow)}"
+        )
 
 
-def _told(alert: ShownAlert) -> str:
-    message = alert.message
-    if alert.kind in _PLACED:
-        message = message.partition(": ")[2] or message
-    return f"{_sentence(_cut(message))} {_sentence(_cut(alert.recommendation))}"
+def _stalled(stream: str, stall: Stall) -> str:
+    if stall.whole:
+        return "Events wait, and none is answered: is a worker with the role score running?"
+    features = StreamTopics(stream).features
+    first, others = stall.partitions[0], len(stall.partitions) - 1
+    stands = f"Partition {first} of {features} stands still"
+    if others:
+        stands = f"Partition {first} of {features} and {others} more stand still"
+    return f"{stands}, and the others go on: the log of the worker that has it may say why; start that worker anew."
 
 
-def _all_is_well(flow: Flow, models: Models, newest: VariantPerformance | None, drift: Drift | None) -> str:
-    assert models.champion is not None
-    parts = [f"{models.champion.model_id} answers {flow.out_eps:,.0f} events/s"] if flow.out_eps else []
-    if not parts:
-        parts = [f"{models.champion.model_id} serves, and no events come in"]
-    elif flow.latency_p99_ms is not None:
-        parts[0] += f" within {flow.latency_p99_ms:,.0f} ms (p99)"
-    if newest is not None and newest.roc_auc is not None:
-        parts.append(f"its AUC is {newest.roc_auc:.3f}")
-    elif newest is not None and newest.accuracy is not None:
-        parts.append(f"its accuracy is {newest.accuracy:.1%}")
-    if drift is not None:
-        parts.append("nothing has drifted" if drift.severity == "none" else f"drift is {drift.severity}")
-    return f"All is well: {', '.join(parts)}."
+def _concern(told: Told, now_ms: int) -> _Concern:
+    alert, days = told.alert, (now_ms - told.time_ms) // DAY_MS
+    heading = kind_of(alert.kind).heading.format(subject=_cut(alert.subject))
+    sentence = f"{_sentence(heading)} {_sentence(_cut(alert.recommendation))}"
+    message = _cut(alert.message)
+    if days:
+        ago = f"{days} day{'s' if days > 1 else ''} ago"
+        return _Concern("watch", sentence, f"{_sentence(message)} Told {ago}, and nothing says that it is over.")
+    return _Concern("act" if SEVERITY_RANKS[alert.severity] >= _ACTED_ON else "watch", sentence, message)
+
+
+def _flow_words(flow: FlowMeter) -> Iterator[str]:
+    shown = flow.flow(history=False)
+    if shown.out_eps is None:
+        return
+    if shown.out_eps:
+        within = "" if shown.latency_p99_ms is None else f" within {shown.latency_p99_ms:,.0f} ms (p99)"
+        yield f"{_rate(shown.out_eps)} events/s{within}"
+    else:
+        yield "no events come in" if flow.silent_ms is None else f"no event for {_silence(flow)}"
+
+
+def _model_words(models: ModelFold) -> Iterator[str]:
+    assert models.deployment is not None
+    newest = models.newest_of(CHAMPION, models.deployment.champion)
+    if newest is not None and newest.value is not None:
+        yield f"AUC {newest.value:.3f}" if models.figure == "roc_auc" else f"accuracy {newest.value:.1%}"
+
+
+def _drift_words(report: DriftReport | None, judged: DriftReport | None) -> Iterator[str]:
+    if judged is not None:
+        yield "nothing has drifted" if judged.severity == "none" else f"drift is {judged.severity}"
+    elif report is not None:
+        yield "drift has not been judged since the promotion"
+
+
+def _rate(eps: float) -> str:
+    if eps >= 10:
+        return f"{eps:,.0f}"
+    return f"{eps:.1f}" if eps >= 0.1 or not eps else "fewer than 0.1"
+
+
+def _silence(flow: FlowMeter) -> str:
+    return f"{(flow.silent_ms or 0) // 1000:,} s"
 
 
 def _sentence(text: str) -> str:

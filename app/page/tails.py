@@ -9,7 +9,6 @@ from aiokafka import AIOKafkaConsumer
 from app.page.board import READ_BACK, StreamFold
 from schemas.errors import RetryableError
 from schemas.event import Event
-from schemas.events import DeadLetter
 from stream.batches import TopicPartition
 
 _MOST_RECORDS: Final = 100  # so that a step stays short; a drift report takes 0.5 ms
@@ -36,20 +35,25 @@ class Tails:
         self._sources = sources
         self._folds = folds
 
-    async def catch_up(self) -> None:
-        """Read what is to be shown of what is there. Raises RetryableError when it does not come."""
+        self._ends: Mapping[TopicPartition, int] = {}
+
+    async def open(self) -> None:
+        """Find out where the newest records begin. To be called once, before `catch_up`."""
         places = list(self._sources)
         self._consumer.assign(places)
         begins = await self._consumer.beginning_offsets(places)
-        ends = await self._consumer.end_offsets(places)
+        self._ends = await self._consumer.end_offsets(places)
         for place, (stream, kind) in self._sources.items():
-            start = max(begins[place], ends[place] - READ_BACK[kind])
+            start = max(begins[place], self._ends[place] - READ_BACK[kind])
             self._consumer.seek(place, start)
-            if kind is DeadLetter:
-                self._folds[stream].letters.pass_over(start - begins[place])
+            if start > begins[place]:
+                self._folds[stream].pass_over(kind)
+
+    async def catch_up(self) -> None:
+        """Read what is to be shown of what is there. Raises RetryableError when it does not come."""
         try:
             async with asyncio.timeout(_STALLED_S):
-                while any([await self._consumer.position(place) < ends[place] for place in places]):
+                while any([await self._consumer.position(place) < end for place, end in self._ends.items()]):
                     await self._take(timeout_ms=200)
         except TimeoutError:
             raise RetryableError(f"the streams' logs have not come within {_STALLED_S:g} s") from None

@@ -5,12 +5,12 @@ from typing import Final, Literal
 
 import msgspec
 
+from agents.learn.lineage import is_learner
 from app.page.document import Moment, ShownTraining
 from schemas.events import AuditEvent
 from schemas.runs import TrainingEvent
 
 MOMENTS: Final = 60
-_LEARNER: Final = "learner "  # as agents/learn names itself in its commands
 What = Literal["registered", "training", "promoted", "rolled_back", "experiment", "shadow", "refused", "other"]
 _KINDS: Final[dict[str, What]] = {
     "register": "registered",
@@ -43,13 +43,13 @@ class TimelineFold:
 
     def take_audit(self, event: AuditEvent) -> None:
         """Go on with a later command's outcome."""
-        if event.outcome == "refused" or not event.issued_by.startswith(_LEARNER):
+        if event.outcome == "refused" or not is_learner(event.issued_by):
             self._decided.append(_decision(event))
             return
         kind = (event.issued_by, event.action)
         self._times[kind] += 1
         moment = _decision(event)
-        detail = f"{moment.detail}, {self._times[kind]:,} times of late"
+        detail = f"{moment.detail}, {self._times[kind]:,} times in what this page has read"
         self._routine[kind] = msgspec.structs.replace(moment, what="other", detail=detail)
 
     def take_training(self, event: TrainingEvent) -> None:

@@ -6,7 +6,7 @@ import pytest
 from prometheus_client import generate_latest
 
 from app.reference import FOLDER, PAGES
-from stream.metrics import Metrics
+from stream.metric_values import Metrics
 
 
 @pytest.mark.parametrize("name", PAGES)

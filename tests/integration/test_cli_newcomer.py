@@ -71,7 +71,7 @@ def test_rows_are_scored_and_labels_become_samples(here: Deployment, penstock: P
     assert f"300 events are in {here.stream}.features, 200 labels in {here.stream}.labels" in sent.out
 
     def seen(topic: str) -> list[Any]:
-        tail = penstock("stream", "tail", topic, "-n", "10000", "--json")
+        tail = penstock("stream", "tail", topic, "-n", "10000", "--whole")
         assert tail.code == 0, tail
         records = [json.loads(line) for line in tail.out.splitlines()]
         return [record for record in records if record["value"]["event_id"] in ids]
@@ -103,7 +103,7 @@ def test_features_alone_leave_at_the_rate_that_was_asked_for(
     assert sent.document["events"] == 60
     assert sent.document["labels"] == 0
     records = [
-        json.loads(line) for line in penstock("stream", "tail", "features", "-n", "60", "--json").out.splitlines()
+        json.loads(line) for line in penstock("stream", "tail", "features", "-n", "60", "--whole").out.splitlines()
     ]
     assert records[-1]["time_ms"] - records[0]["time_ms"] > 400
     assert {record["value"]["event_id"] for record in records} == {f"o{2_000 + n}" for n in range(60)}

@@ -26,7 +26,8 @@ from schemas.events import Command, RetrainRequest
 from schemas.experiments import ExperimentPlan
 from schemas.wire import encode
 from stream import metrics as m
-from stream.metrics import Metric, Metrics
+from stream.metric_values import Metrics
+from stream.metrics import Metric
 from tests.command_line import free_port
 from tests.conftest import Broker
 from tests.monitoring import Expression, Prometheus, compared, panel_expressions, prometheus, rules

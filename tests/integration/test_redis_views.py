@@ -28,7 +28,7 @@ from schemas.wire import decode, encode
 from stores.views import RedisViews, View, ViewsUnavailable
 from stream import metrics as m
 from stream.batches import Outbox, Record, TopicPartition
-from stream.metrics import Metrics
+from stream.metric_values import Metrics
 from tests.command_line import CANARY, Penstock, free_port
 from tests.drifting import alert_of, column_of, report_of
 from tests.redis_server import RedisServer

@@ -12,7 +12,7 @@ from redis.asyncio import Redis
 from agents.views import Views
 from app.embedded_redis import redis_server
 from stores.views import ASSIGNMENT_S, Assignment, Changes, Entry, RedisViews, View, ViewsChanged, ViewsUnavailable
-from stream.metrics import Metrics
+from stream.metric_values import Metrics
 from tests.command_line import CANARY
 from tests.redis_server import RedisServer
 from tests.support import version_of

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import socket
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +16,7 @@ from confluent_kafka import Producer
 from schemas.errors import FatalError
 from schemas.events import Alert, ModelVersion
 from schemas.wire import decode, encode
+from tests.command_line import free_port
 from tests.conftest import Broker
 from tests.workers import (
     PARTITIONS,
@@ -100,16 +100,10 @@ def _get(address: str) -> str:
     return text
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 async def test_every_event_becomes_one_prediction_or_one_dead_letter_and_a_restart_repeats_nothing(new: New) -> None:
     deployment = new(flights=[])
     [stream] = deployment.streams
-    booster, values, port = train(1), draw(500), _free_port()
+    booster, values, port = train(1), draw(500), free_port()
     [version] = (await deployment.prepare(**{stream: booster})).values()
     bad = _bad(1000) + _bad(1001)
     records = [_with_more(record) for record in events(values[:300])]

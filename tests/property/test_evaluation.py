@@ -21,7 +21,7 @@ from schemas.events import Performance, Sample, ShadowScore, VariantPerformance
 from schemas.streams import EvaluationSpec, JoinSpec, StreamSpec, Task
 from schemas.wire import decode, encode
 from stream.batches import Batch, Outbox, TopicPartition
-from stream.metrics import Metrics
+from stream.metric_values import Metrics
 from tests.support import Entry, LogMemory, memory_blobs, sample_of
 
 MINUTE = 60_000

@@ -13,7 +13,7 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from stream.batches import Batch, Outbox, TopicPartition
-from stream.metrics import Metrics
+from stream.metric_values import Metrics
 from stream.stage import Stage
 from stream.tasks import PartitionTask, TaskLimits, TaskName
 from stream.turns import Turns

@@ -10,7 +10,7 @@ from agents.arms import Arm, ask_arms
 from ml.experiments.assignment import Runs, bucket_counts, initial_table, reshared
 from schemas.events import Prediction, ShadowScore
 from stream.batches import Outbox, TopicPartition
-from stream.metrics import Metrics
+from stream.metric_values import Metrics
 from tests.scoring import (
     BINARY,
     CLASSES,

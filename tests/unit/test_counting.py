@@ -21,7 +21,7 @@ from schemas.streams import DriftSpec, StreamSpec
 from schemas.wire import decode
 from stream.batches import Outbox
 from stream.intake import Intake
-from stream.metrics import Metrics
+from stream.metric_values import Metrics
 from tests.support import Entry, Model, deployment_of, version_of
 
 SPEC = StreamSpec(name="flights", features=("a", "b"))

@@ -15,7 +15,8 @@ from app.health import Pages
 from app.settings import Settings, load_settings
 from schemas.errors import FatalError
 from schemas.sinks import Sink, SlackSpec
-from stream.metrics import JOIN_PENDING, Metrics
+from stream.metric_values import Metrics
+from stream.metrics import JOIN_PENDING
 
 WRITES = "import sys; sys.stdin.read(); print(40 + 2)"
 FAILS = "import sys; sys.exit('the disk is full')"
@@ -139,9 +140,16 @@ def test_the_page_has_a_port_of_its_own_unless_one_is_named(tmp_path: Path) -> N
     settings = load_settings(stage.environment)
     assert (settings.page_host, settings.page_port) == ("127.0.0.1", stage.page_port)
     assert stage.page_port not in (stage.health_port, Settings().page_port)
-    named = staged(Settings(), tmp_path, {"ML_PAGE_PORT": "9110"})
-    assert load_settings(named.environment).page_port == 9110
-    assert named.page == "http://127.0.0.1:9110/"
+    named = staged(Settings(page_port=9111), tmp_path, {"ML_PAGE_PORT": "9111"})
+    assert load_settings(named.environment).page_port == 9111
+    assert named.page == "http://127.0.0.1:9111/"
+
+
+def test_a_page_port_of_0_is_a_free_one_whose_address_is_known(tmp_path: Path) -> None:
+    stage = staged(Settings(page_port=0), tmp_path, {"ML_PAGE_PORT": "0"})
+    assert stage.page_port > 0
+    assert load_settings(stage.environment).page_port == stage.page_port
+    assert stage.page == f"http://127.0.0.1:{stage.page_port}/"
 
 
 async def test_whether_there_is_a_page_is_what_the_worker_answers(tmp_path: Path) -> None:

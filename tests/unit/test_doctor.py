@@ -20,7 +20,8 @@ from app.settings import Settings
 from schemas.errors import RetryableError, SettingsError
 from schemas.streams import LearnerSpec, StreamSpec
 from stores.artifacts import ArtifactStore, ArtifactUnavailable, load_or_create_key
-from stream.metrics import Metrics
+from stream.metric_values import Metrics
+from tests.command_line import free_port
 
 CANARY = "canary-5d02"
 FLIGHTS = StreamSpec(name="flights", features=("a",))
@@ -36,12 +37,6 @@ def taken() -> Iterator[int]:
     """A port on which something listens that answers nothing."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         yield listener.getsockname()[1]
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-        return port
 
 
 def statuses(findings: list[Finding]) -> list[str]:
@@ -201,6 +196,7 @@ def test_every_group_of_a_role_is_known_with_all_that_it_reads() -> None:
             "flights.deployments",
             "flights.experiments",
         ),
+        "notify": ("flights.alerts",),
     }
 
 

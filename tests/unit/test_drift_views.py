@@ -11,7 +11,7 @@ from agents.views.drift import MOST_ALERTS
 from schemas.events import Alert
 from schemas.wire import decode, encode
 from stream.batches import Outbox, Record, TopicPartition
-from stream.metrics import Metrics
+from stream.metric_values import Metrics
 from tests.drifting import alert_of, report_of
 from tests.support import Entry, batch, leap_through, now
 from tests.viewing import ALERTS, DRIFT, NOW_MS, SPEC, MemoryViews, entries, scene

@@ -14,7 +14,7 @@ from schemas.events import Alert, Performance, RetrainRequest, Sample, ShadowSco
 from schemas.streams import EvaluationSpec, JoinSpec, StreamSpec
 from schemas.wire import decode, encode
 from stream.batches import Batch, Outbox, TopicPartition
-from stream.metrics import Metrics
+from stream.metric_values import Metrics
 from tests.support import Entry, LogMemory, memory_blobs, sample_of
 
 SECOND, MINUTE = 1_000, 60_000

@@ -19,7 +19,7 @@ from schemas.streams import EvaluationSpec, JoinSpec, LearnerSpec, StreamSpec
 from schemas.wire import decode, encode
 from stores.artifacts import ArtifactMissing, ArtifactStore, Signer
 from stream.batches import Outbox, TopicPartition
-from stream.metrics import Metrics
+from stream.metric_values import Metrics
 from stream.views import LogView
 from tests.support import Entry, LogMemory, MemoryKafka, batch, deployment_of, sample_of, version_of
 from topics import StreamTopics

@@ -7,7 +7,8 @@ import pytest
 from prometheus_client import generate_latest
 
 from stream import metrics as m
-from stream.metrics import METRICS, SECONDS, Metrics
+from stream.metric_values import Metrics
+from stream.metrics import METRICS, SECONDS
 
 
 def _buckets(metrics: Metrics, metric: m.Metric, **labels: str) -> dict[str, float]:

@@ -15,7 +15,7 @@ from schemas.streams import StreamSpec
 from schemas.training import TrainingSpec
 from schemas.wire import decode, encode
 from stream.batches import Batch, Outbox, TopicPartition
-from stream.metrics import Metrics
+from stream.metric_values import Metrics
 from tests.support import Entry, LogMemory, memory_blobs, sample_of
 
 SOURCE = TopicPartition("s.samples", 0)

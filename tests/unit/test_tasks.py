@@ -198,6 +198,22 @@ async def test_news_of_the_stage_is_committed_before_it_closes(bench: Bench) -> 
     assert STATE in bench.kafka.written
 
 
+@on_bench
+async def test_what_is_committed_is_counted_from_nothing_and_not_what_was_there_before(bench: Bench) -> None:
+    def counted() -> float | None:
+        labels = {"group": bench.task.name.group, "topic": INPUT.topic}
+        return bench.metrics.registry.get_sample_value("ml_committed_records_total", labels)
+
+    bench.kafka.offsets[INPUT] = 2
+    bench.kafka.append(INPUT, [b"0", b"1", b"2", b"3", b"4"])
+    bench.task.start()
+    await bench.settle()
+    assert counted() == 0, "a rate that begins with the first commit would miss it"
+    bench.deliver()
+    await bench.settle()
+    assert counted() == 3
+
+
 def tell_news(bench: Bench) -> None:
     """Have `save` write one record, and wake the task as a stage does."""
 

@@ -14,7 +14,7 @@ import pytest
 
 from schemas.errors import FatalError, RetryableError
 from stream.batches import TopicPartition
-from stream.metrics import Metrics
+from stream.metric_values import Metrics
 from stream.watchdog import LAG_INTERVAL_S, STUCK_EXIT_CODE, LoopGuard, ProgressWatch, measure_loop_lag
 from tests.support import leap_through, now
 

@@ -1,6 +1,6 @@
 /** Figures and times as people read them. What is not known is a dash. */
 
-import { element } from './dom.js';
+import { element, write } from './dom.js';
 
 const UNKNOWN = '–';
 const UNITS = [
@@ -56,6 +56,16 @@ export function moment(milliseconds, now = Date.now()) {
 export function time(milliseconds) {
   const utc = new Date(milliseconds).toISOString();
   return element('time', { datetime: utc, title: `${utc.slice(0, 19).replace('T', ' ')} UTC` }, moment(milliseconds));
+}
+
+let renewed = new Date().toDateString();
+
+/** Once the day is another one, says the times that stand on the page anew: of today they name no day. */
+export function renewTimes() {
+  const today = new Date().toDateString();
+  if (today === renewed) return;
+  renewed = today;
+  document.querySelectorAll('time').forEach((node) => write(node, moment(Date.parse(node.dateTime))));
 }
 
 /** Labels for the ticks of a time axis, of seconds: days where the ticks are days, else times of day. */

@@ -1,14 +1,35 @@
-/** The stream of documents: one EventSource, open while the page is looked at; a hidden tab would cost as much. */
+/**
+ * The stream of documents: one EventSource, open while the page is looked at; a hidden tab would cost as much.
+ *
+ * A document comes once a second while all is alive, so one that does not come is news. The phases are: `connecting`
+ * until the first document, and again when a hidden page is looked at; `live`; `silent`, when none has come for five
+ * seconds; `lost`, when there is no connection; `paused`, while the page is hidden.
+ */
 
-const RETRY_MS = 2000;
+const SILENT_MS = 5000;
+const LOOK_MS = 1000;
+const FIRST_RETRY_MS = 2000;
+const LONGEST_RETRY_MS = 30_000;
 
-/** Calls `received` with each document, and `changed` with whether the connection stands when that changes. */
-export function connect(address, { received, changed }) {
+/**
+ * Calls `told` with the phase, since when it is, and the document, or null where the phase has changed without one; and
+ * `refused` when the server has answered that it has no documents at `address()`. Returns what connects anew, for when
+ * the address has changed.
+ */
+export function connect(address, { told, refused }) {
   let source = null;
-  let open = false;
+  let phase = 'connecting';
+  let since = Date.now();
+  let wait = FIRST_RETRY_MS;
   let retry = 0;
-  const become = (now) => {
-    if (now !== open) changed((open = now));
+  let heard = Date.now();
+  let asked = heard;
+
+  const become = (next, document = null) => {
+    if (next === phase && !document) return;
+    if (next !== phase) since = Date.now();
+    phase = next;
+    told({ phase, since }, document);
   };
   const stop = () => {
     clearTimeout(retry);
@@ -17,18 +38,34 @@ export function connect(address, { received, changed }) {
   };
   const start = () => {
     stop();
-    source = new EventSource(address);
-    source.onopen = () => become(true);
+    asked = Date.now();
+    source = new EventSource(address());
     source.onmessage = (event) => {
-      become(true);
-      received(JSON.parse(event.data));
+      heard = Date.now();
+      wait = FIRST_RETRY_MS;
+      become('live', JSON.parse(event.data));
     };
     source.onerror = () => {
+      if (source.readyState === EventSource.CLOSED) refused();
       stop();
-      become(false);
-      retry = setTimeout(start, RETRY_MS);
+      become('lost');
+      retry = setTimeout(start, wait);
+      wait = Math.min(2 * wait, LONGEST_RETRY_MS);
     };
   };
-  document.addEventListener('visibilitychange', () => (document.hidden ? stop() : start()));
+  const listen = () => {
+    const now = Date.now();
+    if (phase === 'live' && now - heard > SILENT_MS) become('silent');
+    if (phase === 'silent' && now - Math.max(heard, asked) > LONGEST_RETRY_MS) start();
+  };
+  const turn = () => {
+    if (document.hidden) stop();
+    else start();
+    become(document.hidden ? 'paused' : 'connecting');
+  };
+
+  setInterval(listen, LOOK_MS);
+  document.addEventListener('visibilitychange', turn);
   if (!document.hidden) start();
+  return () => source && start();
 }

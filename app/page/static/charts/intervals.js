@@ -6,10 +6,16 @@ const DASHES = [[], [6, 3], [2, 2], [8, 3, 2, 3]];
 const BAND = 0.14;
 const AROUND_S = 3 * 86_400;
 const LINE_PX = 2;
+const MARKED = 'this champion';
+const MARK_GAP_PX = 5;
 const STEPS = [0.01, 0.02, 0.05, 0.1, 0.2];
+
+const [VALUE, LOW, HIGH, MATURE] = [1, 2, 3, 5];
+const COLUMNS = 4;
 
 let chart = null;
 let drawnFor = '';
+let marked = null;
 
 /** The ends of all windows, in milliseconds, each once and in order. */
 export const timesOf = (windows) =>
@@ -21,12 +27,17 @@ export const timesOf = (windows) =>
     ),
   ].sort((one, other) => one - other);
 
-/** uPlot's columns: all times, then for each variant its values, highs and lows, null where it has no window. */
+/**
+ * uPlot's columns: all times, then for each variant its values, highs and lows, null where it has no window that is
+ * mature, and the values of those that are not.
+ */
 function columns(windows) {
   const times = timesOf(windows);
   const lines = Object.values(windows).flatMap((points) => {
     const at = new Map(points.map((point) => [point[0], point]));
-    return [1, 3, 2].map((field) => times.map((time) => at.get(time)?.[field] ?? null));
+    const column = (field, mature) =>
+      times.map((time) => (at.get(time)?.[MATURE] === mature ? at.get(time)[field] : null));
+    return [column(VALUE, true), column(HIGH, true), column(LOW, true), column(VALUE, false)];
   });
   return [times.map((time) => time / 1000), ...lines];
 }
@@ -35,7 +46,7 @@ function faint(colour) {
   return colour.replace(/^rgb\((.*)\)$/, `rgba($1, ${BAND})`);
 }
 
-function series(tones) {
+function series(tones, ground) {
   return tones.flatMap((stroke, at) => [
     {
       stroke,
@@ -46,6 +57,7 @@ function series(tones) {
     },
     { stroke: null, points: { show: false } },
     { stroke: null, points: { show: false } },
+    { stroke, paths: () => null, points: { show: true, size: 6, fill: ground } },
   ]);
 }
 
@@ -75,16 +87,29 @@ function options(place, tones, hovered) {
         size: 44,
       }),
     ],
-    series: [{}, ...series(tones)],
-    bands: tones.map((tone, at) => ({ series: [3 * at + 2, 3 * at + 3], fill: faint(tone) })),
-    hooks: { draw: [(plot) => drawLone(plot, tones)], setCursor: [(plot) => hovered(plot.cursor.idx ?? null)] },
+    series: [{}, ...series(tones, getComputedStyle(place.parentElement).backgroundColor)],
+    bands: tones.map((tone, at) => ({ series: [COLUMNS * at + 2, COLUMNS * at + 3], fill: faint(tone) })),
+    hooks: { draw: [(plot) => drawMark(plot, style.color), (plot) => drawLone(plot, tones)], setCursor: [(plot) => hovered(plot.cursor.idx ?? null)] },
   };
+}
+
+/** When the model that serves began to: a vertical line, where the windows are of that time and not of a replay's. */
+function drawMark(plot, colour) {
+  const times = plot.data[0];
+  if (marked === null || marked / 1000 < times[0] || marked / 1000 > times.at(-1)) return;
+  const { left, top, width, height } = plot.bbox;
+  const x = Math.min(Math.max(plot.valToPos(marked / 1000, 'x', true), left), left + width);
+  plot.ctx.fillStyle = colour;
+  plot.ctx.fillRect(x, top, 1, height);
+  plot.ctx.textBaseline = 'top';
+  plot.ctx.textAlign = x > left + width / 2 ? 'right' : 'left';
+  plot.ctx.fillText(MARKED, x + (x > left + width / 2 ? -MARK_GAP_PX : MARK_GAP_PX), top + MARK_GAP_PX);
 }
 
 /** A window without neighbours has no band: its interval is a line from low to high, beside those of other variants. */
 function drawLone(plot, tones) {
   tones.forEach((tone, at) => {
-    const [values, highs, lows] = [1, 2, 3].map((offset) => plot.data[3 * at + offset]);
+    const [values, highs, lows] = [1, 2, 3].map((offset) => plot.data[COLUMNS * at + offset]);
     values.forEach((_, index) => {
       const alone = (highs[index - 1] ?? null) === null && (highs[index + 1] ?? null) === null;
       if (highs[index] === null || !alone) return;
@@ -112,8 +137,12 @@ function spread(low, high) {
   return [Math.max(0, low - margin), Math.min(1, high + margin)];
 }
 
-/** Draws `windows` by variant in `tones`; `hovered` hears the index of the window under the pointer, or null. */
-export function drawIntervals(place, windows, tones, hovered) {
+/**
+ * Draws `windows` by variant in `tones`, and a line at `mark`, milliseconds or null; `hovered` hears the index of the
+ * window under the pointer, or null. Windows that are not mature are hollow points.
+ */
+export function drawIntervals(place, { windows, tones, mark, hovered }) {
+  marked = mark;
   const wanted = JSON.stringify([Object.keys(windows), tones]);
   if (chart && drawnFor === wanted) {
     chart.setData(columns(windows));

@@ -6,15 +6,7 @@ import { severity } from '../marks.js';
 
 const panel = document.getElementById('alerts');
 
-function makeAlert({
-  severity: level,
-  kind,
-  subject,
-  message,
-  recommendation,
-  raised_time_ms: raised,
-  told_time_ms: told,
-}) {
+function makeAlert({ severity: level, kind, subject, message, recommendation, told_time_ms: told }) {
   return element(
     'li',
     { class: `alert ${level}` },
@@ -24,7 +16,7 @@ function makeAlert({
       severity(level),
       element('b', {}, words(kind)),
       element('span', { class: 'what', title: subject }, subject),
-      time(told || raised),
+      time(told),
     ),
     element('p', { class: 'message' }, sentence(message)),
     recommendation ? element('p', { class: 'do' }, element('b', {}, 'What to do '), sentence(recommendation)) : '',

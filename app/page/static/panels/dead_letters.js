@@ -26,9 +26,9 @@ const makeLetter = (letter) =>
     ),
   );
 
-export function drawDeadLetters({ dead_letters: { count, reasons, examples } }) {
+export function drawDeadLetters({ dead_letters: { count, at_least, reasons, examples } }) {
   const told = Object.entries(reasons).map(([reason, times]) => `${words(reason)} ${figure(times)}`);
-  note(panel, [figure(count), ...told].join(' · '));
+  note(panel, [`${at_least ? 'at least ' : ''}${figure(count)}`, ...told].join(' · '));
   const list = panel.querySelector('ul');
   list.dataset.empty = 'Every record could be used.';
   fill(list, examples, place, makeLetter);

@@ -11,8 +11,9 @@ const panel = document.getElementById('drift');
 
 const newest = ({ history }) => history.at(-1) ?? null;
 
-/** The bin whose share has changed most, in words. */
+/** The bin whose share has changed most, in words; a column that is not split into bins has none. */
 function told({ name, bins, reference, current, severity: level }) {
+  if (!bins.length) return `${name}, drift ${level}`;
   const change = (at) => Math.abs(current[at] - reference[at]);
   const most = bins.reduce((best, _, at) => (change(at) > change(best) ? at : best), 0);
   return `${name}, drift ${level}; ${bins[most]}: ${percent(reference[most])} at first, ${percent(current[most])} now`;
@@ -70,9 +71,10 @@ function makeColumn(column) {
   );
 }
 
-function summary({ drifted_share, number, n, to_time_ms, recommendation }) {
+function summary({ drifted_share, number, n, to_time_ms, recommendation, over }) {
   const share = `${figure(drifted_share * 100)}% drifted`;
-  return [share, `window ${figure(number)}: ${figure(n)} events until ${moment(to_time_ms)}`, recommendation]
+  const what = over ? 'not judged since another model serves' : recommendation;
+  return [share, `window ${figure(number)}: ${figure(n)} events until ${moment(to_time_ms)}`, what]
     .filter(Boolean)
     .join(' · ');
 }

@@ -1,8 +1,14 @@
 /** The strip of figures: what goes in and out of the stream, and how labels come. */
 
 import { sparkline } from '../charts/sparkline.js';
-import { element, fill } from '../dom.js';
+import { element, fill, note } from '../dom.js';
 import { figure, rate, span } from '../format.js';
+
+const TASKS = {
+  binary: 'binary classification',
+  multiclass: 'multiclass classification',
+  anomaly: 'anomaly detection',
+};
 
 /** `more` says the second line; `line` is the values of a small chart and what it tells. */
 function makeFigure({ name, value, unit, more, line }) {
@@ -23,7 +29,8 @@ function duration(name, milliseconds, rest) {
   return { name, value, unit, ...rest };
 }
 
-export function drawFlow({ flow }) {
+export function drawFlow({ flow, task }) {
+  note(document.getElementById('flow'), TASKS[task] ?? task);
   const over = (field) => flow.history.map((point) => point[field]);
   const minutes = Math.max(1, Math.round(flow.history.length / 60));
   const line = (field, what) => ({ values: over(field), label: `${what} over the last ${minutes} min` });
@@ -41,7 +48,6 @@ export function drawFlow({ flow }) {
 export function drawLabels({ labels }) {
   draw('labels', [
     duration('Delay, p50', labels.delay_p50_ms, { more: `p95 ${span(labels.delay_p95_ms).join(' ')}` }),
-    { name: 'Waiting', value: figure(labels.pending), unit: '', more: 'for their label' },
-    { name: 'Samples', value: figure(labels.samples), unit: '', more: 'joined' },
+    { name: 'Pending', value: figure(labels.pending), unit: '', more: 'without a label' },
   ]);
 }

@@ -8,6 +8,7 @@ import { drawTrials } from './trials.js';
 
 const FIGURES = { roc_auc: 'ROC AUC', accuracy: 'Accuracy' };
 const TONES = 4;
+const NO_TONE = 'none';
 
 const panel = document.getElementById('models');
 const plot = panel.querySelector('.plot');
@@ -37,20 +38,23 @@ function variants() {
 
 const range = ([, , low, high]) => (low === null ? '' : `${fixed(low, 3)} to ${fixed(high, 3)}`);
 
+const waiting = ([, , , , , mature]) => (mature ? '' : 'still coming');
+
+const shownRange = (window) => (waiting(window) ? `labels ${waiting(window)}` : range(window));
+
 const interval = (window) => (range(window) ? `${fixed(window[1], 3)} (${range(window)})` : fixed(window[1], 3));
 
-/** The window under the pointer, else the newest one that has a figure; undefined where there is none. */
-function shownWindow(variant) {
-  const windows = windowsOf(variant);
-  if (hovered === null) return windows.findLast(([, value]) => value !== null);
+/** The window under the pointer, else the newest one that is to be told; undefined where there is none. */
+function shownWindow({ variant }) {
+  if (hovered === null) return models.newest[variant];
   const until = timesOf(models.windows)[hovered];
-  return windows.find(([at]) => at === until);
+  return windowsOf({ variant }).find(([at]) => at === until);
 }
 
 function drawLegend() {
   const entries = variants().map((entry, tone) => ({
     ...entry,
-    tone: tone % TONES,
+    tone: tone < TONES ? tone : NO_TONE,
     shown: shownWindow(entry) ?? null,
   }));
   fill(
@@ -64,7 +68,7 @@ function drawLegend() {
         element('i', { class: 'swatch' }),
         element('span', { class: 'variant' }, variant),
         element('b', { class: 'value' }, fixed(shown?.[1], 3)),
-        element('span', { class: 'range' }, shown ? range(shown) : ''),
+        element('span', { class: 'range' }, shown ? shownRange(shown) : ''),
         element('span', { class: 'model', title: model }, [model, role].filter(Boolean).join(' · ')),
       ),
   );
@@ -73,22 +77,26 @@ function drawLegend() {
 function drawPlot() {
   const colours = [...legend.children].map((entry) => getComputedStyle(entry).color);
   const known = variants()
+    .slice(0, TONES)
     .map((entry, at) => ({ ...entry, colour: colours[at] }))
     .filter((entry) => windowsOf(entry).length);
   plot.classList.toggle('empty', !known.length);
   if (!known.length) return;
   const windows = Object.fromEntries(known.map((entry) => [entry.variant, windowsOf(entry)]));
-  drawIntervals(
-    plot,
+  drawIntervals(plot, {
     windows,
-    known.map(({ colour }) => colour),
-    (index) => {
+    tones: known.map(({ colour }) => colour),
+    mark: models.champion && !models.champion.since_before ? models.champion.since_time_ms : null,
+    hovered: (index) => {
       hovered = index;
       drawLegend();
     },
-  );
-  const told = known.map(({ variant }) => `${variant} ${interval(windows[variant].at(-1))}`).join(', ');
-  plot.setAttribute('aria-label', `${FIGURES[models.figure]} over time; in the newest window ${told}`);
+  });
+  const told = known
+    .filter(({ variant }) => models.newest[variant])
+    .map(({ variant }) => `${variant} ${interval(models.newest[variant])}`);
+  const newest = told.length ? `in the newest mature window ${told.join(', ')}` : 'no window is mature yet';
+  plot.setAttribute('aria-label', `${FIGURES[models.figure]} over time; ${newest}`);
 }
 
 function showWindows() {
@@ -99,18 +107,26 @@ function showWindows() {
   showTable({
     title: `${FIGURES[models.figure]} by window`,
     note: 'The 95% interval in brackets, where there is one.',
-    headings: ['Until', 'Variant', FIGURES[models.figure], 'Events'],
-    rows: windows.map(({ variant, window }) => [time(window[0]), variant, interval(window), figure(window[4])]),
+    headings: ['Until', 'Variant', FIGURES[models.figure], 'Events', 'Labels'],
+    rows: windows.map(({ variant, window }) => [
+      time(window[0]),
+      variant,
+      interval(window),
+      figure(window[4]),
+      waiting(window) || 'complete',
+    ]),
   });
+}
+
+function serving({ algorithm, version, since_time_ms: since, since_before: before }) {
+  const what = [algorithm || 'a model', version].filter(Boolean).join(' ');
+  return `${what} serves since ${before ? 'before ' : ''}${moment(since)}`;
 }
 
 export function drawModels(stream) {
   models = stream.models;
   const { champion } = models;
-  const serves = champion
-    ? `${champion.algorithm} serves since ${moment(champion.since_time_ms)}`
-    : 'No champion serves';
-  note(panel, `${FIGURES[models.figure]} · ${serves}`);
+  note(panel, `${FIGURES[models.figure]} · ${champion ? serving(champion) : 'No champion serves'}`);
   plot.dataset.empty = 'No window is judged yet: labels come later than events.';
   drawLegend();
   drawPlot();

@@ -7,22 +7,25 @@ import { mark } from '../marks.js';
 const LONG = 110;
 const WORDS = { ok: 'Well', watch: 'Watch', act: 'Act', unknown: 'Unknown' };
 
-/** Nobody knows how the models are while the page hears nothing, so a lost connection is a state of its own. */
-function answer(stream, board, connection) {
-  const unknown = (sentence) => ({ level: 'unknown', sentence });
-  if (!connection.open && !board) return unknown('The page waits for its first document.');
-  if (!connection.open) {
-    return unknown(
-      `The connection is lost; this is how it was at ${timeOfDay(board.generated_time_ms)}. Trying again.`,
-    );
+const unknown = (sentence) => ({ level: 'unknown', sentence, figures: '' });
+
+/** Nobody knows how the models are while the page hears nothing, so each way of hearing nothing is a state of its own. */
+function answer(board, phase) {
+  if (!board) {
+    return unknown(phase === 'lost' ? 'The page cannot be reached. Trying again.' : 'The page waits for its first document.');
   }
-  if (!board) return unknown('The page waits for its first document.');
+  const then = timeOfDay(board.generated_time_ms);
+  if (phase === 'lost') return unknown(`The connection is lost; this is how it was at ${then}. Trying again.`);
+  if (phase === 'connecting') return unknown(`This is how it was at ${then}. The page waits for what is new.`);
   if (board.problem) return unknown(board.problem);
-  return stream ? stream.state : unknown('No stream is declared: see penstock stream init.');
+  if (phase === 'silent') {
+    return unknown(`Nothing new since ${then}. A document comes once a second: does the worker still run?`);
+  }
+  return board.stream ? board.stream.state : unknown('No stream is declared: see penstock stream init.');
 }
 
-export function drawState(stream, board, connection) {
-  const { level, sentence } = answer(stream, board, connection);
+export function drawState(board, { phase }) {
+  const { level, sentence, figures } = answer(board, phase);
   const band = document.getElementById('state');
   if (!band.dataset.drawn || band.dataset.level !== level) {
     document.getElementById('state-mark').replaceChildren(mark(level));
@@ -35,5 +38,6 @@ export function drawState(stream, board, connection) {
   headline.classList.toggle('long', first.length > LONG);
   write(headline, first);
   write(document.getElementById('state-rest'), rest);
-  document.title = `${document.hidden ? 'Paused' : WORDS[level]} · ${stream ? stream.name : 'Penstock'}`;
+  write(document.getElementById('state-figures'), figures);
+  document.title = `${phase === 'paused' ? 'Paused' : WORDS[level]} · ${board?.stream?.name ?? 'Penstock'}`;
 }

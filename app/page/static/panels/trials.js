@@ -7,10 +7,10 @@ function signed(value) {
   return value > 0 ? `+${fixed(value, 4)}` : fixed(value, 4);
 }
 
-function arm({ variant, share, samples, difference, low, high }, metric) {
+function arm({ variant, share, samples, mean, difference, low, high }, metric) {
   const interval = low === null ? '' : ` (${signed(low)} to ${signed(high)})`;
   const weight = `${percent(share)} of the events, ${figure(samples)} samples`;
-  return `${variant} ${signed(difference)}${interval} in ${words(metric)}, ${weight}`;
+  return `${variant} ${fixed(mean, 4)} ${words(metric)}, ${signed(difference)}${interval}, ${weight}`;
 }
 
 function experiment({ id, kind, metric, verdict, why, arms }) {

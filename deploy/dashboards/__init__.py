@@ -1,6 +1,6 @@
 """Grafana's dashboards, written to `deploy/grafana/dashboards` by `python -m deploy.dashboards`.
 
-Change the modules that this one imports, never the files; a test compares the two, and another has every query
+Change the modules of this package, never the files; a test compares the two, and another has every query
 answered by a Prometheus.
 """
 
@@ -8,10 +8,10 @@ import json
 from pathlib import Path
 from typing import Final
 
-from deploy import drift, experiments, operations, overview, quality
-from deploy.panels import Dashboard
+from deploy.dashboards import drift, experiments, operations, overview, quality
+from deploy.dashboards.panels import Dashboard
 
-FOLDER: Final = Path(__file__).parent / "grafana" / "dashboards"
+FOLDER: Final = Path(__file__).parents[1] / "grafana" / "dashboards"
 DASHBOARDS: Final[tuple[Dashboard, ...]] = (
     overview.DASHBOARD,
     quality.DASHBOARD,
@@ -24,14 +24,3 @@ DASHBOARDS: Final[tuple[Dashboard, ...]] = (
 def rendered() -> dict[str, str]:
     """Return the text of each file by its name."""
     return {f"{board.name}.json": json.dumps(board.document(), indent=1) + "\n" for board in DASHBOARDS}
-
-
-def main() -> None:
-    """Write the files."""
-    FOLDER.mkdir(parents=True, exist_ok=True)
-    for name, text in rendered().items():
-        (FOLDER / name).write_text(text)
-
-
-if __name__ == "__main__":
-    main()

@@ -1,18 +1,19 @@
-"""What is no longer as it was when the champion was trained."""
+"""The dashboard of drift: what is no longer as it was when the champion was trained."""
 
 from typing import Final
 
-from deploy.panels import Dashboard, Panel, Query
+from deploy.dashboards.panels import Dashboard, Panel, Query
+from deploy.dashboards.promql import greatest, least, per_second, shown, total
 
 
 def _feature(figure: str) -> tuple[Query, ...]:
-    expr = f'max by (stream, feature) (ml_feature_drift_score{{stream=~"$stream", type="{figure}"}})'
-    return (Query(expr, "{{stream}} {{feature}}"),)
+    series = shown("ml_feature_drift_score", f'type="{figure}"')
+    return (Query(greatest(series, "stream", "feature"), "{{stream}} {{feature}}"),)
 
 
 def _prediction(figure: str) -> Query:
-    expr = f'max by (stream, prediction) (ml_prediction_drift_score{{stream=~"$stream", type="{figure}"}})'
-    return Query(expr, f"{{{{stream}}}} {{{{prediction}}}} {figure}")
+    series = shown("ml_prediction_drift_score", f'type="{figure}"')
+    return Query(greatest(series, "stream", "prediction"), f"{{{{stream}}}} {{{{prediction}}}} {figure}")
 
 
 DASHBOARD: Final = Dashboard(
@@ -24,7 +25,7 @@ DASHBOARD: Final = Dashboard(
             Panel(
                 "Drifted features",
                 "The share of the judged features that have drifted; from 30% on, a new model is asked for by default.",
-                (Query('max by (stream) (ml_drifted_features_ratio{stream=~"$stream"})', "{{stream}}"),),
+                (Query(greatest(shown("ml_drifted_features_ratio"), "stream"), "{{stream}}"),),
                 "percentunit",
                 "stat",
                 bad_from=0.3,
@@ -32,7 +33,7 @@ DASHBOARD: Final = Dashboard(
             Panel(
                 "Measured",
                 "1 when scored events are counted against the champion's baseline; with 0, register it with one.",
-                (Query('min by (stream) (ml_drift_measured{stream=~"$stream"})', "{{stream}}"),),
+                (Query(least(shown("ml_drift_measured"), "stream"), "{{stream}}"),),
                 "none",
                 "stat",
                 good_from=1,
@@ -40,12 +41,7 @@ DASHBOARD: Final = Dashboard(
             Panel(
                 "Events counted",
                 "In a second, against their model's baseline.",
-                (
-                    Query(
-                        'sum by (stream) (rate(ml_drift_events_counted_total{stream=~"$stream"}[$__rate_interval]))',
-                        "{{stream}}",
-                    ),
-                ),
+                (Query(per_second(shown("ml_drift_events_counted_total"), "stream"), "{{stream}}"),),
                 "eps",
                 "stat",
             ),
@@ -76,7 +72,7 @@ DASHBOARD: Final = Dashboard(
                 _feature("unseen_share"),
                 "percentunit",
             ),
-            Panel("p-value", "After correction for the number of features.", _feature("p_value"), "percentunit"),
+            Panel("p-value", "After correction for the number of features.", _feature("p_value")),
         ),
         (
             Panel(
@@ -88,11 +84,9 @@ DASHBOARD: Final = Dashboard(
                 "Windows",
                 "Since the workers started, by what became of them.",
                 (
+                    Query(total(shown("ml_drift_windows_total"), "stream", "outcome"), "{{stream}} {{outcome}}"),
                     Query(
-                        'sum by (stream, outcome) (ml_drift_windows_total{stream=~"$stream"})', "{{stream}} {{outcome}}"
-                    ),
-                    Query(
-                        'sum by (stream, reason) (ml_drift_partials_missed_total{stream=~"$stream"})',
+                        total(shown("ml_drift_partials_missed_total"), "stream", "reason"),
                         "{{stream}} partials missed: {{reason}}",
                     ),
                 ),
@@ -100,12 +94,7 @@ DASHBOARD: Final = Dashboard(
             Panel(
                 "Alerts",
                 "Since the workers started, by severity.",
-                (
-                    Query(
-                        'sum by (stream, severity) (ml_drift_alerts_total{stream=~"$stream"})',
-                        "{{stream}} {{severity}}",
-                    ),
-                ),
+                (Query(total(shown("ml_drift_alerts_total"), "stream", "severity"), "{{stream}} {{severity}}"),),
             ),
         ),
     ),

@@ -1,39 +1,39 @@
 """What is shown of models: who serves, who else scores, how good each was window by window, and what is tried."""
 
 from collections import OrderedDict
+from collections.abc import Sequence
 from typing import Final, Literal
 
 from app.page.document import Arm, Champion, Models, OtherModel, ShownExperiment, WindowFigure
+from app.page.versions import Versions
 from ml.evaluation.proportion import wilson_interval
-from schemas.events import Deployment, ModelVersion, Performance, VariantPerformance
+from schemas.events import Deployment, Performance, VariantPerformance
 from schemas.experiments import BUCKETS, CHAMPION, ExperimentReport, VariantFigures
-from schemas.streams import StreamSpec
 
 WINDOWS: Final = 120
-MOST_VARIANTS: Final = 8
+MOST_VARIANTS: Final = 4
+Figure = Literal["roc_auc", "accuracy"]
 
 
 class ModelFold:
-    """The fold of `<s>.models`, `<s>.deployments`, `<s>.performance` and `<s>.experiments`."""
+    """The fold of `<s>.models` (in `versions`), `<s>.deployments`, `<s>.performance` and `<s>.experiments`."""
 
-    def __init__(self, spec: StreamSpec) -> None:
-        self._task = spec.task
-        self._described: dict[str, tuple[str, str, str]] = {}
+    def __init__(self) -> None:
+        self.versions = Versions()
         self._since_ms = 0
+        self._since_before = False
         self._windows: OrderedDict[int, Performance] = OrderedDict()
         self._told_ms: dict[int, int] = {}
         self._report: ExperimentReport | None = None
         self.deployment: Deployment | None = None
 
-    def take_version(self, version: ModelVersion) -> None:
-        """Go on with a later record of a model."""
-        self._described[version.model_id] = (version.version, version.algorithm, version.lineage)
-
     def take_deployment(self, deployment: Deployment) -> None:
         """Go on with a later routing."""
         if self.deployment is None or self.deployment.champion != deployment.champion:
             self._since_ms = deployment.changed_time_ms
+            self._since_before = self.deployment is None and deployment.revision > 1
         self.deployment = deployment
+        self.versions.keep(self.routed | {deployment.previous})
 
     def take_performance(self, performance: Performance, told_ms: int) -> None:
         """Go on with a later window, or a better look at an earlier one; `told_ms` is Kafka's timestamp."""
@@ -57,6 +57,10 @@ class ModelFold:
         variants = newest.experiment.variants if newest.experiment else ()
         return frozenset((newest.champion, *newest.shadows, *(variant.model_id for variant in variants)))
 
+    def scores(self, model_id: str) -> bool:
+        """Whether a model scores events now, or one that came after it in its lineage; true while none is known."""
+        return self.deployment is None or any(self.versions.is_same(model_id, routed) for routed in self.routed)
+
     @property
     def newest_window(self) -> VariantPerformance | None:
         """The champion's figures in the newest mature window, else in the newest one."""
@@ -69,27 +73,58 @@ class ModelFold:
         return max(found, key=lambda entry: entry[:2])[2] if found else None
 
     def matured_since(self, told_ms: int, model_id: str) -> VariantPerformance | None:
-        """Return a model's figures in the newest mature window that was told of at `told_ms` or later."""
+        """Return the figures of a model, or of a later snapshot, in the newest mature window told of since `told_ms`."""
         for number, window in sorted(self._windows.items(), reverse=True):
             if window.mature and self._told_ms[number] >= told_ms:
                 for variant in window.variants:
-                    if variant.model_id == model_id:
+                    if self.versions.is_same(model_id, variant.model_id):
                         return variant
         return None
 
+    @property
+    def figure(self) -> Figure:
+        """By what models are judged: the AUC, unless no window has one."""
+        found = any(variant.roc_auc is not None for window in self._windows.values() for variant in window.variants)
+        return "roc_auc" if found else "accuracy"
+
     def models(self) -> Models:
         """Return who serves and scores, and the figures of the newest windows by variant, oldest first."""
-        figure: Literal["roc_auc", "accuracy"] = "accuracy"
-        if any(variant.roc_auc is not None for window in self._windows.values() for variant in window.variants):
-            figure = "roc_auc"
-        return Models(champion=self._champion(), others=self._others(), figure=figure, windows=self._by_variant(figure))
+        figure, placed = self.figure, self._placed()
+        newest = {variant: self.newest_of(variant, model_id) for variant, model_id in placed.items()}
+        return Models(
+            champion=self._champion(),
+            others=self._others(),
+            figure=figure,
+            windows=self._by_variant(figure, tuple(placed)),
+            newest={variant: found for variant, found in newest.items() if found is not None},
+        )
+
+    def newest_of(self, variant: str, model_id: str) -> WindowFigure | None:
+        """Return the figure to be told of the model that is this variant now; None while nothing is known of it."""
+        for _, window in sorted(self._windows.items(), reverse=True):
+            for found in window.variants if window.mature else ():
+                if found.variant == variant and self.versions.is_same(found.model_id, model_id):
+                    shown = _figure(window, found, self.figure)
+                    if shown.value is not None:
+                        return shown
+        return None
+
+    def _placed(self) -> dict[str, str]:
+        """Return the models that score now, by the variant as which they are evaluated; the champion is the first."""
+        return ({CHAMPION: self.deployment.champion} if self.deployment else {}) | {
+            other.variant: other.model_id for other in self._others()
+        }
 
     def _champion(self) -> Champion | None:
         if self.deployment is None:
             return None
-        version, algorithm, _ = self._described.get(self.deployment.champion, ("", "", ""))
+        known = self.versions.of(self.deployment.champion)
         return Champion(
-            model_id=self.deployment.champion, version=version, algorithm=algorithm, since_time_ms=self._since_ms
+            model_id=self.deployment.champion,
+            version=known.version,
+            algorithm=known.algorithm,
+            since_time_ms=self._since_ms,
+            since_before=self._since_before,
         )
 
     def _others(self) -> tuple[OtherModel, ...]:
@@ -109,15 +144,18 @@ class ModelFold:
 
     def _shadow_name(self, model_id: str) -> str:
         """Return the name under which a shadow is evaluated: its lineage's, if it has one."""
-        return self._described.get(model_id, ("", "", ""))[2] or model_id
+        return self.versions.of(model_id).lineage or model_id
 
-    def _by_variant(self, figure: Literal["roc_auc", "accuracy"]) -> dict[str, tuple[WindowFigure, ...]]:
-        found: dict[str, list[WindowFigure]] = {CHAMPION: []}
-        for _, window in sorted(self._windows.items()):
+    def _by_variant(self, figure: Figure, placed: Sequence[str]) -> dict[str, tuple[WindowFigure, ...]]:
+        """Return the figures of four variants: of those that score now, and then of the latest that did."""
+        windows = sorted(self._windows.items())
+        late = [variant.variant for _, window in reversed(windows) for variant in window.variants]
+        shown = list(dict.fromkeys((CHAMPION, *placed, *late)))[:MOST_VARIANTS]
+        found: dict[str, list[WindowFigure]] = {name: [] for name in shown}
+        for _, window in windows:
             for variant in window.variants:
-                if variant.variant in found or len(found) < MOST_VARIANTS:
-                    measured = _figure(window.to_time_ms, variant, figure)
-                    found.setdefault(variant.variant, []).append(measured)
+                if variant.variant in found:
+                    found[variant.variant].append(_figure(window, variant, figure))
         return {name: tuple(figures) for name, figures in found.items() if figures}
 
     def experiment(self) -> ShownExperiment | None:
@@ -154,10 +192,12 @@ def _arm(figures: VariantFigures, report: ExperimentReport, metric: str) -> Arm:
     )
 
 
-def _figure(to_time_ms: int, variant: VariantPerformance, figure: Literal["roc_auc", "accuracy"]) -> WindowFigure:
+def _figure(window: Performance, variant: VariantPerformance, figure: Figure) -> WindowFigure:
     if figure == "roc_auc":
         value, low, high = variant.roc_auc, variant.roc_auc_low, variant.roc_auc_high
     else:
         value = variant.accuracy
         low, high = (None, None) if value is None else wilson_interval(value, variant.n)
-    return WindowFigure(to_time_ms=to_time_ms, value=value, low=low, high=high, n=variant.n)
+    return WindowFigure(
+        to_time_ms=window.to_time_ms, value=value, low=low, high=high, n=variant.n, mature=window.mature
+    )

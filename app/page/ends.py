@@ -4,6 +4,7 @@ A Prediction names the event that it answers, and so does a dead letter; both fo
 was answered, and what waits, is known from the last of them in each partition.
 """
 
+import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final
 
@@ -25,14 +26,14 @@ _POLL_MS: Final = 200
 Span = tuple[int, int]
 
 
-class _Seen(msgspec.Struct, frozen=True, gc=False):
+class _Answer(msgspec.Struct, frozen=True, gc=False):
     """The fields of a Prediction that a look needs."""
 
     offset: int
     latency_ms: int = 0
 
 
-_seen: Final = msgspec.json.Decoder(_Seen)
+_ANSWERS: Final = msgspec.json.Decoder(_Answer)
 
 
 class Ends:
@@ -62,10 +63,8 @@ class Ends:
 
     async def look(self, folds: Mapping[str, StreamFold]) -> None:
         """Give each fold a look at its stream."""
-        samples = [stream.samples for stream in self._streams]
         large = [place for stream in self._streams for place in (*stream.features, *stream.predictions)]
-        firsts = await self._consumer.beginning_offsets(samples)
-        ends = await self._consumer.end_offsets([*large, *samples])
+        ends = await self._consumer.end_offsets(large)
         now_ms = self._clock_ms()
         found = await self._read({place: span for stream in self._streams for place, span in stream.news(ends)})
         for stream in self._streams:
@@ -75,9 +74,8 @@ class Ends:
                 if place in found
                 for latency in stream.take(place, found[place])
             ]
-            fold = folds[stream.name]
-            fold.samples = ends[stream.samples] - firsts[stream.samples]
-            fold.look(stream.look(now_ms, ends, fold.letters.answered, latencies))
+            folds[stream.name].look(stream.look(now_ms, ends, latencies))
+            await asyncio.sleep(0)  # there may be hundreds of streams
 
     async def _read(self, spans: Mapping[TopicPartition, Span]) -> dict[TopicPartition, list[Record]]:
         """Return the records of these spans of offsets, each of which ends where its partition did, or before."""
@@ -97,21 +95,20 @@ class Ends:
 
 
 class _Partitions:
-    """Where one stream's features, predictions and samples are, and how far its predictions have been seen."""
+    """Where one stream's features and predictions are, and how far its predictions have been read."""
 
     def __init__(self, spec: StreamSpec) -> None:
         topics = StreamTopics(spec.name)
         self.name = spec.name
         self.features = [TopicPartition(topics.features, partition) for partition in range(spec.partitions)]
         self.predictions = [TopicPartition(topics.predictions, partition) for partition in range(spec.partitions)]
-        self.samples = TopicPartition(topics.samples, 0)
         self._most = max(min(NEWEST, MOST_NEWEST // spec.partitions), 1)
-        self._seen: dict[TopicPartition, int] = {}
+        self._read_to: dict[TopicPartition, int] = {}
         self._answered: dict[int, int] = {}
 
     def begin(self, firsts: Mapping[TopicPartition, int], ends: Mapping[TopicPartition, int]) -> None:
         """Take what is there for seen. Where there are no predictions at all, all events wait."""
-        self._seen = {place: ends[place] for place in self.predictions}
+        self._read_to = {place: ends[place] for place in self.predictions}
         empty = [place.partition for place in self.predictions if firsts[place] == ends[place]]
         self._answered = {place.partition: firsts[place] for place in self.features if place.partition in empty}
 
@@ -122,8 +119,10 @@ class _Partitions:
 
     def news(self, ends: Mapping[TopicPartition, int]) -> list[tuple[TopicPartition, Span]]:
         """Return what is to be read of each partition that has news: its newest offsets."""
-        spans = [(place, (max(self._seen[place], ends[place] - self._most), ends[place])) for place in self.predictions]
-        self._seen |= {place: end for place, (_, end) in spans}
+        spans = [
+            (place, (max(self._read_to[place], ends[place] - self._most), ends[place])) for place in self.predictions
+        ]
+        self._read_to |= {place: end for place, (_, end) in spans}
         return [(place, span) for place, span in spans if span[0] < span[1]]
 
     def take(self, place: TopicPartition, records: Sequence[Record]) -> list[int]:
@@ -131,29 +130,21 @@ class _Partitions:
         found = []
         for record in records:
             try:
-                found.append(_seen.decode(record.value or b""))
+                found.append(_ANSWERS.decode(record.value or b""))
             except DECODE_ERRORS:
                 continue
         if found:
-            answered = max(seen.offset for seen in found) + 1
+            answered = max(answer.offset for answer in found) + 1
             self._answered[place.partition] = max(self._answered.get(place.partition, 0), answered)
-        return [seen.latency_ms for seen in found]
+        return [answer.latency_ms for answer in found]
 
-    def look(
-        self,
-        time_ms: int,
-        ends: Mapping[TopicPartition, int],
-        dead: Mapping[TopicPartition, int],
-        latencies_ms: Sequence[int],
-    ) -> Look:
-        """Return a look; `dead` is the offset behind the last dead letter of each partition of features."""
+    def look(self, time_ms: int, ends: Mapping[TopicPartition, int], latencies_ms: Sequence[int]) -> Look:
+        """Return a look. Where no prediction was found though there were some, nothing is taken to wait."""
         return Look(
             time_ms=time_ms,
             ends={place.partition: ends[place] for place in self.features},
             answered={
-                place.partition: min(max(self._answered.get(place.partition, 0), dead.get(place, 0)), ends[place])
-                if place.partition in self._answered
-                else ends[place]
+                place.partition: min(self._answered.get(place.partition, ends[place]), ends[place])
                 for place in self.features
             },
             latencies_ms=latencies_ms,

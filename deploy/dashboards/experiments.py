@@ -1,19 +1,16 @@
-"""Who is better: variants of experiments and rollouts, and shadows."""
+"""The dashboard of experiments: who is better of variants and champion, and what shadows would have said."""
 
 from typing import Final
 
-from deploy.panels import Dashboard, Panel, Query
+from deploy.dashboards.panels import Dashboard, Panel, Query
+from deploy.dashboards.promql import greatest, shown, total
 
 
 def _metric(name: str, legend: str = "") -> Query:
     """Return a figure of each variant in the newest report; `name` is a regular expression."""
-    by = "stream, experiment, variant, metric"
-    expr = f'max by ({by}) (ml_experiment_metric{{stream=~"$stream", metric=~"{name}"}})'
+    series = shown("ml_experiment_metric", f'metric=~"{name}"')
+    expr = greatest(series, "stream", "experiment", "variant", "metric")
     return Query(expr, f"{{{{stream}}}} {{{{variant}}}} {legend or '{{metric}}'}")
-
-
-def _total(metric: str, by: str, legend: str) -> Query:
-    return Query(f'sum by (stream, {by}) ({metric}{{stream=~"$stream"}})', f"{{{{stream}}}} {legend}")
 
 
 _MEANS: Final = "accuracy|brier|log_loss|cost"
@@ -27,7 +24,7 @@ DASHBOARD: Final = Dashboard(
             Panel(
                 "Running",
                 "1 while an experiment or a rollout runs.",
-                (Query('max by (stream) (ml_experiment_active_total{stream=~"$stream"})', "{{stream}}"),),
+                (Query(greatest(shown("ml_experiment_active_total"), "stream"), "{{stream}}"),),
                 "none",
                 "stat",
             ),
@@ -58,14 +55,14 @@ DASHBOARD: Final = Dashboard(
                 "The share of the entities that each variant has.",
                 (
                     Query(
-                        'max by (stream, experiment, variant) (ml_experiment_traffic{stream=~"$stream"})',
+                        greatest(shown("ml_experiment_traffic"), "stream", "experiment", "variant"),
                         "{{stream}} {{experiment}} {{variant}}",
                     ),
                 ),
                 "percentunit",
             ),
             Panel("Events", "Events that each variant served, in this epoch.", (_metric("events"), _metric("samples"))),
-            Panel("ROC AUC and F1", "Of each variant's mature samples.", (_metric("roc_auc|f1"),), "percentunit"),
+            Panel("ROC AUC and F1", "Of each variant's mature samples.", (_metric("roc_auc|f1"),)),
         ),
         (
             Panel(
@@ -78,14 +75,18 @@ DASHBOARD: Final = Dashboard(
                 "Events that a variant or a shadow gave no score for, since the workers started or the report began.",
                 (
                     _metric("errors", "in the report"),
-                    _total("ml_variant_errors_total", "variant", "{{variant}}"),
-                    _total("ml_shadow_errors_total", "variant", "{{variant}}"),
+                    Query(total(shown("ml_variant_errors_total"), "stream", "variant"), "{{stream}} {{variant}}"),
+                    Query(total(shown("ml_shadow_errors_total"), "stream", "variant"), "{{stream}} {{variant}}"),
                 ),
             ),
             Panel(
                 "Samples that do not count",
                 "Since the workers started, by reason.",
-                (_total("ml_experiment_samples_missed_total", "reason", "{{reason}}"),),
+                (
+                    Query(
+                        total(shown("ml_experiment_samples_missed_total"), "stream", "reason"), "{{stream}} {{reason}}"
+                    ),
+                ),
             ),
         ),
         (
@@ -94,7 +95,7 @@ DASHBOARD: Final = Dashboard(
                 "The share of the events to which a shadow gives another label than was served.",
                 (
                     Query(
-                        'max by (stream, variant) (ml_shadow_disagreement_ratio{stream=~"$stream"})',
+                        greatest(shown("ml_shadow_disagreement_ratio"), "stream", "variant"),
                         "{{stream}} {{variant}}",
                     ),
                 ),

@@ -1,27 +1,28 @@
-"""How good the models are, and what makes new ones."""
+"""The dashboard of model quality: how good the models are, and what makes new ones."""
 
 from typing import Final
 
-from deploy.panels import Dashboard, Panel, Query
+from deploy.dashboards.panels import Dashboard, Panel, Query
+from deploy.dashboards.promql import greatest, per_second, shown, total
 
-_FIGURE: Final = 'max by (stream, variant) (ml_performance{stream=~"$stream", figure="%s"})'
+
+def _figure(name: str, legend: str, factor: str = "") -> Query:
+    """Return a figure of evaluation for each variant."""
+    series = shown("ml_performance", f'figure="{name}"')
+    return Query(greatest(series, "stream", "variant") + factor, f"{{{{stream}}}} {{{{variant}}}} {legend}".rstrip())
 
 
 def _figures(*names: str, factor: str = "") -> tuple[Query, ...]:
-    """Return a figure of evaluation for each variant, under its name."""
-    return tuple(Query(_FIGURE % name + factor, f"{{{{stream}}}} {{{{variant}}}} {name}") for name in names)
+    """Return figures of evaluation for each variant, under their names."""
+    return tuple(_figure(name, name, factor) for name in names)
 
 
-def _per_second(metric: str, legend: str, *by: str) -> Query:
-    labels = ", ".join(("stream", *by))
-    return Query(
-        f'sum by ({labels}) (rate({metric}{{stream=~"$stream"}}[$__rate_interval]))', f"{{{{stream}}}} {legend}"
-    )
+def _rate(metric: str, legend: str, *by: str) -> Query:
+    return Query(per_second(shown(metric), "stream", *by), f"{{{{stream}}}} {legend}")
 
 
-def _total(metric: str, legend: str, *by: str) -> Query:
-    labels = ", ".join(("stream", *by))
-    return Query(f'sum by ({labels}) ({metric}{{stream=~"$stream"}})', f"{{{{stream}}}} {legend}")
+def _count(metric: str, legend: str, *by: str) -> Query:
+    return Query(total(shown(metric), "stream", *by), f"{{{{stream}}}} {legend}")
 
 
 _JUDGED: Final = (
@@ -30,11 +31,10 @@ _JUDGED: Final = (
             "ROC AUC",
             "Of each variant in the newest mature window. The 95% intervals are dashed: two that overlap may be equal.",
             (
-                Query(_FIGURE % "roc_auc", "{{stream}} {{variant}}"),
-                Query(_FIGURE % "roc_auc_low", "{{stream}} {{variant}} low"),
-                Query(_FIGURE % "roc_auc_high", "{{stream}} {{variant}} high"),
+                _figure("roc_auc", ""),
+                _figure("roc_auc_low", "low"),
+                _figure("roc_auc_high", "high"),
             ),
-            "percentunit",
         ),
         Panel("Accuracy and F1", "At the stream's threshold.", _figures("accuracy", "f1"), "percentunit"),
         Panel("Precision and recall", "At the stream's threshold.", _figures("precision", "recall"), "percentunit"),
@@ -71,16 +71,16 @@ _LABELS: Final = (
         "In a second: predictions that stayed without one, labels that came twice, what the join or evaluation left "
         "aside and why.",
         (
-            _per_second("ml_join_unlabelled_total", "unlabelled"),
-            _per_second("ml_labels_duplicate_total", "duplicate"),
-            _per_second("ml_join_ignored_total", "join: {{reason}}", "reason"),
-            _per_second("ml_samples_missed_total", "evaluation: {{reason}}", "reason"),
+            _rate("ml_join_unlabelled_total", "unlabelled"),
+            _rate("ml_labels_duplicate_total", "duplicate"),
+            _rate("ml_join_ignored_total", "join: {{reason}}", "reason"),
+            _rate("ml_samples_missed_total", "evaluation: {{reason}}", "reason"),
         ),
     ),
     Panel(
         "Samples evaluated",
         "In a second.",
-        (_per_second("ml_samples_evaluated_total", "samples"), _per_second("ml_samples_total", "joined")),
+        (_rate("ml_samples_evaluated_total", "samples"), _rate("ml_samples_total", "joined")),
     ),
 )
 
@@ -90,8 +90,8 @@ _MADE: Final = (
             "Training runs",
             "Since the workers started, by outcome: rejected is a gate's word, failed wants somebody to look.",
             (
-                _total("ml_training_runs_total", "{{outcome}}", "outcome"),
-                _total("ml_pipeline_updates_total", "candidates"),
+                _count("ml_training_runs_total", "{{outcome}}", "outcome"),
+                _count("ml_pipeline_updates_total", "candidates"),
             ),
         ),
         Panel(
@@ -99,8 +99,8 @@ _MADE: Final = (
             "The mean since the workers started.",
             (
                 Query(
-                    'sum by (stream) (ml_training_duration_seconds_sum{stream=~"$stream"})'
-                    ' / sum by (stream) (ml_training_duration_seconds_count{stream=~"$stream"})',
+                    f"{total(shown('ml_training_duration_seconds_sum'), 'stream')}"
+                    f" / {total(shown('ml_training_duration_seconds_count'), 'stream')}",
                     "{{stream}}",
                 ),
             ),
@@ -109,35 +109,35 @@ _MADE: Final = (
         Panel(
             "Accuracy of the newest candidate",
             "On its test data.",
-            (Query('max by (stream) (ml_pipeline_accuracy{stream=~"$stream"})', "{{stream}}"),),
+            (Query(greatest(shown("ml_pipeline_accuracy"), "stream"), "{{stream}}"),),
             "percentunit",
         ),
         Panel(
             "Samples read by training",
             "Since the workers started.",
-            (_total("ml_pipeline_samples_processed_total", "samples"),),
+            (_count("ml_pipeline_samples_processed_total", "samples"),),
         ),
     ),
     (
         Panel(
             "Learners",
             "Samples that learners took in a second, by lineage.",
-            (_per_second("ml_learner_samples_total", "{{lineage}}", "lineage"),),
+            (_rate("ml_learner_samples_total", "{{lineage}}", "lineage"),),
         ),
         Panel(
             "What learners did",
             "Since the workers started: batches learnt; snapshots published, kept back or pruned.",
-            (_total("ml_learner_updates_total", "{{lineage}} {{action}}", "lineage", "action"),),
+            (_count("ml_learner_updates_total", "{{lineage}} {{action}}", "lineage", "action"),),
         ),
         Panel(
             "Registered models",
             "By status: a candidate that waits for a person is in staging.",
-            (Query('max by (stream, status) (ml_models_total{stream=~"$stream"})', "{{stream}} {{status}}"),),
+            (Query(greatest(shown("ml_models_total"), "stream", "status"), "{{stream}} {{status}}"),),
         ),
         Panel(
             "Changes of status",
             "Since the workers started: promotions, rollbacks and the rest.",
-            (_total("ml_model_promotion_total", "{{from_status}} to {{to_status}}", "from_status", "to_status"),),
+            (_count("ml_model_promotion_total", "{{from_status}} to {{to_status}}", "from_status", "to_status"),),
         ),
     ),
 )

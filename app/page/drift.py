@@ -4,13 +4,15 @@ from collections import deque
 from collections.abc import Mapping
 from typing import Final
 
+import msgspec
+
 from app.page.document import Column, Drift
-from schemas.drift import ColumnDrift, DriftReport, DriftSeverity
+from schemas.drift import ColumnDrift, DriftReport
+from schemas.event import SEVERITY_RANKS
 
 WINDOWS: Final = 60
 MOST_COLUMNS: Final = 40
 _DECIMALS: Final = 4
-RANKS: Final[dict[DriftSeverity, int]] = {"none": 0, "low": 1, "medium": 2, "high": 3, "critical": 4}
 
 
 class DriftFold:
@@ -18,23 +20,29 @@ class DriftFold:
 
     def __init__(self) -> None:
         self.newest: DriftReport | None = None
+        self.told_ms = 0
+        """Kafka's timestamp of the newest report."""
         self.columns: Mapping[str, ColumnDrift] = {}
         """The columns of the newest report by the names that alerts give them: those of predictions say so."""
         self._history: deque[dict[str, float | None]] = deque(maxlen=WINDOWS)
         self._shown: Drift | None = None
 
-    def take(self, report: DriftReport) -> None:
-        """Go on with a later report."""
+    def take(self, report: DriftReport, told_ms: int) -> None:
+        """Go on with a later report; `told_ms` is Kafka's timestamp."""
+        self.told_ms = told_ms
         predictions = {f"prediction {column.name}": column for column in report.predictions}
         self.newest, self.columns = report, {column.name: column for column in report.features} | predictions
         self._history.append({name: _rounded(column.psi) for name, column in self.columns.items()})
         self._shown = None
 
-    def drift(self) -> Drift | None:
-        """Return the newest window, its columns from the worst on, 40 at most; None before the first."""
+    def drift(self, *, over: bool) -> Drift | None:
+        """Return the newest window, its columns from the worst on, 40 at most; None before the first.
+
+        It is `over` when its model scores no more.
+        """
         if self._shown is None and self.newest is not None:
             self._shown = self._drift(self.newest)
-        return self._shown
+        return msgspec.structs.replace(self._shown, over=over) if self._shown else None
 
     def _drift(self, report: DriftReport) -> Drift:
         worst = sorted(self.columns.items(), key=_badness, reverse=True)[:MOST_COLUMNS]
@@ -46,6 +54,7 @@ class DriftFold:
             to_time_ms=report.to_time_ms,
             recommendation=report.recommendation,
             columns=tuple(self._column(name, column) for name, column in worst),
+            model_id=report.model_id,
         )
 
     def _column(self, name: str, column: ColumnDrift) -> Column:
@@ -62,7 +71,11 @@ class DriftFold:
 
 def _badness(named: tuple[str, ColumnDrift]) -> tuple[int, bool, float]:
     column = named[1]
-    return RANKS[column.severity] if column.judged else 0, column.judged, -1.0 if column.psi is None else column.psi
+    return (
+        SEVERITY_RANKS[column.severity] if column.judged else 0,
+        column.judged,
+        -1.0 if column.psi is None else column.psi,
+    )
 
 
 def _rounded(value: float | None) -> float | None:

@@ -9,8 +9,10 @@ from typing import Any, Final, Literal
 
 SCHEMA_VERSION: Final = 39
 COLUMNS: Final = 24
+STREAMS: Final = 'label_values({__name__=~"ml_models_total|ml_predictions_total"}, stream)'
 _HEIGHTS: Final = {"timeseries": 8, "table": 8, "stat": 4}
 _SOURCE: Final = {"type": "prometheus", "uid": "${datasource}"}
+_AS_ROWS: Final = [{"id": "organize", "options": {"excludeByName": {"Time": True, "Value": True}}}]
 _INTERVAL_BOUNDS: Final = "/ (low|high)$/"  # legends of the ends of an interval
 
 
@@ -102,9 +104,6 @@ def _stream_variable() -> dict[str, Any]:
     }
 
 
-STREAMS: Final = 'label_values({__name__=~"ml_models_total|ml_predictions_total"}, stream)'
-
-
 def _panel(panel: Panel) -> dict[str, Any]:
     return {
         "type": panel.kind,
@@ -159,6 +158,3 @@ def _options(panel: Panel) -> dict[str, Any]:
     if panel.kind == "table":
         return {"showHeader": True}
     return {"legend": {"displayMode": "list", "placement": "bottom"}, "tooltip": {"mode": "multi", "sort": "desc"}}
-
-
-_AS_ROWS: Final = [{"id": "organize", "options": {"excludeByName": {"Time": True, "Value": True}}}]
