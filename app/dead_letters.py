@@ -17,10 +17,10 @@ from typing import Any, Final, Literal
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from app.models import log_reader
-from app.partitions import partition_count
-from schemas.errors import InvalidEvent, SettingsError
+from schemas.errors import InvalidEvent
 from schemas.events import DeadLetter
 from schemas.wire import decode
+from stream import admin
 from stream.connection import KafkaConnection
 from stream.consumers import opened
 from topics import StreamTopics
@@ -191,18 +191,10 @@ class DeadLetterReader:
 @asynccontextmanager
 async def dead_letter_reader(connection: KafkaConnection, lane: Lane) -> AsyncIterator[DeadLetterReader]:
     """Open a reader of the lane's committed dead letters. Raises SettingsError when their topic does not exist."""
-    partitions = await _partitions(connection, lane.dead)
+    partitions = (await admin.require(connection, [lane.dead])).get(lane.dead, 0)
     async with opened(log_reader(connection)) as consumer:
         consumer.assign([TopicPartition(lane.dead, partition) for partition in range(partitions)])
         yield DeadLetterReader(consumer)
-
-
-async def _partitions(connection: KafkaConnection, topic: str) -> int:
-    cluster = await connection.reachable()
-    count = await partition_count(connection, topic)
-    if count == 0 and not cluster.embedded:  # the embedded broker makes a topic when it is first used
-        raise SettingsError(f"topic {topic} does not exist: run `penstock topics apply`")
-    return count
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 
 from agents.baselines import baseline_of
 from agents.registry import Registry, next_version
-from schemas.errors import InvalidEvent, PenstockError, SettingsError
+from schemas.errors import InvalidEvent, PenstockError
 from schemas.events import AuditEvent, Deployment, ModelVersion
 from schemas.experiments import Experiment
 from schemas.streams import StreamSpec
@@ -161,9 +161,7 @@ async def require_topics(connection: KafkaConnection, spec: StreamSpec) -> None:
 
     Other differences do not stop a command, which may be a roll-back in an incident.
     """
-    problems = await admin.check(connection, topics_of(spec))
-    if missing := [problem for problem in problems if "does not exist" in problem]:
-        raise SettingsError("\n".join(missing))
+    await admin.require(connection, [topic.name for topic in topics_of(spec)])
 
 
 async def read_registry(connection: KafkaConnection, spec: StreamSpec) -> RegistryView:

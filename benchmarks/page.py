@@ -168,7 +168,8 @@ def documents_of(lines: Iterable[bytes]) -> Iterator[bytes]:
 
 def _stream(document: bytes) -> tuple[int, StreamBoard]:
     board = msgspec.json.decode(document, type=Board)
-    return board.generated_time_ms, board.streams[0]
+    assert board.stream is not None, "the topics are read by now"
+    return board.generated_time_ms, board.stream
 
 
 def problems_of(seen: Iterable[tuple[int, StreamBoard]], seconds: float, rate: float) -> list[str]:

@@ -7,18 +7,19 @@ the table: it comes from the environment or a file, and no text that is made of 
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Final, Literal, get_args
+from typing import Annotated, Final, Literal
 from urllib.parse import urlsplit
 
 import msgspec
 
-from schemas.event import Severity
+from schemas.event import SEVERITY_RANKS, Severity
 from schemas.quantities import Count, SomeMinutes
 
 Security = Literal["starttls", "tls", "none"]
 _NAME: Final = re.compile(r"[a-z][a-z0-9_]{0,39}")
 _MAILBOX: Final = re.compile(r"[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]+@[A-Za-z0-9.-]+")
 _Port = Annotated[int, msgspec.Meta(ge=1, le=65_535)]
+_Rate = Annotated[int, msgspec.Meta(ge=1, le=1_000_000)]
 _Word = Annotated[str, msgspec.Meta(min_length=1)]
 
 
@@ -28,16 +29,15 @@ class SinkSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     name: str
     min_severity: Annotated[Severity, "Alerts that are less severe are not for this sink."] = "medium"
     streams: Annotated[tuple[str, ...], "The streams whose alerts it gets; empty: all."] = ()
-    per_minute: Annotated[Count, "It gets at most so many alerts of one stream in a minute; more of them wait."] = 30
+    per_minute: Annotated[_Rate, "It gets at most so many alerts of one stream in a minute; more of them wait."] = 30
     attempts: Annotated[Count, "After so many failed attempts an alert is undeliverable."] = 10
     max_age_minutes: Annotated[
-        SomeMinutes, "An alert that was written longer ago, by Kafka's clock, is passed over."
+        SomeMinutes, "An alert that was written longer ago, by Kafka's clock, is passed over, or given up if it waits."
     ] = 60
 
     def wants(self, stream: str, severity: Severity) -> bool:
         """Whether an alert of this stream and severity is for this sink."""
-        ranks = get_args(Severity)
-        return self.has_stream(stream) and ranks.index(severity) >= ranks.index(self.min_severity)
+        return self.has_stream(stream) and SEVERITY_RANKS[severity] >= SEVERITY_RANKS[self.min_severity]
 
     def has_stream(self, stream: str) -> bool:
         """Whether it gets alerts of this stream at all."""
@@ -51,7 +51,11 @@ class SinkSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     def secret_problems(self, secret: str) -> list[str]:
         """Return one sentence for each thing that is wrong with its secret, which is shown in none."""
-        raise NotImplementedError
+        return []
+
+    def posts_to(self, secret: str) -> str | None:
+        """Return the host that it posts to over HTTP, in lower case; None for a sink that does not."""
+        return None
 
 
 class SlackSpec(SinkSpec, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -64,6 +68,10 @@ class SlackSpec(SinkSpec, frozen=True, kw_only=True, forbid_unknown_fields=True)
         if not secret:
             return [_missing(self.name, "the URL of Slack's incoming webhook")]
         return _url_problems(self.name, "secret", secret, self.allow_private)
+
+    def posts_to(self, secret: str) -> str | None:
+        """Return the host of the URL that is its secret."""
+        return _host_of(secret)
 
 
 class WebhookSpec(SinkSpec, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -79,6 +87,10 @@ class WebhookSpec(SinkSpec, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     def secret_problems(self, secret: str) -> list[str]:
         """Return one sentence for each thing that is wrong with its secret, which is shown in none."""
         return [] if secret else [_missing(self.name, "the key that signs what is posted")]
+
+    def posts_to(self, secret: str) -> str | None:
+        """Return the host of its URL."""
+        return _host_of(self.url)
 
 
 class EmailSpec(SinkSpec, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -99,6 +111,8 @@ class EmailSpec(SinkSpec, frozen=True, kw_only=True, forbid_unknown_fields=True)
             for address in (self.sender, *self.recipients)
             if not _MAILBOX.fullmatch(address)
         ]
+        if not _is_host(self.host):
+            found.append(f"{where}: {self.host!r} is not the name of a host, such as smtp.example.com")
         if not self.recipients:
             found.append(f"{where} names no recipients")
         if self.username and self.security == "none":
@@ -109,6 +123,8 @@ class EmailSpec(SinkSpec, frozen=True, kw_only=True, forbid_unknown_fields=True)
         """Return one sentence for each thing that is wrong with its secret, which is shown in none."""
         if self.username and not secret:
             return [_missing(self.name, "the password of its username")]
+        if not (self.username + secret).isascii():
+            return [f"sink {self.name!r} has a username or a password that is not plain ASCII, which SMTP cannot send"]
         return [f"sink {self.name!r} has a password, but no username"] if secret and not self.username else []
 
 
@@ -131,21 +147,12 @@ class Sink:
         """Its name."""
         return self.spec.name
 
-    @property
-    def posts_to(self) -> str | None:
-        """The host that it posts to over HTTP, in small letters; None for a sink that does not."""
-        match self.spec:
-            case SlackSpec():
-                return urlsplit(self.secret).hostname
-            case WebhookSpec(url=url):
-                return urlsplit(url).hostname
-        return None
-
     def problems(self, hosts: frozenset[str]) -> list[str]:
         """Return one sentence for each thing that keeps it from delivering; without any `hosts` all are allowed."""
         if found := [*self.unread] or self.spec.secret_problems(self.secret):
             return found
-        if hosts and self.posts_to is not None and self.posts_to not in hosts:
+        host = self.spec.posts_to(self.secret)
+        if hosts and host is not None and host not in hosts:
             return [f"sink {self.name!r} posts to a host that is not among sink_hosts"]
         return []
 
@@ -164,13 +171,25 @@ def _url_problems(name: str, field_name: str, url: str, allow_private: bool) -> 
     where = f"sink {name!r}: its {field_name}"
     try:
         parts = urlsplit(url)
-        usable = bool(parts.hostname) and (parts.port is None or parts.port > 0)
+        usable = _is_host(parts.hostname or "") and (parts.port is None or parts.port > 0)
     except ValueError:
         usable = False
-    if not usable or any(c.isspace() for c in url):
+    if not usable or not url.isprintable() or any(c.isspace() for c in url):
         return [f"{where} is not a URL, such as https://hooks.example.com/alerts"]
     if parts.scheme not in (("https", "http") if allow_private else ("https",)):
         return [f"{where} must begin with https://" + ("" if allow_private else ", or set allow_private")]
     if "@" in parts.netloc:
         return [f"{where} must not have a user name or a password in it"]
     return []
+
+
+def _host_of(url: str) -> str:
+    return (urlsplit(url).hostname or "").removesuffix(".")
+
+
+def _is_host(text: str) -> bool:
+    """Whether a name can be asked for: no empty part, and none that is too long."""
+    try:
+        return bool(text.encode("idna"))
+    except UnicodeError:
+        return False

@@ -15,7 +15,7 @@ from aiokafka import errors
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
-from schemas.errors import FatalError, RetryableError
+from schemas.errors import FatalError, RetryableError, SettingsError
 from stream.connection import KafkaConnection
 from topics import TopicSpec
 
@@ -93,6 +93,22 @@ async def check(connection: KafkaConnection, specs: Sequence[TopicSpec]) -> list
     async with _admin(connection) as admin:
         actual = await _describe(admin, specs)
     return [str(d) for spec in specs for d in differences(spec, actual.get(spec.name), cluster.brokers)]
+
+
+async def require(connection: KafkaConnection, names: Sequence[str]) -> dict[str, int]:
+    """Return how many partitions each of these topics has; change nothing, and look at nothing else.
+
+    Raises SettingsError when one does not exist: a client would wait long for it. On the embedded broker such a one is
+    only left out. Raises as `check` does.
+    """
+    cluster = await connection.reachable()
+    async with _admin(connection) as admin:
+        known = {found["topic"]: len(found["partitions"]) for found in await admin.describe_topics()}
+    missing = [name for name in names if not known.get(name)]
+    if missing and not cluster.embedded:
+        more = f" and {len(missing) - 1:,} more do" if len(missing) > 1 else " does"
+        raise SettingsError(f"topic {missing[0]}{more} not exist: {_APPLY}")
+    return {name: known[name] for name in names if name not in missing}
 
 
 async def apply(connection: KafkaConnection, specs: Sequence[TopicSpec]) -> list[Outcome]:

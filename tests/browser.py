@@ -3,7 +3,7 @@
 import asyncio
 import os
 import shutil
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +19,8 @@ from app.page.server import PageServer
 
 RECORDED: Final = Path(__file__).with_name("page_document.json")
 PULSE_S: Final = 1.0
+WIDE: Final = {"width": 1440, "height": 900}
+NARROW: Final = {"width": 390, "height": 844}
 _LOOPBACK: Final = frozenset({"127.0.0.1", "localhost", "::1"})
 _COMPLAINTS: Final = frozenset({"error", "warning"})
 
@@ -67,6 +69,10 @@ class Watched:
         return await self.page.locator(selector).inner_text()
 
 
+Open = Callable[..., Awaitable[Watched]]
+"""What the fixture `look` gives: opens the page."""
+
+
 def chromium_path() -> str | None:
     """Return where Chromium is installed, or None."""
     return shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -94,6 +100,12 @@ class Player:
         self._news = asyncio.Event()
         self._server: PageServer | None = None
 
+    @property
+    def stream(self) -> StreamBoard:
+        """What the document says of its stream."""
+        assert self.board.stream
+        return self.board.stream
+
     async def start(self, port: int = 0) -> None:
         """Serve the page on loopback; `port` 0 is any free one."""
         audience = Audience(self._follow, clock_ms=lambda: self.board.generated_time_ms)
@@ -108,6 +120,10 @@ class Player:
         """Send the document to everyone who looks, and to everyone who comes later."""
         self.board = board
         self._news.set()
+
+    def show_problem(self, problem: str) -> None:
+        """Send the same document with a problem."""
+        self.show(msgspec.structs.replace(self.board, problem=problem))
 
     def hang(self, hung: bool = True) -> None:
         """Go on listening without sending anything, as a worker that is stuck; or send again."""
@@ -131,6 +147,4 @@ def _overview(board: Board) -> Overview:
         assert board.stream, name
         return msgspec.structs.replace(board.stream, name=name, state=states[name])
 
-    return Overview(
-        generated_time_ms=board.generated_time_ms, streams=board.streams, board=one, problem=board.problem
-    )
+    return Overview(generated_time_ms=board.generated_time_ms, streams=board.streams, board=one, problem=board.problem)

@@ -8,7 +8,7 @@ from typing import Any
 from agents.notify import Notify, Outlet
 from agents.notify.queue import NotifyState
 from schemas.errors import RetryableError
-from schemas.events import Alert, DeadLetter
+from schemas.events import Alert, Checkpoint, DeadLetter
 from schemas.sinks import SinkSpec, SlackSpec
 from schemas.streams import StreamSpec
 from schemas.wire import decode, encode
@@ -85,7 +85,8 @@ class World:
     def append(self, *values: bytes, time_ms: int | None = None) -> None:
         self.kafka.append(ALERTS, values)
         log, timestamp = self.kafka.logs[ALERTS], int(1000 * now()) if time_ms is None else time_ms
-        log[-len(values) :] = [replace(entry, timestamp=timestamp) for entry in log[-len(values) :]]
+        before = len(log) - len(values)
+        log[before:] = [replace(entry, timestamp=timestamp) for entry in log[before:]]
 
     def clock_ms(self) -> int:
         return int(1000 * (now() + self.clock_off_s))
@@ -128,7 +129,7 @@ class Worker(Life):
         metrics = Metrics()
         outlets = [Outlet(world.specs[name], sink) for name, sink in world.sinks.items()]
         memory = CheckpointLog(world.kafka, CHECKPOINTS)
-        self.stage = Notify(SPEC, outlets, memory, metrics, lambda: int(1000 * now()), now)
+        self.stage = Notify(SPEC, outlets, memory, world.read_back, metrics, world.clock_ms, now)
         delivery = MemoryDelivery if world.with_transactions else EagerDelivery
         super().__init__(
             NAME,

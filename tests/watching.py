@@ -5,8 +5,9 @@ from typing import Any
 
 import msgspec
 
+from app.page.audience import Overview
 from app.page.board import StreamFold
-from app.page.document import StreamBoard
+from app.page.document import State, StreamBoard, StreamState
 from app.page.flow import Look
 from schemas.event import Event
 from schemas.events import AuditEvent, DeadLetter, Deployment, Performance, VariantPerformance
@@ -39,6 +40,18 @@ class Scene:
     @property
     def board(self) -> StreamBoard:
         return self.fold.board(NOW_MS)
+
+
+def overview_of(number: int, **levels: Any) -> Overview:
+    """Return an overview that was made at `number`, of streams by their name and level."""
+    states = {name: State(level=level, sentence=f"{name} is {level}") for name, level in levels.items()}
+
+    def board(name: str) -> StreamBoard:
+        stream = StreamFold(StreamSpec(name=name, features=("a",))).board(NOW_MS)
+        return msgspec.structs.replace(stream, state=states[name])
+
+    streams = tuple(StreamState(name=name, state=state) for name, state in states.items())
+    return Overview(generated_time_ms=number, streams=streams, board=board)
 
 
 def served(model_id: str = "m1", revision: int = 1, experiment: Experiment | None = None, **changes: Any) -> Deployment:

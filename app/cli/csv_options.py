@@ -18,7 +18,6 @@ csv_option = click.option(
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="The rows, with the features' names in the header.",
 )
-event_id_option = click.option("--event-id", default="", help="The column with the id of the event.")
 
 
 def names_columns(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -26,6 +25,7 @@ def names_columns(command: Callable[..., Any]) -> Callable[..., Any]:
     options = (
         click.option("--label", default="", help="The column with the label."),
         click.option("--positive", default="", help="The label that counts as 1, where labels are not 0 and 1."),
+        click.option("--event-id", default="", help="The column with the id of the event."),
         click.option("--entity", default="", help="The column that tells whose event it is."),
         click.option("--time", default="", help="The column with the time of the event; UTC where it names no zone."),
     )
@@ -47,7 +47,8 @@ def require_label(path: Path, spec: StreamSpec, events: CsvEvents) -> None:
 
 
 def column_lines(events: CsvEvents, timeless: str) -> Iterator[str]:
-    """Yield which column tells whose event it is and when; `timeless` stands where none tells when."""
+    """Yield which columns tell what event it is, whose and when; `timeless` stands where none tells when."""
+    yield f"event_id       {events.columns.event_id or 'made of the row'}"
     yield f"entity_id      {events.columns.entity or 'the event itself'}"
     yield f"event_time_ms  {events.columns.time or timeless}"
 

@@ -24,7 +24,7 @@ from app.demo.run import BAD_SHARE, DemoOptions, run
 @click.option(
     "--headless",
     is_flag=True,
-    help="Print plain lines instead of the live view, open no browser, and end with the replay.",
+    help="Print plain lines instead of the screen, open no browser, and end with the replay.",
 )
 @click.option("--no-browser", is_flag=True, help="Do not open the live page; its address is printed.")
 @click.option("--json", "json_path", type=click.Path(dir_okay=False, path_type=Path), help="Write the result here.")

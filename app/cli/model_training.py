@@ -26,7 +26,14 @@ from schemas.streams import CsvSpec
 @json_option
 @pass_context
 def train_command(
-    context: Context, stream_name: str | None, csv_path: Path, label: str, positive: str, entity: str, time: str
+    context: Context,
+    stream_name: str | None,
+    csv_path: Path,
+    label: str,
+    positive: str,
+    event_id: str,
+    entity: str,
+    time: str,
 ) -> None:
     """Train a model on a CSV file of labelled events, test it on the newest fifth, and register it.
 
@@ -41,7 +48,8 @@ def train_command(
     spec = context.stream(settings, stream_name)
     connection = context.connection(settings)
     run(require_topics(connection, spec))
-    events = read_events(csv_path, spec, CsvSpec(entity=entity, time=time, label=label), positive)
+    given = CsvSpec(event_id=event_id, entity=entity, time=time, label=label)
+    events = read_events(csv_path, spec, given, positive)
     require_label(csv_path, spec, events)
     if positive:
         _require_positive(csv_path, events, positive)

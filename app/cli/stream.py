@@ -13,14 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from app.cli.context import Context, json_option, pass_context, run, stream_option
-from app.cli.csv_options import (
-    column_lines,
-    csv_option,
-    event_id_option,
-    label_line,
-    names_columns,
-    require_label,
-)
+from app.cli.csv_options import column_lines, csv_option, label_line, names_columns, require_label
 from app.cli.types import NumberType
 from app.clock import now_ms
 from app.csv_events import CsvEvents, read_events
@@ -82,7 +75,6 @@ def init(context: Context, csv_path: Path, name: str, output: Path | None) -> No
 )
 @click.option("--labels", is_flag=True, help="Also send the label of each row that has one.")
 @names_columns
-@event_id_option
 @json_option
 @pass_context
 def send(
@@ -93,9 +85,9 @@ def send(
     labels: bool,
     label: str,
     positive: str,
+    event_id: str,
     entity: str,
     time: str,
-    event_id: str,
 ) -> None:
     """Send the rows of a CSV file as events, in the order of time, each keyed by its entity.
 
@@ -130,7 +122,6 @@ async def _send(connection: KafkaConnection, spec: StreamSpec, sender: CsvSender
 
 def _sent_lines(spec: StreamSpec, sent: Sent, events: CsvEvents, labels: bool) -> Iterator[str]:
     topics = StreamTopics(spec.name)
-    yield f"event_id       {events.columns.event_id or 'made of the row'}"
     yield from column_lines(events, "the moment of sending")
     if labels:
         yield label_line(spec, events)

@@ -53,7 +53,7 @@ class Outcome:
         return [run for run in self.runs if run.outcome != "skipped"]
 
     @property
-    def labels_waiting(self) -> int:
+    def labels_pending(self) -> int:
         """How many labels still wait for their prediction, which does not come if their event was bad."""
         return self.labels - self.samples - sum(self.labels_unmatched.values())
 
@@ -69,7 +69,7 @@ class Outcome:
             "labels": self.labels,
             "samples": self.samples,
             "labels_unmatched": sum(self.labels_unmatched.values()),
-            "labels_waiting": self.labels_waiting,
+            "labels_pending": self.labels_pending,
             "auc": {variant: None if auc is None else round(auc, 4) for variant, auc in self.auc.items()}
             | self.year.document(),
             "retrains": len(self.retrains),
@@ -133,7 +133,7 @@ class Outcome:
             f"letters ({self.bad_events:,} events were spoilt on purpose), {self.duplicates:,} duplicates, "
             f"{self.labels:,} labels.\n"
             f"{self.samples:,} labels became samples; of events never scored, {sum(self.labels_unmatched.values()):,} "
-            f"became dead letters and {self.labels_waiting:,} still wait. {self.model_versions:,} model versions; "
+            f"became dead letters and {self.labels_pending:,} are pending. {self.model_versions:,} model versions; "
             f"ROC AUC {', '.join(f'{variant} {shown(auc)}' for variant, auc in self.auc.items())}.\n"
             f"{self.drift.summary()}\n"
             f"{len(self.retrains):,} training runs, {len(self.promotions):,} of their models promoted by evidence. "

@@ -32,7 +32,7 @@ from app.demo.page import has_browser, open_browser, until_interrupted
 from app.demo.processes import Child
 from app.demo.producer import DEFAULT_RATE
 from app.demo.stage import Stage, deploy_champion, set_stage
-from app.demo.view import LiveView, Meter, PlainView, View
+from app.demo.view import Meter, PlainView, ScreenView, View
 from app.demo.year import Year, judge_year
 from app.embedded import EmbeddedBroker
 from app.settings import Settings
@@ -129,7 +129,7 @@ async def run_demo(settings: Settings, options: DemoOptions, console: Console) -
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
     flights = await asyncio.to_thread(load_flights)
     options = replace(options, headless=options.headless or not console.is_terminal)
-    view: View = PlainView(partial(print, flush=True), time.monotonic) if options.headless else LiveView(console)
+    view: View = PlainView(partial(print, flush=True), time.monotonic) if options.headless else ScreenView(console)
     with TemporaryDirectory(prefix="penstock-demo-") as folder:
         async with AsyncExitStack() as stack:
             with view:

@@ -1,4 +1,4 @@
-"""What the demo shows: a live page of 80 columns and 24 lines on a terminal, plain lines anywhere else."""
+"""What the demo shows: a screen of 80 columns and 24 lines on a terminal, plain lines anywhere else."""
 
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -48,7 +48,7 @@ class DriftNow:
 class Snapshot:
     """The demo at one moment. Rates and latency (p50, p99; empty without predictions) are of the last 5 seconds.
 
-    `pending` predictions wait for their label; `waiting` labels wait for their prediction, or have not been read yet.
+    Pending predictions wait for their label; pending labels wait for their prediction, or have not been read yet.
     `auc` holds the ROC AUC of each variant in the newest windows, oldest first; `mature` is how many windows are.
     `training` says that there is one, or how many there were; of its models `promotions` took over.
     `drift` is None until a window is judged.
@@ -69,8 +69,8 @@ class Snapshot:
     event_time_ms: int
     samples: int
     unmatched: int
-    waiting: int
-    pending: int
+    pending_labels: int
+    pending_predictions: int
     label_delay_ms: float | None
     auc: Mapping[str, tuple[float | None, ...]]
     windows: int
@@ -120,8 +120,8 @@ class Meter:
             event_time_ms=tally.event_time_ms,
             samples=feedback.samples,
             unmatched=unmatched,
-            waiting=max(tally.labels - feedback.samples - unmatched, 0),
-            pending=pending,
+            pending_labels=max(tally.labels - feedback.samples - unmatched, 0),
+            pending_predictions=pending,
             label_delay_ms=feedback.label_delay_ms,
             auc={name: tuple(window.auc(name) for window in windows[-_WINDOWS_SHOWN:]) for name in VARIANTS},
             windows=len(windows),
@@ -145,8 +145,8 @@ class View(Protocol):
     def show(self, snapshot: Snapshot) -> None: ...
 
 
-class LiveView:
-    """The page on a terminal."""
+class ScreenView:
+    """A screen on a terminal, drawn anew again and again."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -161,13 +161,13 @@ class LiveView:
         self._live.stop()
 
     def say(self, sentence: str) -> None:
-        """Write a line above the page."""
+        """Write a line above the screen."""
         self._console.print(sentence, highlight=False)
 
     def show(self, snapshot: Snapshot) -> None:
-        """Draw the page anew."""
+        """Draw the screen anew."""
         self._live.start()  # the first time only
-        self._live.update(page(snapshot), refresh=True)
+        self._live.update(screen(snapshot), refresh=True)
 
 
 class PlainView:
@@ -209,8 +209,8 @@ def line(snapshot: Snapshot) -> str:
     )
 
 
-def page(snapshot: Snapshot) -> RenderableType:
-    """Return the state as a page of 80 columns and less than 24 lines."""
+def screen(snapshot: Snapshot) -> RenderableType:
+    """Return the state as a screen of 80 columns and less than 24 lines."""
     bar = ProgressBar(total=max(snapshot.events, 1), completed=snapshot.answered, width=_WIDTH - 34)
     progress = Table.grid(padding=(0, 1))
     progress.add_row(bar, f"{snapshot.answered:>9,} / {snapshot.events:<9,}", f"[bold]{_event_date(snapshot)}")
@@ -263,9 +263,9 @@ def _labels(snapshot: Snapshot) -> RenderableType:
     delay = "-" if snapshot.label_delay_ms is None else f"{snapshot.label_delay_ms / _HOUR_MS:.1f} h"
     return Text(
         f"{snapshot.samples:>7,} samples, after {delay}\n"
-        f"{snapshot.pending:>7,} predictions pending\n"
-        f"{snapshot.waiting:>7,} labels waiting\n"
-        f"{snapshot.unmatched:>7,} labels unmatched",
+        f"{snapshot.pending_predictions:>7,} pending predictions\n"
+        f"{snapshot.pending_labels:>7,} pending labels\n"
+        f"{snapshot.unmatched:>7,} unmatched labels",
         no_wrap=True,
         overflow="ellipsis",
     )

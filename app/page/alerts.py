@@ -29,31 +29,23 @@ class AlertFold:
         self._told.pop(alert.id, None)
         self._told[alert.id] = Told(alert, time_ms)
         if len(self._told) > MOST_KEPT:
-            newest = {(told.alert.kind, told.alert.subject): told for told in self._told.values()}
-            del self._told[
-                next(
-                    (
-                        name
-                        for name, told in self._told.items()
-                        if not _is_severe(told) or newest[told.alert.kind, told.alert.subject] is not told
-                    ),
-                    next(iter(self._told)),
-                )
-            ]
+            del self._told[self._least()]
+
+    def _least(self) -> str:
+        """Return the oldest that is mild or has a later one of its kind and subject; else the oldest."""
+        newest = {(told.alert.kind, told.alert.subject): name for name, told in self._told.items()}
+        for name, told in self._told.items():
+            if not _is_severe(told) or newest[told.alert.kind, told.alert.subject] != name:
+                return name
+        return next(iter(self._told))
 
     def alerts(self, now_ms: int) -> tuple[ShownAlert, ...]:
-        """Return fifty alerts, the newest first; those of high or critical severity that are not over are among them."""
+        """Return fifty alerts, the newest first; severe ones that are not over are always among them."""
         found = list(self._judged(now_ms))
-        needed = sum(current and _is_severe(told) for told, current in found)
-        room = max(MOST_SHOWN - needed, 0)
-        shown = []
-        for told, current in found:
-            if not (current and _is_severe(told)):
-                room -= 1
-                if room < 0:
-                    continue
-            shown.append(_shown(told, current=current))
-        return tuple(shown)
+        needed = [told.alert.id for told, current in found if current and _is_severe(told)]
+        others = [told.alert.id for told, _ in found if told.alert.id not in set(needed)]
+        chosen = {*needed, *others[: max(MOST_SHOWN - len(needed), 0)]}
+        return tuple(_shown(told, current=current) for told, current in found if told.alert.id in chosen)
 
     def current(self, now_ms: int) -> list[Told]:
         """Return the alerts that are not over, the newest first."""

@@ -42,7 +42,7 @@ class Flow(Part, frozen=True, kw_only=True, gc=False):
 
 
 class Champion(Part, frozen=True, kw_only=True, gc=False):
-    """The model that serves, and since when; `since_before` where it already did at the oldest routing that was read."""
+    """The model that serves, and since when; `since_before` where that is only the oldest routing that was read."""
 
     model_id: str
     version: str

@@ -25,6 +25,7 @@ class DriftFold:
         self.columns: Mapping[str, ColumnDrift] = {}
         """The columns of the newest report by the names that alerts give them: those of predictions say so."""
         self._history: deque[dict[str, float | None]] = deque(maxlen=WINDOWS)
+        self._judged: deque[tuple[int, str]] = deque(maxlen=WINDOWS)
         self._shown: Drift | None = None
 
     def take(self, report: DriftReport, told_ms: int) -> None:
@@ -32,8 +33,16 @@ class DriftFold:
         self.told_ms = told_ms
         predictions = {f"prediction {column.name}": column for column in report.predictions}
         self.newest, self.columns = report, {column.name: column for column in report.features} | predictions
+        self._judged.append((report.to_time_ms, report.model_id))
         self._history.append({name: _rounded(column.psi) for name, column in self.columns.items()})
         self._shown = None
+
+    def model_at(self, to_time_ms: int) -> str | None:
+        """Return whose window ended at this event time, as far as is known; else the model of the newest window."""
+        for ended_ms, model_id in reversed(self._judged):
+            if ended_ms == to_time_ms:
+                return model_id
+        return self.newest.model_id if self.newest else None
 
     def drift(self, *, over: bool) -> Drift | None:
         """Return the newest window, its columns from the worst on, 40 at most; None before the first.

@@ -16,9 +16,9 @@ from app.page.board import READ_BACK, StreamFold
 from app.page.document import StreamBoard, StreamState
 from app.page.ends import Ends
 from app.page.tails import Source, Tails
-from app.partitions import admin_client
 from schemas.errors import RetryableError, SettingsError
 from schemas.streams import StreamSpec
+from stream import admin
 from stream.batches import TopicPartition
 from stream.connection import KafkaConnection
 from stream.consumers import opened
@@ -30,7 +30,7 @@ _FETCH_WAIT_MS: Final = 500
 _EMBEDDED_FETCH_WAIT_MS: Final = 100  # it answers only when the wait is over
 _LOOK_WAIT_MS: Final = 10
 _LOOK_BYTES: Final = 128 * 1024  # of each partition in one fetch: a batch, or some hundred predictions
-_BACKOFF_MS: Final = 1_000  # each try to reach a broker that has gone is a line in the log
+_BACKOFF_MS: Final = 500  # each try to reach a broker that has gone is a line in the log
 
 Pending = Callable[[str], int | None]
 """Tells how many predictions of a stream wait for their label, where that is known."""
@@ -92,12 +92,8 @@ class Following:
 
     async def _require_topics(self) -> None:
         """Raise SettingsError unless all topics are there with their partitions: a consumer would wait for them."""
-        async with admin_client(self._connection) as client:
-            known = {found["topic"]: len(found["partitions"]) for found in await client.describe_topics()}
         wanted = {topic.name: topic.partitions for stream in self._streams for topic in topics_of(stream)}
-        if missing := [name for name in wanted if name not in known]:
-            more = f" and {len(missing) - 1} more do" if len(missing) > 1 else " does"
-            raise SettingsError(f"topic {missing[0]}{more} not exist: run `penstock topics apply`")
+        known = await admin.require(self._connection, list(wanted))
         for name, partitions in wanted.items():
             if known[name] != partitions:
                 raise SettingsError(

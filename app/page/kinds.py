@@ -3,8 +3,8 @@
 Drift is over when the column is well in a later window, or the judged model scores no more; a figure that passed its
 limit when a later mature window of the model is within it, or the model scores no more; a model that cannot be loaded
 when it is routed no more; a baseline that cannot be used when a later window was judged for its model; an experiment
-when it runs no more; a training run when a later one made a model. Of others, and of a candidate that nobody took, nothing
-tells that they are over: they fade within a day. All but drift go by Kafka's timestamps.
+when it runs no more; a training run when a later one made a model; a candidate when it is routed. The latter two, and
+kinds that are not known here, fade within a day. All but drift go by Kafka's timestamps.
 """
 
 from collections.abc import Callable, Mapping
@@ -59,7 +59,8 @@ def _drift_has_ended(told: Told, facts: Facts) -> bool:
     report = facts.drift.newest
     if report is None or report.to_time_ms < told.alert.raised_time_ms:
         return False
-    if not facts.models.scores(report.model_id):
+    model_id = facts.drift.model_at(told.alert.raised_time_ms)
+    if model_id is not None and not facts.models.scores(model_id):
         return True
     column = facts.drift.columns.get(told.alert.subject)
     is_well = column is None or not column.judged or column.severity == "none"

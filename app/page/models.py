@@ -73,7 +73,7 @@ class ModelFold:
         return max(found, key=lambda entry: entry[:2])[2] if found else None
 
     def matured_since(self, told_ms: int, model_id: str) -> VariantPerformance | None:
-        """Return the figures of a model, or of a later snapshot, in the newest mature window told of since `told_ms`."""
+        """Return figures of a model, or of a later snapshot, in the newest mature window told of since `told_ms`."""
         for number, window in sorted(self._windows.items(), reverse=True):
             if window.mature and self._told_ms[number] >= told_ms:
                 for variant in window.variants:

@@ -53,10 +53,16 @@ class Tails:
         """Read what is to be shown of what is there. Raises RetryableError when it does not come."""
         try:
             async with asyncio.timeout(_STALLED_S):
-                while any([await self._consumer.position(place) < end for place, end in self._ends.items()]):
+                while await self._is_behind():
                     await self._take(timeout_ms=200)
         except TimeoutError:
             raise RetryableError(f"the streams' logs have not come within {_STALLED_S:g} s") from None
+
+    async def _is_behind(self) -> bool:
+        for place, end in self._ends.items():
+            if await self._consumer.position(place) < end:
+                return True
+        return False
 
     async def follow(self, until_s: float) -> None:
         """Take what comes until a moment of the loop's clock."""

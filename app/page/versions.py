@@ -53,7 +53,7 @@ class Versions:
         return self._known.get(model_id) or Description("", "", "", 0)
 
     def is_same(self, judged: str, model_id: str) -> bool:
-        """Whether figures of `judged` are to be told of `model_id`: it is that model, or came after it in its lineage."""
+        """Whether `model_id` is the model `judged`, or came after it in its lineage: so its figures are."""
         if judged == model_id:
             return True
         first, then = self._known.get(judged), self._known.get(model_id)

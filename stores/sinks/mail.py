@@ -1,4 +1,4 @@
-"""E-mail: an alert as a plain text message, through an SMTP server, in a thread of the sink's own.
+"""E-mail: an alert as a plain text message, through an SMTP server, in a thread.
 
 The `Message-ID` follows from the alert's id, so that mail systems that drop duplicates drop a second delivery.
 """
@@ -9,17 +9,18 @@ import hashlib
 import smtplib
 import socket
 import ssl
-from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from email.message import EmailMessage
 from email.policy import SMTP
 from email.utils import format_datetime
+from functools import partial
 from typing import Final
 
 from schemas.events import Alert
 from schemas.sinks import EmailSpec
+from stores.sinks.headers import header_text
 from stores.sinks.sending import LaterError, Undeliverable
-from stores.sinks.webhook import header_text
+from stores.sinks.threads import in_thread
 
 STEP_S: Final = 10.0
 TOTAL_S: Final = 30.0
@@ -36,7 +37,6 @@ class MailSender:
         self._secret = secret
         self._step_s = step_s
         self._total_s = total_s
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"sink {spec.name}")
 
     async def send(self, alert: Alert) -> None:
         """Send the alert to all recipients. Raises LaterError, and Undeliverable also where only some are refused."""
@@ -44,7 +44,7 @@ class MailSender:
         talk = _Conversation(self._spec, self._secret, self._step_s)
         try:
             async with asyncio.timeout(self._total_s):
-                await asyncio.get_running_loop().run_in_executor(self._thread, talk.deliver, message)
+                await in_thread(f"sink {self._spec.name}", partial(talk.deliver, message))
         except TimeoutError as error:
             raise LaterError(f"{self._spec.host} took longer than {self._total_s:g} s") from error
         finally:
@@ -67,6 +67,7 @@ class _Conversation:
         try:
             server = self._connected()
             try:
+                self._go_on()
                 refused = server.send_message(message)
             finally:
                 _leave(server)
@@ -80,16 +81,24 @@ class _Conversation:
             raise Undeliverable(f"{host} does not offer what the sink asks for: {error}") from error
         except (smtplib.SMTPException, OSError) as error:
             raise LaterError(f"{host} could not be reached, or broke off ({type(error).__name__})") from error
+        except ValueError:  # UnicodeError among them, which holds the text: it may be the password
+            raise Undeliverable(f"a text of the sink cannot be sent to {host}; look at its settings") from None
         if refused:
             some = ", ".join(sorted(refused))
-            raise Undeliverable(f"{host} refused {some}; all other recipients have it")
+            raise Undeliverable(f"{host} refused {some}, for now or for good; all other recipients have it")
 
     def hang_up(self) -> None:
         """End the conversation, so that the thread does not wait any longer."""
         self._over = True
         if self._server is not None and self._server.sock is not None:
             with contextlib.suppress(OSError):
-                self._server.sock.shutdown(socket.SHUT_RDWR)
+                # the socket's own: that of TLS would first let what is still sent go out in the clear
+                socket.socket.shutdown(self._server.sock, socket.SHUT_RDWR)
+
+    def _go_on(self) -> None:
+        """Raise OSError if nobody waits any more."""
+        if self._over:
+            raise OSError("nobody waits any more")
 
     def _connected(self) -> smtplib.SMTP:
         """Return a connection, encrypted and logged in as the spec says."""
@@ -100,11 +109,11 @@ class _Conversation:
             server = smtplib.SMTP(spec.host, spec.port, timeout=self._step_s)
         self._server = server
         try:
-            if self._over:
-                raise OSError("nobody waits any more")
+            self._go_on()
             if spec.security == "starttls":
                 server.starttls(context=context)
             if spec.username:
+                self._go_on()
                 server.login(spec.username, self._secret)
         except BaseException:
             server.close()

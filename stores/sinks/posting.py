@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Final
@@ -19,12 +18,12 @@ _TRY_AGAIN: Final = frozenset({408, 425, 429})
 
 
 class Poster:
-    """Posts for one sink. Names are resolved in a thread of its own: a resolver that hangs holds up nobody else."""
+    """Posts for one sink. Names are resolved in threads: a resolver that hangs holds up nobody."""
 
     def __init__(self, name: str, *, allow_private: bool, total_s: float = TOTAL_S) -> None:
         self._allow_private = allow_private
         self._total_s = total_s
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"sink {name}")
+        self._thread = f"sink {name}"
 
     async def post(self, url: str, body: bytes, headers: Mapping[str, str]) -> None:
         """Post JSON and return once the answer is 2xx; its body is not read.
@@ -72,6 +71,7 @@ def retry_after_s(text: str, now: datetime) -> float | None:
         return float(text)
     try:
         moment = parsedate_to_datetime(text)
-    except ValueError:
+        moment = moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
+        return max(0.0, (moment - now).total_seconds())
+    except (ValueError, OverflowError):
         return None
-    return max(0.0, (moment.astimezone(UTC) - now).total_seconds())

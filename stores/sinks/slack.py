@@ -15,7 +15,8 @@ _SIGNS: Final[dict[Severity, str]] = {
     "high": "\N{LARGE ORANGE CIRCLE}",
     "critical": "\N{LARGE RED CIRCLE}",
 }
-_MOST_CHARACTERS: Final = 2_900  # Slack takes 3,000 in a block
+_ESCAPES: Final = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;"})
+_FEW, _SOME, _MANY = 200, 700, 1_700  # characters of a part; Slack takes 3,000 in a block
 
 
 class SlackSender:
@@ -32,16 +33,25 @@ class SlackSender:
 
 def slack_message(alert: Alert) -> dict[str, object]:
     """Return the message; what strangers wrote in the alert is text there, and neither a link nor a mention."""
-    head = f"{_SIGNS[alert.severity]} *{alert.severity}* · {_escaped(alert.stream)} · {_escaped(alert.subject)}"
-    lines = [head, _escaped(alert.message), f"_What to do:_ {_escaped(alert.recommendation)}"]
-    text = "\n".join(lines if alert.recommendation else lines[:2])
-    if len(text) > _MOST_CHARACTERS:
-        text = text[: _MOST_CHARACTERS - 1] + "…"
-    plain = _escaped(f"{alert.severity}: {alert.stream}: {alert.subject}")[:_MOST_CHARACTERS]
-    section = {"type": "section", "text": {"type": "mrkdwn", "text": text, "verbatim": True}}
+    about = f"{_escaped(alert.stream, _FEW)} · {_escaped(alert.subject, _FEW)}"
+    lines = [f"{_SIGNS[alert.severity]} *{alert.severity}* · {about}", _escaped(alert.message, _MANY)]
+    if alert.recommendation:
+        lines.append(f"_What to do:_ {_escaped(alert.recommendation, _SOME)}")
+    section = {"type": "section", "text": {"type": "mrkdwn", "text": "\n".join(lines), "verbatim": True}}
+    plain = f"{alert.severity}: {about}"
     return {"text": plain, "blocks": [section], "unfurl_links": False, "unfurl_media": False}
 
 
-def _escaped(text: str) -> str:
-    """Return `text` with the three characters escaped that mean something to Slack."""
-    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+def _escaped(text: str, most: int) -> str:
+    """Return `text` with the three characters escaped that mean something to Slack, cut to `most` characters."""
+    whole = text[:most].translate(_ESCAPES)
+    if len(text) <= most and len(whole) <= most:
+        return whole
+    pieces, room = [], most - 1
+    for character in text:
+        piece = character.translate(_ESCAPES)
+        room -= len(piece)
+        if room < 0:
+            break
+        pieces.append(piece)
+    return "".join(pieces) + "…"

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from schemas.events import Alert
 from schemas.sinks import WebhookSpec
 from schemas.wire import encode
+from stores.sinks.headers import header_text
 from stores.sinks.posting import TOTAL_S, Poster
 
 
@@ -37,8 +38,3 @@ def signature(key: bytes, body: bytes, time_s: int) -> str:
     """Return the header that proves who sent `body`, and when."""
     mac = hmac.new(key, f"{time_s}.".encode() + body, hashlib.sha256)
     return f"t={time_s},v1={mac.hexdigest()}"
-
-
-def header_text(text: str) -> str:
-    """Return `text` as a header can hold it; another character becomes its code, so that ids stay apart."""
-    return "".join(c if "!" <= c <= "~" and c != "%" else f"%{ord(c):x};" for c in text)

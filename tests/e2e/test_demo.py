@@ -26,7 +26,7 @@ def test_the_demo_answers_every_event_once_on_the_embedded_broker(tmp_path: Path
     assert said["dead_letters"] == said["bad_events"] > 0
     assert said["duplicates"] == 0
     assert said["labels"] > 0
-    assert said["samples"] + said["labels_unmatched"] + said["labels_waiting"] == said["labels"]
+    assert said["samples"] + said["labels_unmatched"] + said["labels_pending"] == said["labels"]
     assert said["samples"] > said["labels"] - said["bad_events"] - 1
     trained = [run for run in said["runs"] if run["outcome"] in ("accepted", "rejected")]
     assert said["model_versions"] == 1 + said["samples"] // 500 + len(trained)

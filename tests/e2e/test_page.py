@@ -1,23 +1,17 @@
 """The page in a real Chromium, on a recorded document: what a person sees, hears and can reach."""
 
-import asyncio
 import re
-from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import Final
-from urllib.parse import urlsplit
 
 import msgspec
 import pytest
-import pytest_asyncio
-from playwright.async_api import Browser, BrowserContext, expect
+from playwright.async_api import expect
 
 from app.page.document import Board, State
-from tests.browser import Player, Watched, recorded_board, with_stream
+from tests.browser import NARROW, WIDE, Open, Player, with_stream
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
-WIDE: Final = {"width": 1440, "height": 900}
-NARROW: Final = {"width": 390, "height": 844}
 OPAQUE_CONTRASTS: Final = """() => {
   const canvas = document.createElement('canvas').getContext('2d', { willReadFrequently: true });
   const channels = (colour) => {
@@ -51,33 +45,6 @@ OPAQUE_CONTRASTS: Final = """() => {
   }
   return found;
 }"""
-Open = Callable[..., Awaitable[Watched]]
-
-
-@pytest_asyncio.fixture(loop_scope="module")
-async def player() -> AsyncGenerator[Player]:
-    player = Player(recorded_board())
-    await player.start()
-    yield player
-    await player.stop()
-
-
-@pytest_asyncio.fixture(loop_scope="module")
-async def look(browser: Browser, player: Player) -> AsyncGenerator[Open]:
-    """Open the page, and wait until the recorded document is drawn."""
-    opened: list[BrowserContext] = []
-
-    async def look(scheme: str = "dark", size: dict[str, int] = WIDE, fragment: str = "") -> Watched:
-        context = await browser.new_context(color_scheme=scheme, viewport=size)  # type: ignore[arg-type]
-        opened.append(context)
-        watched = Watched(await context.new_page())
-        await watched.page.goto(player.address + fragment)
-        await expect(watched.page.locator("#connection")).to_contain_text("Live")
-        return watched
-
-    yield look
-    for context in opened:
-        await context.close()
 
 
 async def test_the_first_sentence_says_how_the_models_are_and_what_to_do(look: Open, player: Player) -> None:
@@ -120,8 +87,8 @@ async def test_foreign_text_is_text(look: Open) -> None:
 async def test_what_moves_in_the_document_moves_on_the_page(look: Open, player: Player) -> None:
     seen = await look()
     await seen.page.locator("#dead summary").first.click()
-    flow = msgspec.structs.replace(player.board.stream.flow, lag=1_234_567)
-    dead = msgspec.structs.replace(player.board.stream.dead_letters, count=38)
+    flow = msgspec.structs.replace(player.stream.flow, lag=1_234_567)
+    dead = msgspec.structs.replace(player.stream.dead_letters, count=38)
     player.show(with_stream(player.board, flow=flow, dead_letters=dead))
     await expect(seen.page.locator("#flow")).to_contain_text("1,234,567")
     await expect(seen.page.locator("#dead .note")).to_contain_text("38")
@@ -131,7 +98,9 @@ async def test_what_moves_in_the_document_moves_on_the_page(look: Open, player: 
 async def test_a_chart_is_a_sentence_and_a_table_for_the_keyboard(look: Open) -> None:
     seen = await look()
     label = await seen.page.locator("#models .plot").get_attribute("aria-label") or ""
-    assert label.startswith("ROC AUC over time; in the newest mature window champion 0.629 (0.601 to 0.657), challenger")
+    assert label.startswith(
+        "ROC AUC over time; in the newest mature window champion 0.629 (0.601 to 0.657), challenger"
+    )
     await seen.page.locator("#drift .column button").first.focus()
     await seen.page.keyboard.press("Enter")
     dialog = seen.page.locator("dialog")
@@ -149,7 +118,7 @@ async def test_a_chart_is_a_sentence_and_a_table_for_the_keyboard(look: Open) ->
 async def test_a_new_document_leaves_the_focus_where_it_is(look: Open, player: Player) -> None:
     seen = await look()
     await seen.page.locator("#drift .column button").nth(1).focus()
-    drift = player.board.stream.drift
+    drift = player.stream.drift
     assert drift
     worst, second, *rest = drift.columns
     changed = msgspec.structs.replace(second, severity="critical")
@@ -190,7 +159,14 @@ async def test_the_theme_is_the_systems_until_the_reader_chooses(look: Open) -> 
 async def test_a_stream_of_which_nothing_is_known_yet_is_drawn(look: Open, player: Player) -> None:
     state = {"level": "watch", "sentence": "No model serves yet."}
     empty = {"name": "flights", "task": "binary", "state": state}
-    parts = {"flow": {}, "models": {}, "labels": {}, "dead_letters": {}, "alerts": [], "timeline": []}
+    parts: dict[str, object] = {
+        "flow": {},
+        "models": {},
+        "labels": {},
+        "dead_letters": {},
+        "alerts": [],
+        "timeline": [],
+    }
     nothing = dict.fromkeys(("drift", "experiment", "training"))
     named = {"name": "flights", "state": state}
     document = {"generated_time_ms": 1, "streams": [named], "stream": empty | parts | nothing}

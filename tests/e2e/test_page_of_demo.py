@@ -56,18 +56,21 @@ async def _rest(demo: asyncio.subprocess.Process) -> str:
 
 
 async def _it_moves(page: Page) -> None:
-    """Events come in and are answered, labels become samples, and what was there is told anew."""
+    """Events come in and are answered, predictions wait for their labels, and how good they were is told."""
     await expect(page.locator("#flow")).to_contain_text(
         re.compile(r"In\s*[1-9][\d,]*\s*/s"), timeout=FIGURES_TIMEOUT_MS
     )
     await expect(page.locator("#flow")).to_contain_text(re.compile(r"Answered\s*[1-9][\d,]*\s*/s"))
-    samples = page.locator("#labels .figure", has_text="Samples").locator(".value")
-    await expect(samples).to_have_text(re.compile(r"[1-9]"))
-    before = _number(await samples.inner_text())
+    await expect(page.locator("#labels .figure", has_text="Pending").locator(".value")).to_have_text(
+        re.compile(r"[1-9]"), timeout=FIGURES_TIMEOUT_MS
+    )
+    clock = page.locator("#connection")
+    before = await clock.inner_text()
     await expect(page.locator("#models .legend")).to_contain_text(
         re.compile(r"champion\s*0\.[5-7]"), timeout=FIGURES_TIMEOUT_MS
     )
-    assert _number(await samples.inner_text()) > before
+    await expect(clock).to_contain_text("Live")
+    assert await clock.inner_text() != before
 
 
 async def _the_fault_is_found(page: Page) -> None:
@@ -78,7 +81,3 @@ async def _the_fault_is_found(page: Page) -> None:
     await expect(drifted.locator(".do")).not_to_be_empty()
     await expect(page.locator("#drift .column .severity").first).to_have_text(re.compile("medium|high|critical"))
     assert await page.locator("#dead li").count() > 0
-
-
-def _number(text: str) -> int:
-    return int(text.replace(",", ""))

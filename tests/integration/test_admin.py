@@ -10,9 +10,9 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
 from app.embedded import EmbeddedBroker
-from schemas.errors import RetryableError
+from schemas.errors import RetryableError, SettingsError
 from schemas.streams import StreamSpec
-from stream.admin import apply, check
+from stream.admin import apply, check, require
 from stream.connection import KafkaConnection
 from tests.conftest import Broker
 from tests.kafka.server import KafkaServer, RunningKafka
@@ -72,6 +72,22 @@ async def test_a_worker_on_an_empty_cluster_is_told_to_apply(kafka: Kafka, strea
     sentences = await check(KafkaConnection(bootstrap=kafka.bootstrap), topics_of(stream))
     assert f"topic {stream.name}.features does not exist: run `penstock topics apply`" in sentences
     assert len(sentences) == len(topics_of(stream))
+
+
+async def test_what_is_required_is_counted_and_what_is_missing_is_told_in_one_sentence(
+    broker: Broker, stream: StreamSpec
+) -> None:
+    connection, names = KafkaConnection(bootstrap=broker.bootstrap), StreamTopics(stream.name)
+    await apply(connection, [topic for topic in topics_of(stream) if topic.name in (names.features, names.models)])
+    absent = [names.labels, names.samples, names.drift]
+    if (await connection.reachable()).embedded:
+        assert await require(connection, absent) == {}
+        return
+    assert await require(connection, [names.models, names.features]) == {names.models: 1, names.features: 3}
+    for wanted, words in ((absent, "and 2 more do"), (absent[:1], "does")):
+        with pytest.raises(SettingsError, match=f"^topic {names.labels} {words} not exist: run `penstock topics apply`"):
+            await require(connection, [names.features, *wanted])
+    assert len(await check(connection, topics_of(stream))) == len(topics_of(stream)) - 2  # none was made by asking
 
 
 async def test_checking_makes_no_topic(kafka: Kafka, stream: StreamSpec) -> None:

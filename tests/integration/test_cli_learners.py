@@ -78,7 +78,8 @@ def test_learners_of_a_stream_without_topics_are_not_waited_for(here: Deployment
     for arguments in (["list"], ["update", "batches"]):
         ended = penstock("learners", *arguments, ML_CONFIG="other.toml")
         assert ended.code == 2
-        assert "topic other.samples does not exist: run `penstock topics apply`" in ended.err
+        assert "topic other.features and " in ended.err
+        assert "more do not exist: run `penstock topics apply`" in ended.err
 
 
 def test_the_doctor_and_the_list_tell_what_waits_for_a_learner_that_has_ended(

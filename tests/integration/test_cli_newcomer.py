@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 from pathlib import Path
@@ -15,6 +16,13 @@ from tests.command_line import PROGRAM, Deployment, Penstock, eventually
 
 pytestmark = pytest.mark.usefixtures("no_settings")
 ROWS = 400
+PLAIN = ["--csv", "plain.csv", "--event-id", "c", "--entity", "c", "--time", "t"]
+TABLES = """[streams.{stream}.csv]
+event_id = "order_id"
+entity = "customer_id"
+time = "ordered_at"
+label = "late"
+"""
 
 
 def write_rows(path: str, first: int, rows: int, labelled: int | None = None) -> list[str]:
@@ -59,6 +67,19 @@ def test_a_model_is_trained_from_a_file_and_registered_with_its_figures_and_base
     told = penstock("models", "train", "--csv", "history.csv")
     assert told.code == 0, told
     *_, model_id, last = told.out.splitlines()
+    late = sum(line.endswith(",1") for line in Path("history.csv").read_text().splitlines())
+    assert told.out.splitlines()[:4] == [
+        "event_id       order_id",
+        "entity_id      customer_id",
+        "event_time_ms  ordered_at",
+        f"label          late, {late} of {ROWS} are 1",
+    ]
+    assert champion["columns"] == {
+        "event_id": "order_id",
+        "entity": "customer_id",
+        "time": "ordered_at",
+        "label": "late",
+    }
     assert last.endswith(f"penstock models promote {model_id} --stream {here.stream}")
 
 
@@ -66,8 +87,9 @@ def test_rows_are_scored_and_labels_become_samples(here: Deployment, penstock: P
     ids = write_rows("new.csv", 1_000, 300, labelled=200)
     sent = penstock("stream", "send", "--csv", "new.csv", "--labels")
     assert sent.code == 0, sent
-    for line in ("entity_id      customer_id", "event_time_ms  ordered_at", "label          late"):
+    for line in ("event_id       order_id", "entity_id      customer_id", "event_time_ms  ordered_at"):
         assert line in sent.out
+    assert re.search(r"^label          late, \d+ of 200 are 1$", sent.out, re.MULTILINE)
     assert f"300 events are in {here.stream}.features, 200 labels in {here.stream}.labels" in sent.out
 
     def seen(topic: str) -> list[Any]:
@@ -110,11 +132,24 @@ def test_features_alone_leave_at_the_rate_that_was_asked_for(
     assert len(samples(penstock)) == before
 
 
+def test_a_file_of_one_row_for_each_entity_is_sent_by_the_same_columns_as_a_long_one(
+    here: Deployment, penstock: Penstock
+) -> None:
+    [event_id] = write_rows("short.csv", 40_000, 1)
+    sent = penstock("stream", "send", "--csv", "short.csv", "--positive", "lost", "--json")
+    assert sent.code == 0, sent
+    assert sent.document["columns"]["entity"] == "customer_id"
+    tail = penstock("stream", "tail", "features", "-n", "1", "--whole")
+    assert tail.code == 0, tail
+    record = json.loads(tail.out)
+    assert (record["value"]["event_id"], record["value"]["entity_id"], record["key"]) == (event_id, "c0", "c0")
+
+
 def test_who_follows_a_topic_sees_what_comes_until_he_ends_it(
     here: Deployment, penstock: Penstock, champion: Any
 ) -> None:
     """The command is interrupted as Ctrl-C does it, and leaves neither a traceback nor a warning."""
-    command = [PROGRAM, "stream", "tail", "predictions", "-n", "0", "--follow"]
+    command = [str(PROGRAM), "stream", "tail", "predictions", "-n", "0", "--follow"]
     with Path("followed").open("w") as out:
         following = subprocess.Popen(command, stdout=out, stderr=subprocess.PIPE, env=os.environ, text=True)
     try:
@@ -132,22 +167,41 @@ def test_who_follows_a_topic_sees_what_comes_until_he_ends_it(
     assert set(followed) <= {f"o{number}" for number in range(3_000, first + 1)}
 
 
+def test_following_ends_when_nobody_reads_any_more(here: Deployment, penstock: Penstock) -> None:
+    """As with `head`, which goes when it has seen enough, though nothing new comes."""
+    command = [str(PROGRAM), "stream", "tail", "commands.dead", "--follow"]
+    following = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=os.environ, text=True)
+    assert following.stdout is not None
+    following.stdout.close()
+    try:
+        assert following.wait(20) == 0
+    finally:
+        following.kill()
+        following.wait()
+        assert following.stderr is not None
+        with following.stderr as told:
+            assert "Traceback" not in told.read()
+
+
 @pytest.mark.parametrize(
     ("command", "words"),
     [
-        (["models", "train", "--csv", "plain.csv"], "has no column that looks like a label: name it with --label"),
-        (["models", "train", "--csv", "plain.csv", "--label", "lat"], "has no column 'lat'; its header has a, b, c"),
-        (["stream", "send", "--csv", "plain.csv", "--labels"], "has no column that looks like a label"),
-        (["stream", "send", "--csv", "plain.csv", "--event-id", "c"], "event id 'x' comes 3 times"),
-        (["stream", "send", "--csv", "short.csv"], "has no column 'b'; its header has a"),
+        (["models", "train", *PLAIN], "has no column 'late', the label of stream"),
+        (["models", "train", *PLAIN, "--label", "lat"], "has no column 'lat'; its header has a, b, c, t"),
+        (["models", "train", *PLAIN, "--label", "a"], "'a' is a feature of stream"),
+        (["models", "train", *PLAIN, "--label", "c", "--positive", "y"], "has no row whose 'c' is 'y'"),
+        (["stream", "send", *PLAIN, "--labels"], "has no column 'late', the label of stream"),
+        (["stream", "send", *PLAIN], "event id 'x' comes 3 times; name another column with --event-id"),
+        (["stream", "send", "--csv", "plain.csv"], "has no column 'order_id', which [streams."),
+        (["stream", "send", *PLAIN, "--csv", "narrow.csv"], "has no column 'b'; its header has a, c, t"),
         (["stream", "tail", "prediction"], "has no topic 'prediction'; its topics are alerts"),
     ],
 )
 def test_what_cannot_be_done_is_one_sentence(
     here: Deployment, penstock: Penstock, command: list[str], words: str
 ) -> None:
-    Path("plain.csv").write_text("a,b,c\n1,2,x\n3,4,x\n5,6,x\n")
-    Path("short.csv").write_text("a\n1\n")
+    Path("plain.csv").write_text("a,b,c,t\n" + 3 * "1,2,x,2026-03-01\n")
+    Path("narrow.csv").write_text("a,c,t\n1,2,2026-03-01\n")
     ended = penstock(*command)
     assert ended.is_one_sentence(2), ended
     assert words in ended.err

@@ -61,7 +61,7 @@ def check(command: str, lines: list[str], folder: Path) -> None:
         shown, written = blocks(PAGE, "toml")[0], (folder / "penstock.toml").read_text(encoding="utf-8")
         assert without_figures(shown) == without_figures(written)
     elif command == "models train":
-        [shown] = [block for block in blocks(PAGE, "text") if block.startswith("Trained on")]
+        [shown] = [block for block in blocks(PAGE, "text") if "\nTrained on" in block]
         assert [without_figures(line) for line in lines] == [without_figures(line) for line in shown.splitlines()]
     else:
         assert lines, command

@@ -1,12 +1,9 @@
 """docker-compose.yml stays valid, although nothing here has Docker: it is read and held against the code."""
 
-import os
 import re
-import subprocess
 import tomllib
 from dataclasses import fields
 from pathlib import Path
-from shutil import which
 from typing import Any, Final
 
 import pytest
@@ -96,19 +93,6 @@ def test_prometheus_grafana_and_the_worker_find_each_other() -> None:
     assert (ROOT / "deploy" / "grafana" / "dashboards" / home.name).exists()
     [alerting] = _deployed("prometheus/prometheus.yml")["alerting"]["alertmanagers"]
     assert alerting["static_configs"] == [{"targets": ["alertmanager:9093"]}]
-
-
-def test_the_client_of_docker_takes_the_file_where_there_is_one() -> None:
-    if subprocess.run(["docker", "compose", "version"], capture_output=True).returncode if which("docker") else True:
-        pytest.skip("there is no `docker compose`")
-    every = [f"--profile={profile}" for service in SERVICES.values() for profile in service.get("profiles", [])]
-    done = subprocess.run(
-        ["docker", "compose", "--project-directory", ROOT, *every, "config", "--quiet"],
-        env=os.environ | {"ML_MODEL_SIGNING_KEY": "given"},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
 
 
 def _deployed(path: str) -> Any:

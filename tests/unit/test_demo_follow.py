@@ -264,7 +264,7 @@ def test_a_kept_promise_is_no_problem_and_is_written_down() -> None:
     assert KEPT.problems() == []
     document = msgspec.json.decode(msgspec.json.encode(KEPT.document()))
     assert document.items() >= {"events": 10, "predictions": 9, "dead_letters": 1, "duplicates": 0, "labels": 8}.items()
-    assert document.items() >= {"samples": 6, "labels_unmatched": 1, "labels_waiting": 1, "model_versions": 4}.items()
+    assert document.items() >= {"samples": 6, "labels_unmatched": 1, "labels_pending": 1, "model_versions": 4}.items()
     assert document.items() >= {"drift_alerts": 0, "drifted_features": [], "drift_windows": 0}.items()
     assert document["auc"].items() >= {"champion": 0.6667, "online": None, "static": 0.65, "served": 0.67}.items()
     assert document["auc"].items() >= {"difference": 0.02, "low": 0.011, "high": 0.029}.items()

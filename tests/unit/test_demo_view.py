@@ -10,7 +10,7 @@ from rich.console import Console
 from app.demo.drift import SeenColumn, SeenReport
 from app.demo.feedback import Feedback
 from app.demo.follow import SCORE_BINS, Tally
-from app.demo.view import DriftNow, LiveView, Meter, PlainView, Snapshot, chart, line, page, spark
+from app.demo.view import DriftNow, Meter, PlainView, ScreenView, Snapshot, chart, line, screen, spark
 from topics import StreamTopics
 
 TOPICS = StreamTopics("flights")
@@ -45,8 +45,8 @@ SNAPSHOT = Snapshot(
     event_time_ms=1_364_913_660_000,
     samples=28_950,
     unmatched=57,
-    waiting=104,
-    pending=412,
+    pending_labels=104,
+    pending_predictions=412,
     label_delay_ms=9_600_000.0,
     auc={"champion": (0.66, None, 0.71, 0.642), "online": (0.48, 0.55, 0.62, 0.607)},
     windows=14,
@@ -86,8 +86,8 @@ NOTHING_YET = Snapshot(
     event_time_ms=0,
     samples=0,
     unmatched=0,
-    waiting=0,
-    pending=0,
+    pending_labels=0,
+    pending_predictions=0,
     label_delay_ms=None,
     auc={"champion": (), "online": ()},
     windows=0,
@@ -128,18 +128,18 @@ def window(number: int, *, auc: float, mature: bool) -> Record:
 def drawn(snapshot: Snapshot) -> str:
     console = Console(width=80, height=24, file=io.StringIO(), color_system=None)
     with console.capture() as capture:
-        console.print(page(snapshot))
+        console.print(screen(snapshot))
     return capture.get()
 
 
 @pytest.mark.parametrize("snapshot", [SNAPSHOT, NOTHING_YET])
-def test_the_page_fits_80_columns_and_24_lines(snapshot: Snapshot) -> None:
+def test_the_screen_fits_80_columns_and_24_lines(snapshot: Snapshot) -> None:
     lines = drawn(snapshot).splitlines()
     assert max(map(len, lines)) <= 80
     assert len(lines) < 24
 
 
-def test_the_page_shows_rates_latency_labels_dead_letters_and_the_date() -> None:
+def test_the_screen_shows_rates_latency_labels_dead_letters_and_the_date() -> None:
     text = drawn(SNAPSHOT)
     for shown in ("3,001 events/s", "2,998 events/s", "p50 8.1 ms, p99 22.4 ms", "29,111", "20 invalid_field"):
         assert shown in text
@@ -147,13 +147,13 @@ def test_the_page_shows_rates_latency_labels_dead_letters_and_the_date() -> None
     assert "29,800 / 110,942" in text
 
 
-def test_the_page_shows_what_comes_back_of_the_labels() -> None:
+def test_the_screen_shows_what_comes_back_of_the_labels() -> None:
     text = drawn(SNAPSHOT)
     for shown in (
         "28,950 samples, after 2.7 h",
-        "412 predictions pending",
-        "104 labels waiting",
-        "57 labels unmatched",
+        "412 pending predictions",
+        "104 pending labels",
+        "57 unmatched labels",
         "champion 0.642 ▅·▆▄",
         "online   0.607 ▁▂▄▃",
         "14 windows, 13 mature; 3 alerts",
@@ -162,7 +162,7 @@ def test_the_page_shows_what_comes_back_of_the_labels() -> None:
         assert shown in text
 
 
-def test_the_page_shows_what_has_drifted_how_far_and_since_when() -> None:
+def test_the_screen_shows_what_has_drifted_how_far_and_since_when() -> None:
     text = drawn(SNAPSHOT)
     for shown in (
         "drift to 16 Jun · critical: act now · how far, since when",
@@ -187,7 +187,7 @@ def test_a_snapshot_tells_the_newest_windows_and_what_waits() -> None:
     assert (snapshot.windows, snapshot.mature) == (20, 19)
     assert snapshot.auc["champion"] == (*(number / 100 for number in range(4, 18)), 0.5, 0.19)
     assert snapshot.auc["online"] == (None,) * 16
-    assert (snapshot.waiting, snapshot.pending) == (2, 7)
+    assert (snapshot.pending_labels, snapshot.pending_predictions) == (2, 7)
 
 
 def test_the_line_shows_the_same_without_a_terminal() -> None:
@@ -228,9 +228,9 @@ def test_plain_lines_come_every_two_seconds_and_sentences_at_once() -> None:
     assert lines == [line(SNAPSHOT)] * 3 + ["done"]
 
 
-def test_the_live_page_appears_with_the_first_snapshot_below_what_was_said() -> None:
+def test_the_screen_appears_with_the_first_snapshot_below_what_was_said() -> None:
     out = io.StringIO()
-    with LiveView(Console(width=80, height=24, file=out, force_terminal=True, color_system=None)) as view:
+    with ScreenView(Console(width=80, height=24, file=out, force_terminal=True, color_system=None)) as view:
         view.say("starting")
         assert "penstock" not in out.getvalue()
         view.show(SNAPSHOT)

@@ -2,6 +2,7 @@
 
 import math
 
+import msgspec
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -11,6 +12,7 @@ from scipy.stats import t as student
 from ml.evaluation.figures import roc_auc, roc_auc_interval
 from ml.evaluation.histogram import Histogram, ordered_keys
 from ml.evaluation.tally import Scoring, Tally
+from tests.evaluating import bench_of, sample
 
 Floats = NDArray[np.float64]
 
@@ -99,3 +101,17 @@ def test_a_tally_of_two_classes_tells_it_and_one_of_three_does_not() -> None:
     assert two.roc_auc_low < two.roc_auc < two.roc_auc_high
     assert three.roc_auc is not None
     assert (three.roc_auc_low, three.roc_auc_high) == (None, None)
+
+
+async def test_it_is_shown_as_metrics_of_a_mature_window_and_is_nan_where_there_is_none() -> None:
+    samples = [sample(i, right=i % 4 != 0) for i in range(10)]
+    for labels, shown in (({}, True), ({"label": 0}, False)):
+        bench = await bench_of([*(msgspec.structs.replace(found, **labels) for found in samples)])
+        await bench.take([sample(10, minute=300)])
+        low, high = (
+            bench.metric("ml_performance", variant="champion", figure=name) for name in ("roc_auc_low", "roc_auc_high")
+        )
+        assert low is not None
+        assert high is not None
+        assert (low < high) is shown
+        assert math.isnan(low) is math.isnan(high) is not shown

@@ -7,12 +7,13 @@ import msgspec
 import numpy as np
 import pytest
 
-from app.csv_events import ColumnNames, CsvEvents
-from app.model_training import Trained, described, train
+from app.csv_events import CsvEvents
+from app.model_training import Trained, train, version_of
+from app.model_training_report import lines
 from ml.drift.baseline import Baseline
 from ml.training.protocol import Unwatched
 from schemas.errors import PenstockError
-from schemas.streams import StreamSpec
+from schemas.streams import CsvSpec, StreamSpec
 from schemas.training import TrainingSpec
 from stores.artifacts import ArtifactStore
 
@@ -27,7 +28,7 @@ def events(n: int = 1_000, *, timed: bool = True, **changes: Any) -> CsvEvents:
     features = random.normal(size=(n, 2))
     labels = ((features[:, 0] > 0) ^ (random.random(n) < 0.25)).astype(np.int64)
     fields: dict[str, Any] = {
-        "columns": ColumnNames(),
+        "columns": CsvSpec(),
         "event_ids": [f"e{i}" for i in range(n)],
         "entity_ids": [f"n{i % 200}" for i in range(n)],
         "times_ms": 1_000 * np.arange(n) if timed else None,
@@ -54,7 +55,7 @@ def test_the_older_rows_teach_and_the_newest_fifth_judges() -> None:
     assert 0.1 < auc.low < auc.value < auc.high < 0.4
     assert accuracy.candidate == pytest.approx(0.75, abs=0.07)
     assert made.better_than_guessing
-    text = "\n".join(made.lines())
+    text = "\n".join(lines(made))
     assert "Trained on 700 rows, stopped by 100, tested on the newest 200 rows" in text
     assert f"ROC AUC   {auc.candidate:.3f}, by guessing 0.500: {auc.value:+.3f} ({auc.low:+.3f} to" in text
 
@@ -63,7 +64,7 @@ def test_what_cannot_be_learnt_is_told_to_be_no_better_than_guessing() -> None:
     coin = np.random.default_rng(1).integers(0, 2, 1_000)
     made = trained(BINARY, events(labels=coin))
     assert not made.better_than_guessing
-    assert "It may be no better than guessing" in "\n".join(made.lines())
+    assert "It may be no better than guessing" in "\n".join(lines(made))
 
 
 def test_rows_without_times_are_shuffled_so_that_a_file_sorted_by_its_label_can_be_learnt() -> None:
@@ -71,7 +72,7 @@ def test_rows_without_times_are_shuffled_so_that_a_file_sorted_by_its_label_can_
     order = np.argsort(given.labels, kind="stable")
     made = trained(BINARY, events(timed=False, features=given.features[order], labels=given.labels[order]))
     assert made.better_than_guessing
-    assert "the rows were shuffled" in "\n".join(made.lines())
+    assert "the rows were shuffled" in "\n".join(lines(made))
     with pytest.raises(PenstockError, match="the validation data has 100 samples, all of class 1"):
         trained(BINARY, events(features=given.features[order], labels=given.labels[order]))
 
@@ -81,7 +82,14 @@ def test_rows_without_a_label_are_left_out_and_told() -> None:
     labels[::4] = -1
     made = trained(BINARY, events(labels=labels))
     assert sum(len(part) for part in (made.parts.train, made.parts.validation, made.parts.test)) == 750
-    assert "250 rows without a label were left out." in list(made.lines())
+    assert "250 rows without a label were left out." in list(lines(made))
+
+
+def test_entities_on_both_sides_of_a_shuffled_test_are_told() -> None:
+    told = "\n".join(lines(trained(BINARY, events(timed=False))))
+    assert "entities of the test have rows in what the model learnt from, too" in told
+    alone = trained(BINARY, events(timed=False, entity_ids=[f"n{i}" for i in range(1_000)]))
+    assert (alone.shared, trained(BINARY, events()).shared) == (0, 0)
 
 
 def test_several_classes_are_learnt_and_compared_with_their_shares() -> None:
@@ -101,7 +109,7 @@ def test_anomalies_are_learnt_from_their_labels() -> None:
 def test_the_version_has_figures_times_parameters_and_a_baseline_of_rows_it_was_not_fitted_to(tmp_path: Path) -> None:
     made = trained(BINARY, events())
     store = ArtifactStore(str(tmp_path))
-    version, note = described(BINARY, made, store, "somebody", 1_700_000_000_000)
+    version, note = version_of(BINARY, made, store, "somebody", 1_700_000_000_000)
     assert note == ""
     assert version.metrics["roc_auc"] == made.test.roc_auc
     assert version.metrics["validation_loss"] == made.fitted.loss
@@ -112,7 +120,7 @@ def test_the_version_has_figures_times_parameters_and_a_baseline_of_rows_it_was_
 
 
 def test_with_few_rows_there_is_a_model_without_a_baseline_which_is_told(tmp_path: Path) -> None:
-    version, note = described(BINARY, trained(BINARY, events(150, timed=False)), ArtifactStore(str(tmp_path)), "", 1)
+    version, note = version_of(BINARY, trained(BINARY, events(150, timed=False)), ArtifactStore(str(tmp_path)), "", 1)
     assert (version.baseline, version.training_from_time_ms) == ("", None)
     assert note.startswith("There is nothing to measure its drift against: a baseline needs at least 100 rows")
 

@@ -82,20 +82,20 @@ async def never() -> None:
 
 
 async def read(consumer: Consumer) -> None:
-    async with opened(consumer):  # type: ignore[arg-type]
+    async with opened(consumer):
         assert consumer.started
 
 
 async def look_back(consumer: Consumer) -> None:
-    assert await newest(lambda: consumer, LOG, 3) == []  # type: ignore[arg-type, return-value]
+    assert await newest(lambda: consumer, LOG, 3) == []
 
 
 async def look_at_the_end(consumer: Consumer) -> None:
-    assert await end_of(lambda: consumer, LOG) == 0  # type: ignore[arg-type, return-value]
+    assert await end_of(lambda: consumer, LOG) == 0
 
 
 async def follow(consumer: Consumer) -> None:
-    views: ViewFollower = ViewFollower(consumer, [LogView(LOG.topic, Deployment)])  # type: ignore[arg-type, list-item]
+    views: ViewFollower = ViewFollower(consumer, [LogView(LOG.topic, Deployment)])
     try:
         await views.start()
     finally:
@@ -140,7 +140,7 @@ def test_a_consumer_whose_reader_fails_is_stopped_and_the_error_goes_on() -> Non
     async def main() -> None:
         consumer = Consumer(well)
         with pytest.raises(ZeroDivisionError):
-            async with opened(consumer):  # type: ignore[arg-type]
+            async with opened(consumer):
                 raise ZeroDivisionError
         assert consumer.stopped
 

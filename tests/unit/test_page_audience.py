@@ -2,16 +2,18 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
+from dataclasses import replace
 
+import msgspec
 import pytest
 from aiokafka.errors import KafkaConnectionError
 
-from app.page.audience import LINGER_S, Audience
+from app.page.audience import LINGER_S, Audience, Publish
 from app.page.document import Board
 from schemas.errors import RetryableError
 from tests.support import leap_through, now
-
-Publish = Callable[[Board], None]
+from tests.watching import overview_of
 
 
 class Follower:
@@ -29,7 +31,7 @@ class Follower:
                 self.number += 1
                 if self.number in self.fails:
                     raise self.fails[self.number]
-                publish(Board(generated_time_ms=self.number, streams=()))
+                publish(overview_of(self.number, flights="ok"))
                 await asyncio.sleep(1)
         finally:
             self.running -= 1
@@ -52,8 +54,12 @@ def leaping(test: Callable[[Audience, Follower], Awaitable[None]], follower: Fol
 
 
 def number_of(document: bytes | None) -> int:
+    return board_of(document).generated_time_ms
+
+
+def board_of(document: bytes | None) -> Board:
     assert document is not None
-    return int(document.split(b":")[1].split(b",")[0])
+    return msgspec.json.decode(document, type=Board)
 
 
 def test_nothing_is_read_before_somebody_looks() -> None:
@@ -70,7 +76,7 @@ def test_reading_ends_half_a_minute_after_the_last_viewer_and_nothing_is_kept() 
         async with audience.watching() as first:
             await first.next()
             async with audience.watching() as second:
-                assert await second.next() is await asyncio.wait_for(audience.newer_than(None), 1)
+                assert number_of(await second.next()) == 1
             await asyncio.sleep(2 * LINGER_S)
             assert follower.running
         await asyncio.sleep(LINGER_S - 1)
@@ -105,7 +111,7 @@ def test_while_the_topics_cannot_be_read_the_viewer_is_told_why_and_it_goes_on_b
     async def test(audience: Audience, follower: Follower) -> None:
         async with audience.watching() as viewer:
             documents = [await viewer.next() for _ in range(4)]
-        assert [number_of(document) for document in documents] == [1, 2, 2, 4]
+        assert [number_of(document) for document in documents] == [1, 2, 5, 4]
         assert [b"away" in (document or b"") for document in documents] == [False, False, True, False]
 
     leaping(test, Follower({3: error}))
@@ -118,8 +124,7 @@ def test_a_fault_of_the_page_is_no_wait_without_end_and_the_next_viewer_begins_a
                 await viewer.next()
                 await viewer.next()
         async with audience.watching() as again:
-            assert number_of(await again.next()) == 1
-            assert number_of(await again.next()) == 3
+            assert [number_of(await again.next()) for _ in range(2)] == [3, 4]
 
     leaping(test, Follower({2: ZeroDivisionError()}))
 
@@ -136,3 +141,94 @@ def test_viewers_go_when_the_page_closes() -> None:
             assert await late.next() is None
 
     leaping(test)
+
+
+def test_a_problem_is_told_once_while_it_stays_the_same_and_again_after_it_was_over(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level("INFO", "penstock.page")
+
+    async def test(audience: Audience, follower: Follower) -> None:
+        async with audience.watching() as viewer:
+            begun_s = now()
+            found = [(number_of(await viewer.next()), now() - begun_s) for _ in range(5)]
+        assert found == [(1, 0), (5, 1), (5, 5), (5, 7), (7, 11)]
+
+    fails: dict[int, Exception] = {2: OSError("gone"), 3: OSError("gone"), 4: OSError("mad"), 5: OSError("gone")}
+    leaping(test, Follower(fails | {6: OSError("gone")}))
+    assert [record.message for record in caplog.records] == [
+        f"the page waits: {why}" for why in ("gone", "mad", "gone")
+    ]
+
+
+class Many:
+    """Publishes streams by their level once a second, and counts the boards that were made."""
+
+    def __init__(self, *levels: dict[str, str]) -> None:
+        self.levels = levels
+        self.running = 0
+        self.made: list[str] = []
+
+    async def __call__(self, publish: Publish) -> None:
+        for number, levels in enumerate(self.levels):
+            overview = overview_of(number, **levels)
+            publish(replace(overview, board=lambda name, of=overview: self.made.append(name) or of.board(name)))
+            await asyncio.sleep(1)
+        await asyncio.Event().wait()
+
+
+def test_of_many_streams_only_those_that_somebody_views_are_put_together_once_for_all() -> None:
+    many = Many({f"s{number:03}": "ok" for number in range(200)})
+
+    async def main() -> None:
+        audience = Audience(many, lambda: 5)
+        async with (
+            audience.watching("s007") as first,
+            audience.watching("s007") as same,
+            audience.watching("s150") as other,
+        ):
+            boards = [board_of(await viewer.next()) for viewer in (first, same, other)]
+        assert [board.stream.name for board in boards if board.stream] == ["s007", "s007", "s150"]
+        assert [len(board.streams) for board in boards] == [200] * 3
+        assert many.made == ["s007", "s150"]
+        await audience.close()
+
+    leap_through(main())
+
+
+def test_the_event_loop_goes_on_between_the_documents_of_many_viewers() -> None:
+    many = Many({f"s{number}": "ok" for number in range(20)})
+
+    async def main() -> None:
+        audience = Audience(many, lambda: 5)
+        async with AsyncExitStack() as stack:
+            viewers = [await stack.enter_async_context(audience.watching(f"s{number}")) for number in range(20)]
+            looking = asyncio.gather(*[viewer.next() for viewer in viewers])
+            most = 0
+            while not looking.done():
+                before = len(many.made)
+                await asyncio.sleep(0)
+                most = max(most, len(many.made) - before)
+            await looking
+        assert (len(many.made), most) == (20, 1)
+        await audience.close()
+
+    leap_through(main())
+
+
+def test_who_names_no_stream_gets_the_first_of_the_worst_level_and_stays_with_it() -> None:
+    many = Many(
+        {"calm": "ok", "odd": "watch", "bad": "act", "mad": "act"},
+        {"calm": "act", "odd": "watch", "bad": "ok", "mad": "act"},
+    )
+
+    async def main() -> None:
+        audience = Audience(many, lambda: 5)
+        async with audience.watching() as viewer:
+            for level in ("act", "ok"):
+                stream = board_of(await viewer.next()).stream
+                assert stream is not None
+                assert (stream.name, stream.state.level) == ("bad", level)
+        await audience.close()
+
+    leap_through(main())

@@ -5,9 +5,11 @@ import pytest
 
 from app.page.board import StreamFold
 from app.page.document import WindowFigure
+from app.page.drift import MOST_COLUMNS
 from app.page.letters import EXAMPLES, MOST_LETTERS
-from app.page.modelling import WINDOWS
+from app.page.models import MOST_VARIANTS, WINDOWS
 from app.page.timeline import MOMENTS
+from app.page.versions import MOST_VERSIONS, Versions
 from ml.evaluation.proportion import wilson_interval
 from schemas.events import Alert, DeadLetter
 from schemas.experiments import Contrast, ExperimentPlan, VariantFigures
@@ -73,9 +75,8 @@ def test_the_delay_of_labels_is_that_of_the_newest_mature_window() -> None:
         window_of(1, label_delay_p50_ms=10.0, label_delay_p95_ms=20.0),
         window_of(2, mature=False, label_delay_p50_ms=1.0, label_delay_p95_ms=2.0),
     )
-    scene.fold.pending, scene.fold.samples = 7, 9
-    labels = scene.board.labels
-    assert (labels.delay_p50_ms, labels.delay_p95_ms, labels.pending, labels.samples) == (10.0, 20.0, 7, 9)
+    labels = scene.fold.board(NOW_MS, pending=7).labels
+    assert (labels.delay_p50_ms, labels.delay_p95_ms, labels.pending) == (10.0, 20.0, 7)
 
 
 def test_drift_shows_the_newest_window_worst_column_first_with_the_psi_of_earlier_ones() -> None:
@@ -104,9 +105,8 @@ def test_drift_shows_the_newest_window_worst_column_first_with_the_psi_of_earlie
 def test_dead_letters_are_counted_by_reason_and_the_newest_are_shown() -> None:
     scene = Scene().tell(*[letter_of(offset, b"x" * 1_000) for offset in range(20)])
     scene.tell(letter_of(20, b"\xff<script>", reason="invalid_field"))
-    scene.fold.letters.pass_over(100)
     letters = scene.board.dead_letters
-    assert (letters.count, letters.reasons) == (121, {"malformed_json": 20, "invalid_field": 1})
+    assert (letters.count, letters.reasons) == (21, {"malformed_json": 20, "invalid_field": 1})
     assert [letter.offset for letter in letters.examples] == list(range(20, 20 - EXAMPLES, -1))
     assert letters.examples[0].original == "\ufffd<script>"
     assert len(letters.examples[1].original) == 400
@@ -115,7 +115,14 @@ def test_dead_letters_are_counted_by_reason_and_the_newest_are_shown() -> None:
 def test_a_letter_whose_original_was_sent_again_waits_no_more_and_one_written_twice_waits_once() -> None:
     scene = Scene().tell(letter_of(1), letter_of(2), letter_of(2), letter_of(1, stage="replay"))
     assert [letter.offset for letter in scene.board.dead_letters.examples] == [2]
-    assert scene.board.dead_letters.count == 1
+    assert (scene.board.dead_letters.count, scene.board.dead_letters.at_least) == (1, False)
+
+
+def test_where_older_letters_were_not_read_receipts_of_those_count_for_nothing() -> None:
+    scene = Scene()
+    scene.fold.pass_over(DeadLetter)
+    scene.tell(letter_of(900), *[letter_of(offset, stage="replay") for offset in range(100)])
+    assert (scene.board.dead_letters.count, scene.board.dead_letters.at_least) == (1, True)
 
 
 def test_an_original_that_nobody_can_decode_does_not_harm() -> None:
@@ -127,7 +134,7 @@ def test_of_very_many_dead_letters_only_the_newest_are_kept() -> None:
     value = msgspec.json.encode(letter_of(0))
     fold.take(DeadLetter, [Entry(n, value.replace(b'"offset":0', b'"offset":%d' % n)) for n in range(MOST_LETTERS + 9)])
     letters = fold.board(NOW_MS).dead_letters
-    assert (letters.count, sum(letters.reasons.values())) == (MOST_LETTERS + 9, MOST_LETTERS)
+    assert (letters.count, letters.at_least, sum(letters.reasons.values())) == (MOST_LETTERS, True, MOST_LETTERS)
 
 
 def test_the_timeline_tells_what_happened_newest_first_and_why() -> None:
@@ -161,8 +168,12 @@ def test_a_learner_that_publishes_again_and_again_pushes_nothing_out_of_the_time
     last = 9 + MOMENTS
     assert [(moment.time_ms, moment.title, moment.detail) for moment in scene.board.timeline] == [
         (500, "succeed m1 was refused", "rolled back (learner online)"),
-        (last, "model m1 is registered", f"register {last} (learner online), {MOMENTS} times of late"),
-        (last, f"succeed {last}", f"learner online, {MOMENTS} times of late"),
+        (
+            last,
+            "model m1 is registered",
+            f"register {last} (learner online), {MOMENTS} times in what this page has read",
+        ),
+        (last, f"succeed {last}", f"learner online, {MOMENTS} times in what this page has read"),
         (3, "model m1 took part in promote", "ada"),
     ]
 
@@ -208,3 +219,61 @@ def test_an_experiment_shows_its_arms_and_goes_when_it_has_ended() -> None:
     ]
     assert [other.role for other in scene.board.models.others] == ["challenger"]
     assert scene.tell(served("m1", 2)).board.experiment is None
+
+
+def test_the_figure_to_be_told_is_of_the_newest_mature_window_with_a_value_of_the_model_that_serves() -> None:
+    scene = Scene().tell(served("m1", 1), window_of(1, roc_auc=0.6), window_of(2, roc_auc=0.7), window_of(3))
+    models = scene.tell(window_of(4, mature=False, roc_auc=0.9)).board.models
+    assert models.newest["champion"].value == 0.7
+    assert [figure.mature for figure in models.windows["champion"]] == [True, True, True, False]
+    assert scene.tell(served("m2", 2)).board.models.newest == {}
+
+
+def test_what_is_said_of_a_snapshot_goes_for_later_ones_of_its_lineage_and_not_for_earlier_ones() -> None:
+    scene = Scene()
+    for offset in (5, 10, 15):
+        scene.tell(msgspec.structs.replace(version_of(SPEC, f"online@{offset}"), lineage="online"))
+    scene.tell(served("online@10", 2), window_of(1, model_id="online@10", roc_auc=0.7))
+    assert scene.tell(served("online@15", 3)).board.models.newest["champion"].value == 0.7
+    assert scene.tell(served("online@5", 4)).board.models.newest == {}
+
+
+def test_of_many_variants_those_that_score_now_are_shown() -> None:
+    scene = Scene().tell(served("m1", 1, shadows=("s8",)))
+    figures = [msgspec.structs.replace(window_of(1).variants[0], variant=f"s{n}", model_id=f"s{n}") for n in range(9)]
+    champion = window_of(1)
+    windows = scene.tell(
+        msgspec.structs.replace(champion, variants=(*figures, *champion.variants))
+    ).board.models.windows
+    assert len(windows) == MOST_VARIANTS
+    assert list(windows)[:2] == ["champion", "s8"]
+
+
+def test_of_very_many_columns_the_worst_are_shown() -> None:
+    columns = [column_of(f"c{n}", severity="low", psi=n / 100) for n in range(MOST_COLUMNS + 9)]
+    drift = Scene().tell(report_of(1, *columns)).board.drift
+    assert drift is not None
+    assert (len(drift.columns), drift.columns[0].name) == (MOST_COLUMNS, f"c{MOST_COLUMNS + 8}")
+
+
+def test_a_champion_whose_promotion_was_not_read_serves_since_before_that() -> None:
+    assert [
+        scene.board.models.champion.since_before  # type: ignore[union-attr]
+        for scene in (
+            Scene().tell(served("m1", 1)),
+            Scene().tell(served("m1", 7)),
+            Scene().tell(served(), served("m2", 2)),
+        )
+    ] == [False, True, False]
+
+
+def test_a_learner_that_registers_for_ever_fills_no_memory_and_what_is_routed_stays_known() -> None:
+    versions = Versions()
+    first, other = version_of(SPEC, "online@0"), version_of(SPEC, "m1")
+    versions.keep({"online@3"})
+    versions.take(other)
+    for offset in range(2 * MOST_VERSIONS):
+        versions.take(msgspec.structs.replace(first, model_id=f"online@{offset}", lineage="online", version="1.0.0"))
+    assert len(versions) == MOST_VERSIONS + 1
+    known = ("m1", "online@3", f"online@{2 * MOST_VERSIONS - 1}", "online@4")
+    assert [bool(versions.of(model_id).algorithm) for model_id in known] == [True, True, True, False]

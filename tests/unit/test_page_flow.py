@@ -1,7 +1,7 @@
 """The page's rates, lag and latencies, from looks at the ends of a stream's logs."""
 
-from app.page.flow import HISTORY_POINTS, FlowMeter, Look, percentile
-from tests.watching import Scene
+from app.page.flow import HISTORY_POINTS, FlowMeter, Look, Stall, percentile
+from tests.watching import NOW_MS, Scene
 
 
 def test_rates_are_of_the_last_five_seconds_and_what_waits_is_of_now() -> None:
@@ -41,13 +41,46 @@ def test_the_end_of_a_transaction_is_no_event_that_waits_for_ever() -> None:
     assert meter.flow().lag == 5
 
 
-def test_a_stall_begins_when_something_waits_and_ends_with_an_answer() -> None:
+def test_a_stall_begins_ten_seconds_after_the_last_answer_and_ends_with_one() -> None:
     meter = FlowMeter()
     stalled = []
-    for second, (end, answered) in enumerate([(5, 5), (5, 5), (9, 5), (9, 5), (9, 6), (9, 6), (9, 9)]):
-        meter.take(Look(time_ms=1_000 * second, ends={0: end}, answered={0: answered}))
-        stalled.append(meter.stalled_ms)
-    assert stalled == [0, 0, 1_000, 2_000, 0, 1_000, 0]
+    for time_s, end, answered in [(0, 5, 5), (5, 5, 5), (6, 9, 5), (14, 9, 5), (15, 9, 5), (16, 9, 6), (26, 9, 6)]:
+        meter.take(Look(time_ms=1_000 * time_s, ends={0: end}, answered={0: answered}))
+        stalled.append(meter.stall)
+    assert [stall.longest_ms if stall else 0 for stall in stalled] == [0, 0, 0, 0, 10_000, 0, 10_000]
+    assert stalled[-1] == Stall(partitions=(0,), waiting=3, longest_ms=10_000, whole=True)
+
+
+def test_a_partition_that_stands_still_is_found_among_others_that_go_on() -> None:
+    meter = FlowMeter()
+    for second in range(12):
+        ends = dict.fromkeys(range(4), 60 * second)
+        meter.take(Look(time_ms=1_000 * second, ends=ends, answered=ends | {2: 0}))
+    assert meter.stall == Stall(partitions=(2,), waiting=660, longest_ms=11_000, whole=False)
+
+
+def test_a_feed_has_stopped_when_nothing_comes_for_much_longer_than_usual() -> None:
+    often, seldom = FlowMeter(), FlowMeter()
+    for second in range(60):
+        for meter, every_s in ((often, 1), (seldom, 5)):
+            end = min(second, 20) // every_s
+            meter.take(Look(time_ms=1_000 * second, ends={0: end}, answered={0: end}))
+        assert often.has_stopped == (second >= 35), second
+    assert (often.silent_ms, seldom.silent_ms, seldom.has_stopped) == (39_000, 39_000, False)
+
+
+def test_nothing_is_said_of_a_feed_that_never_came() -> None:
+    meter = FlowMeter()
+    for second in range(60):
+        meter.take(Look(time_ms=1_000 * second, ends={0: 5}, answered={0: 5}))
+    assert (meter.silent_ms, meter.has_stopped) == (None, False)
+
+
+def test_history_of_looks_that_are_far_apart_is_of_the_last_five_minutes() -> None:
+    scene = Scene()
+    for minute in range(9):
+        scene.look(60 * minute, minute, minute)
+    assert [point[0] - NOW_MS for point in scene.board.flow.history] == [60_000 * minute for minute in range(3, 9)]
 
 
 def test_a_percentile_is_one_of_the_values() -> None:

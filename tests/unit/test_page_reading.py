@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from app.page.board import READ_BACK, StreamFold
-from app.page.looking import NEWEST, Ends
+from app.page.ends import NEWEST, Ends
 from app.page.tails import Source, Tails
 from schemas.errors import RetryableError
 from schemas.events import Alert, DeadLetter
@@ -19,9 +19,7 @@ from tests.drifting import alert_of
 from tests.support import Entry, leap_through, now
 from tests.watching import NOW_MS, letter_of
 
-FEATURES, PREDICTIONS, SAMPLES = (
-    TopicPartition(f"flights.{name}", 0) for name in ("features", "predictions", "samples")
-)
+FEATURES, PREDICTIONS = (TopicPartition(f"flights.{name}", 0) for name in ("features", "predictions"))
 ALERTS, LETTERS = TopicPartition("flights.alerts", 0), TopicPartition("flights.features.dead", 0)
 SPEC = StreamSpec(name="flights", features=("distance",), partitions=1)
 
@@ -107,7 +105,6 @@ def test_rates_lag_and_latency_follow_from_the_ends_and_the_newest_predictions()
         world = World()
         world.consumer.add(FEATURES, *[b""] * 1_000)
         world.consumer.add(PREDICTIONS, *[prediction(offset, 900) for offset in range(990)], markers=1)
-        world.consumer.add(SAMPLES, *[b""] * 40)
         await world.ends.open()
         flow = await world.look()
         assert (flow.lag, flow.latency_p99_ms) == (10, None)  # how long earlier ones took is no news
@@ -115,7 +112,6 @@ def test_rates_lag_and_latency_follow_from_the_ends_and_the_newest_predictions()
         world.consumer.add(PREDICTIONS, *[prediction(offset, 8) for offset in range(990, 1_010)], markers=1)
         flow = await world.look()
         assert (flow.in_eps, flow.out_eps, flow.lag, flow.latency_p50_ms) == (50, 20, 40, 8)
-        assert world.fold.samples == 40
         assert len(world.consumer.given[PREDICTIONS]) < 40
         assert not world.consumer.given[FEATURES]
 
@@ -180,15 +176,17 @@ def test_small_topics_are_read_from_near_their_ends_and_then_followed() -> None:
     async def main() -> None:
         consumer, fold = Consumer(), StreamFold(SPEC)
         consumer.add(
-            ALERTS, *[encode(alert_of(f"a{number}", subject=f"f{number}")) for number in range(300)], markers=1
+            ALERTS, *[encode(alert_of(f"a{number}", subject=f"f{number}")) for number in range(1_100)], markers=1
         )
         consumer.add(LETTERS, *[encode(letter_of(offset)) for offset in range(500)])
         tails = tails_of(consumer, fold)
+        await tails.open()
         await tails.catch_up()
-        assert consumer.given[ALERTS] == list(range(301 - READ_BACK[Alert], 300))
+        assert consumer.given[ALERTS] == list(range(1_101 - READ_BACK[Alert], 1_100))
         assert consumer.given[LETTERS] == list(range(500 - READ_BACK[DeadLetter], 500))
-        assert fold.board(NOW_MS).alerts[0].id == "a299"
-        assert fold.board(NOW_MS).dead_letters.count == 500
+        assert fold.board(NOW_MS).alerts[0].id == "a1099"
+        letters = fold.board(NOW_MS).dead_letters
+        assert (letters.count, letters.at_least) == (READ_BACK[DeadLetter], True)
         consumer.add(ALERTS, encode(alert_of("new")))
         begun_s = now()
         await tails.follow(begun_s + 1)
@@ -203,7 +201,9 @@ def test_topics_that_do_not_come_are_given_up() -> None:
         consumer = Consumer()
         consumer.add(ALERTS, b"{}")
         consumer.stuck = True
+        tails = tails_of(consumer, StreamFold(SPEC))
+        await tails.open()
         with pytest.raises(RetryableError, match="have not come within 30 s"):
-            await tails_of(consumer, StreamFold(SPEC)).catch_up()
+            await tails.catch_up()
 
     leap_through(main())

@@ -4,8 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
-from app.page.alerts import MOST_ALERTS, OVER_MS
-from app.page.state import STALLED_MS
+from app.page.alerts import DAY_MS, MOST_KEPT, MOST_SHOWN
 from schemas.event import Event
 from tests.drifting import alert_of, column_of, report_of
 from tests.viewing import experiment_of
@@ -80,9 +79,64 @@ def test_a_window_that_was_well_before_the_alert_does_not_end_it() -> None:
     assert current(scene.tell(alert_of("a", kind="accuracy", subject="m1", threshold=0.8))) == ["a"]
 
 
-def test_an_alert_is_over_a_day_after_it_was_told() -> None:
-    assert current(Scene().tell(alert_of("a"), ago_ms=OVER_MS)) == ["a"]
-    assert current(Scene().tell(alert_of("a"), ago_ms=OVER_MS + 1)) == []
+@pytest.mark.parametrize("kind", ["training", "candidate", "some_later_kind"])
+def test_an_alert_that_nothing_ends_is_over_a_day_after_it_was_told(kind: str) -> None:
+    alert = alert_of("a", kind=kind)
+    assert current(Scene().tell(served(), alert, ago_ms=DAY_MS)) == ["a"]
+    assert current(Scene().tell(served(), alert, ago_ms=DAY_MS + 1)) == []
+
+
+@pytest.mark.parametrize(
+    "kind", ["archive", "champion_unusable", "baseline_unusable", "accuracy", "error_drift", "drift"]
+)
+def test_an_alert_that_something_ends_is_not_over_by_age(kind: str) -> None:
+    alert = alert_of("a", kind=kind, subject="m1", severity="critical")
+    scene = Scene().tell(served(), alert, ago_ms=3 * DAY_MS)
+    state = scene.board.state
+    assert (state.level, state.figures.partition("Told")[2]) == (
+        "watch",
+        " 3 days ago, and nothing says that it is over.",
+    )
+
+
+def test_a_kind_whose_name_only_holds_a_known_one_is_another() -> None:
+    scene = Scene().tell(served(), alert_of("a", kind="sink_unusable", subject="ops"))
+    assert current(scene) == ["a"]
+
+
+def test_drift_of_a_model_that_scores_no_more_is_over_and_said_to_be_not_judged() -> None:
+    report = report_of(3, column_of("hour", severity="high"), severity="high")
+    told = alert_of("a", severity="high", subject="hour", raised_time_ms=report.to_time_ms)
+    scene = Scene().tell(served("m1", 1), report, told)
+    assert (scene.board.state.level, current(scene)) == ("act", ["a"])
+    board = scene.tell(served("m2", 2)).board
+    assert (board.state.level, current(scene)) == ("ok", [])
+    assert "drift has not been judged since the promotion" in board.state.figures.lower()
+    assert board.drift is not None
+    assert (board.drift.model_id, board.drift.over) == ("m1", True)
+    again = report_of(4, column_of("hour", severity="high"), severity="high", model_id="m2")
+    assert (scene.tell(again).board.state.level, current(scene)) == ("watch", [])
+
+
+def test_a_baseline_that_cannot_be_used_is_good_again_once_a_window_was_judged() -> None:
+    scene = Scene().tell(served(), report_of(1), ago_ms=90_000)
+    scene.tell(alert_of("a", kind="baseline_unusable", subject="m1"))
+    assert current(scene) == ["a"]
+    assert current(scene.tell(report_of(2), ago_ms=30_000)) == []
+
+
+def test_a_severe_alert_that_is_not_over_is_pushed_out_by_no_number_of_mild_ones() -> None:
+    scene = Scene().tell(served(), alert_of("a", severity="critical", subject="hour"))
+    scene.tell(*[alert_of(f"m{n}", severity="low", subject=f"f{n}") for n in range(2 * MOST_KEPT)])
+    scene.tell(*[alert_of(f"s{n}", severity="high", subject="same") for n in range(2 * MOST_KEPT)])
+    alerts = scene.board.alerts
+    assert (scene.board.state.level, len(alerts), alerts[-1].id) == ("act", MOST_SHOWN, "a")
+    assert alerts[0].id == f"s{2 * MOST_KEPT - 1}"
+
+
+def test_there_is_an_end_to_how_many_severe_alerts_are_kept() -> None:
+    scene = Scene().tell(*[alert_of(f"a{n}", severity="high", subject=f"f{n}") for n in range(MOST_KEPT + 5)])
+    assert [alert.id for alert in scene.board.alerts] == [f"a{n}" for n in range(MOST_KEPT + 4, 4, -1)]
 
 
 def test_a_later_alert_of_the_kind_and_subject_takes_the_place_of_the_earlier() -> None:
@@ -90,78 +144,8 @@ def test_a_later_alert_of_the_kind_and_subject_takes_the_place_of_the_earlier() 
     assert [(alert.id, alert.current) for alert in scene.board.alerts] == [("b", True), ("c", True), ("a", False)]
 
 
-def test_the_newest_alerts_are_kept_and_tell_when_they_were_told() -> None:
-    scene = Scene().tell(*[alert_of(f"a{number}", subject=f"f{number}") for number in range(MOST_ALERTS + 5)])
+def test_the_newest_alerts_are_shown_and_tell_when_they_were_told() -> None:
+    scene = Scene().tell(*[alert_of(f"a{n}", severity="low", subject=f"f{n}") for n in range(MOST_SHOWN + 5)])
     alerts = scene.board.alerts
-    assert (len(alerts), alerts[0].id, alerts[-1].id) == (MOST_ALERTS, f"a{MOST_ALERTS + 4}", "a5")
+    assert (len(alerts), alerts[0].id, alerts[-1].id) == (MOST_SHOWN, f"a{MOST_SHOWN + 4}", "a5")
     assert (alerts[0].raised_time_ms, alerts[0].told_time_ms) == (0, NOW_MS - 60_000)
-
-
-def state_of(scene: Scene) -> tuple[str, str]:
-    return scene.board.state.level, scene.board.state.sentence
-
-
-def test_without_a_champion_somebody_must_promote_one() -> None:
-    level, sentence = state_of(Scene())
-    assert level == "act"
-    assert "`penstock models promote MODEL_ID --stream flights`" in sentence
-
-
-def test_a_stream_that_is_well_says_how_well() -> None:
-    scene = Scene().tell(served(), window_of(1, roc_auc=0.71234), report_of(1))
-    assert state_of(scene) == (
-        "ok",
-        "All is well: m1 serves, and no events come in, its AUC is 0.712, nothing has drifted.",
-    )
-    for second in range(3):
-        scene.look(second, 1_000 * second, 1_000 * second, 4.0)
-    assert state_of(scene)[1].startswith("All is well: m1 answers 1,000 events/s within 4 ms (p99), its AUC is 0.712")
-
-
-def test_events_that_wait_without_an_answer_are_something_to_act_on() -> None:
-    scene = Scene().tell(served())
-    for second in range(STALLED_MS // 1_000 + 1):
-        assert state_of(scene.look(second, 105, 100))[0] == ("act" if second * 1_000 >= STALLED_MS else "ok")
-    assert "5 events wait, and none has been answered for 10 s" in state_of(scene)[1]
-
-
-def test_a_stream_that_falls_behind_is_to_be_watched() -> None:
-    scene = Scene().tell(served()).look(0, 30_000, 0)
-    assert state_of(scene)[0] == "ok"  # how many are answered is not known yet
-    level, sentence = state_of(scene.look(1, 32_000, 100))
-    assert (level, sentence[:60]) == ("watch", "31,900 events wait, and 100 a second are answered: more work")
-
-
-@pytest.mark.parametrize(
-    ("severity", "level"), [("critical", "act"), ("high", "act"), ("medium", "watch"), ("low", "ok")]
-)
-def test_the_severity_of_an_alert_that_is_not_over_is_the_level(severity: str, level: str) -> None:
-    assert state_of(Scene().tell(served(), alert_of("a", severity=severity)))[0] == level
-    assert state_of(Scene().tell(served(), alert_of("a", severity=severity), ago_ms=OVER_MS + 1))[0] == "ok"
-
-
-def test_the_worst_is_told_with_what_to_do_and_how_much_else_there_is() -> None:
-    scene = Scene().tell(
-        served(),
-        alert_of("a", severity="medium", subject="hour"),
-        alert_of(
-            "b",
-            severity="high",
-            message="model m1, window 3 (10 events, 2013-02-19T22:30:00Z to 2013-02-26T11:10:00Z): 1 of 8 columns",
-            recommendation="look at where distance comes from",
-        ),
-        alert_of("c", severity="low", subject="day"),
-    )
-    sentence = "1 of 8 columns. Look at where distance comes from. There is 1 more to look at."
-    assert state_of(scene) == ("act", sentence)
-
-
-def test_drift_of_which_no_alert_tells_is_to_be_watched() -> None:
-    report = report_of(1, severity="medium", recommendation="consider retraining")
-    scene = Scene().tell(served(), report)
-    assert state_of(scene) == ("watch", "Drift is medium in the newest window: Consider retraining.")
-
-
-def test_a_long_message_is_cut() -> None:
-    scene = Scene().tell(served(), alert_of("a", kind="training", message="x" * 5_000, recommendation="wait"))
-    assert len(state_of(scene)[1]) < 300

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from agents.baselines import Ancestry
-from agents.learn.lineage import is_snapshot, model_id_of
+from agents.learn.lineage import is_learner, is_snapshot, model_id_of, sender_of
 from agents.learn.publishing import Publisher
 from agents.registry import Registry
 from ml.learning.online import Snapshot
@@ -281,6 +281,17 @@ async def test_a_start_is_waited_for_and_must_be_signed(tmp_path: Path) -> None:
 )
 def test_a_snapshot_is_known_by_its_id(model_id: str, is_one: bool) -> None:
     assert is_snapshot("online", model_id) is is_one
+
+
+async def test_what_a_learner_sends_is_known_to_be_a_learners(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    bench.route("champion", "online@0")
+    await bench.publish(100)
+    [command] = bench.commands
+    assert command.issued_by == sender_of("online")
+    assert all(is_learner(event.issued_by) for event in (command, *bench.audit))
+    assert len(bench.audit) == 1
+    assert not is_learner("learners of today")
 
 
 async def test_a_snapshot_is_measured_against_its_nearest_ancestor_s_baseline_also_a_pruned_one_s(

@@ -13,7 +13,7 @@ from app.demo.flights import DATA_FILE, flights_stream
 from app.settings import load_settings
 from app.stream_init import propose_stream, stream_toml
 from schemas.errors import SettingsError
-from schemas.streams import EvaluationSpec, JoinSpec, LearnerSpec, StreamSpec
+from schemas.streams import CsvSpec, EvaluationSpec, JoinSpec, LearnerSpec, StreamSpec
 
 CARDS = """transaction_id,cardId,created_at,amount,hour,country,bank,status_id,is_fraud
 t1,c1,2024-05-01T10:00:00Z,12.5,10,DE,1,5,no
@@ -44,7 +44,10 @@ def accepted(folder: Path, toml: str) -> StreamSpec:
 
 def test_the_proposal_is_a_stream_that_the_settings_accept(tmp_path: Path, cards: Path) -> None:
     assert accepted(tmp_path, propose_stream(cards)) == StreamSpec(
-        name="card-payments", task="binary", features=("amount", "hour")
+        name="card-payments",
+        task="binary",
+        features=("amount", "hour"),
+        csv=CsvSpec(event_id="transaction_id", entity="cardId", time="created_at", label="is_fraud"),
     )
 
 
@@ -54,7 +57,7 @@ def test_ids_times_and_labels_are_named_and_are_no_features(cards: Path) -> None
     assert '# entity_id      "cardId"' in proposal
     assert '# event_time_ms  "created_at"' in proposal
     assert '# label          "is_fraud": "no" 75.0%, "yes" 25.0%' in proposal
-    assert "send 1 for what is to be predicted" in proposal
+    assert '#                "yes" counts as 1\n' in proposal
 
 
 def test_what_is_left_out_is_told_with_the_reason(cards: Path) -> None:
@@ -77,7 +80,31 @@ def test_a_label_with_more_than_two_values_makes_a_multiclass_stream(tmp_path: P
 def test_a_last_column_of_two_values_is_taken_for_the_label(tmp_path: Path) -> None:
     proposal = propose_stream(written(tmp_path, "x,late\n1,0\n2,1\n3,0\n4,0\n"))
     assert '# label          "late": "0" 75.0%, "1" 25.0%' in proposal
-    assert "send 1" not in proposal
+    assert "counts as 1" not in proposal
+
+
+def test_labels_that_do_not_speak_for_themselves_are_to_be_told_with_positive(tmp_path: Path) -> None:
+    proposal = propose_stream(written(tmp_path, "x,late\n1,left\n2,stayed\n3,left\n"))
+    assert '#                say which counts as 1: --positive "left", or "stayed"\n' in proposal
+
+
+@pytest.mark.parametrize("time", ["01.01.2025 00:08:00", "1/31/2025", "31-1-25 9:30"])
+def test_dates_that_are_not_iso_8601_are_told_how_to_be_written(tmp_path: Path, time: str) -> None:
+    proposal = propose_stream(written(tmp_path, f"when,x\n{time},1\n{time},2\n{time[:-1]}1,3\n"))
+    assert "# event_time_ms  no column is a time" in proposal
+    assert '#   "when" looks like a time, but not one of ISO 8601: write it as 2025-01-31T09:30:00Z' in proposal
+
+
+@pytest.mark.parametrize(("zone", "told"), [("", ", taken as UTC where it names no zone"), ("+02:00", "")])
+def test_a_time_without_a_zone_is_told_to_be_taken_as_utc(tmp_path: Path, zone: str, told: str) -> None:
+    rows = "".join(f"2025-01-0{day}T10:00{zone},{day}\n" for day in (1, 2, 3))
+    assert f'# event_time_ms  "at"{told}\n' in propose_stream(written(tmp_path, f"at,x\n{rows}"))
+
+
+def test_a_column_without_a_name_has_no_role(tmp_path: Path) -> None:
+    proposal = propose_stream(written(tmp_path, ",x\n2025-01-01,1\n2025-01-02,2\n2025-01-03,3\n"))
+    assert accepted(tmp_path, proposal).csv == CsvSpec()
+    assert '#   "" has no name' in proposal
 
 
 def test_a_file_without_id_entity_time_and_label_is_told_so(tmp_path: Path) -> None:
@@ -105,6 +132,16 @@ def test_the_separator_is_found(tmp_path: Path, delimiter: str) -> None:
     assert [column.name for column in read_columns(path, 10)] == ["a", "b"]
 
 
+def test_what_stands_within_quotes_separates_nothing(tmp_path: Path) -> None:
+    path = written(tmp_path, '"a, in euros, net";b\n1;2\n')
+    assert [column.name for column in read_columns(path, 10)] == ["a, in euros, net", "b"]
+
+
+def test_empty_lines_are_no_rows(tmp_path: Path) -> None:
+    path = written(tmp_path, "a,b\n\n1,2\n\n3,4\n")
+    assert [column.rows for column in read_columns(path, 10)] == [2, 2]
+
+
 def test_only_the_head_is_read(tmp_path: Path) -> None:
     path = written(tmp_path, "a,b\n1,2\n3,4\nbroken\n")
     assert [column.rows for column in read_columns(path, 2)] == [2, 2]
@@ -121,7 +158,7 @@ def test_a_byte_order_mark_is_no_part_of_the_first_name(tmp_path: Path) -> None:
         (b"a,b\n", "has a header, but no rows"),
         (b"1,2\n3,4\n", "has no header: its first line has the number 1"),
         (b"a,a\n1,2\n", "has 'a' as the name of more than one column"),
-        (b"a,b\n1,2\n3\n", "row 2 has 1 fields, but the header has 2"),
+        (b"a,b\n1,2\n3\n", "row 2 has 1 fields, but the header has 2, separated by ','"),
         (b"\xff\xfe\x00", "is not text in UTF-8"),
         (b"a,b\nx,y\nz,w\nu,v\n", 'no column that can be a feature: "a" is text with 3 different values'),
         (b"a," + b"b" * 200_000 + b"\n1,2\n", "is not a CSV file: field larger than field limit"),
@@ -197,4 +234,4 @@ def test_tables_within_a_stream_are_read_back_as_they_were(tmp_path: Path) -> No
 def test_a_customer_is_an_entity_also_where_each_comes_once(tmp_path: Path) -> None:
     proposal = propose_stream(written(tmp_path, "customer_id,age,churned\nc1,30,0\nc2,41,1\nc3,25,0\n"))
     assert '# entity_id      "customer_id"' in proposal
-    assert "no column is an id: derive one" in proposal
+    assert "no column is an id: one is made of each row" in proposal

@@ -13,8 +13,8 @@ const LONGEST_RETRY_MS = 30_000;
 
 /**
  * Calls `told` with the phase, since when it is, and the document, or null where the phase has changed without one; and
- * `refused` when the server has answered that it has no documents at `address()`. Returns what connects anew, for when
- * the address has changed.
+ * `refused` when the server has answered that it has no documents at `address()`: it returns whether to try another one
+ * at once. Returns what connects anew, for when the address has changed.
  */
 export function connect(address, { told, refused }) {
   let source = null;
@@ -46,8 +46,12 @@ export function connect(address, { told, refused }) {
       become('live', JSON.parse(event.data));
     };
     source.onerror = () => {
-      if (source.readyState === EventSource.CLOSED) refused();
+      const again = source.readyState === EventSource.CLOSED && refused();
       stop();
+      if (again) {
+        start();
+        return;
+      }
       become('lost');
       retry = setTimeout(start, wait);
       wait = Math.min(2 * wait, LONGEST_RETRY_MS);
@@ -66,6 +70,7 @@ export function connect(address, { told, refused }) {
 
   setInterval(listen, LOOK_MS);
   document.addEventListener('visibilitychange', turn);
-  if (!document.hidden) start();
+  if (document.hidden) become('paused');
+  else start();
   return () => source && start();
 }

@@ -17,7 +17,7 @@ const PANELS = [drawFlow, drawLabels, drawModels, drawAlerts, drawDrift, drawTim
 
 let board = null;
 let connection = { phase: 'connecting', since: Date.now() };
-let unknown = null;
+let unknown = null; // a name that the server has refused
 
 function draw() {
   drawConnection(connection, board);
@@ -38,21 +38,27 @@ function address() {
   return name === null ? 'live' : `live?stream=${encodeURIComponent(name)}`;
 }
 
+/** Asks for the stream that the address names now. */
+function look() {
+  unknown = null;
+  if (wanted() !== (board?.stream?.name ?? null)) reconnect();
+}
+
 followTheme(draw);
 const reconnect = connect(address, {
   told: (now, document) => {
     connection = now;
     board = document ?? board;
+    if (document?.streams.some(({ name }) => name === unknown)) look();
     draw();
   },
   refused: () => {
+    const before = unknown;
     unknown = named();
+    return unknown !== before;
   },
 });
-addEventListener('hashchange', () => {
-  unknown = null;
-  if (wanted() !== (board?.stream?.name ?? null)) reconnect();
-});
+addEventListener('hashchange', look);
 document.querySelector('.skip').addEventListener('click', (event) => {
   event.preventDefault();
   document.getElementById('board').focus();

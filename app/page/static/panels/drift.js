@@ -73,7 +73,7 @@ function makeColumn(column) {
 
 function summary({ drifted_share, number, n, to_time_ms, recommendation, over }) {
   const share = `${figure(drifted_share * 100)}% drifted`;
-  const what = over ? 'not judged since another model serves' : recommendation;
+  const what = over ? 'not judged since the promotion' : recommendation;
   return [share, `window ${figure(number)}: ${figure(n)} events until ${moment(to_time_ms)}`, what]
     .filter(Boolean)
     .join(' · ');

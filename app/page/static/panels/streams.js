@@ -12,6 +12,8 @@ const heading = document.getElementById('stream');
 const place = document.getElementById('streams');
 const [links, choice, counts] = ['.links', 'select', '.counts'].map((part) => place.querySelector(part));
 
+let drawn = '';
+
 const address = (name) => `#stream=${encodeURIComponent(name)}`;
 
 choice.addEventListener('change', () => {
@@ -63,6 +65,9 @@ function drawLinks(streams, shown) {
 }
 
 function drawChoice(streams, shown) {
+  const wanted = JSON.stringify([streams, shown]);
+  if (wanted === drawn) return; // somebody may be choosing
+  drawn = wanted;
   fill(choice, streams, ({ name }) => name, makeOption);
   if (shown !== null) choice.value = shown;
   const of = (level) => streams.filter((stream) => stream.level === level).length;
