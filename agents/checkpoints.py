@@ -25,6 +25,4 @@ def state_of(kind: type[S], checkpoint: Checkpoint | None, version: int, what: s
         why = f"it is of format {checkpoint.format}, and this version of Penstock reads {version}"
     except InvalidEvent as error:
         why = str(error)
-    raise FatalError(
-        f"{what} cannot be read ({why}); run the version of Penstock that wrote it, or {otherwise}"
-    )
+    raise FatalError(f"{what} cannot be read ({why}); run the version of Penstock that wrote it, or {otherwise}")

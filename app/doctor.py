@@ -86,9 +86,7 @@ async def _examine_stream(
         return
     for finding in await attempt(f"models of {spec.name}", partial(models.check, spec)):
         yield finding
-    groups = [
-        (role, group, inputs) for role in ROLES for group, inputs in inputs_of(spec, role).items()
-    ]
+    groups = [(role, group, inputs) for role in ROLES for group, inputs in inputs_of(spec, role).items()]
     for role, group, inputs in groups:
         subject = f"{group} of {spec.name}"
         check = partial(kafka.check_progress, settings, connection, cluster, subject, role, group, inputs)

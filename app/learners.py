@@ -9,8 +9,8 @@ from aiokafka import AIOKafkaProducer
 from agents.samplelog import TRIGGER_KEY
 from app.models import RegistryView, read_registry, require_topics
 from app.partitions import lag_of
-from app.settings import Settings
 from app.roles import learner_group
+from app.settings import Settings
 from app.stages import learner_of
 from schemas.errors import PenstockError
 from schemas.events import ModelVersion, Trigger

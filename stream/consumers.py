@@ -13,7 +13,7 @@ from aiokafka import AIOKafkaConsumer
 
 from stream.delivery import quietly
 
-CLOSING_S: Final = 5.0
+_CLOSING_S: Final = 5.0
 
 
 @asynccontextmanager
@@ -37,9 +37,9 @@ async def start_consumer(consumer: AIOKafkaConsumer) -> None:
 
 
 async def close_consumer(consumer: AIOKafkaConsumer) -> None:
-    """Close a consumer for good, started or not, though its broker may be away; takes some 10 s at most."""
+    """Close a consumer for good, started or not, though its broker may be away; takes 15 s at most."""
     closing = asyncio.ensure_future(consumer.stop())
-    await asyncio.wait({closing}, timeout=CLOSING_S)
+    await asyncio.wait({closing}, timeout=_CLOSING_S)
     if closing.done() and not closing.cancelled() and closing.exception() is None:
         return
     closing.cancel()
@@ -52,5 +52,5 @@ async def _abandon(consumer: AIOKafkaConsumer) -> None:
         left = {consumer._fetcher._fetch_task, *consumer._fetcher._pending_tasks}
         for task in left:
             task.cancel()
-        await asyncio.wait(left, timeout=CLOSING_S)
+        await quietly(asyncio.gather(*left, return_exceptions=True))
     await quietly(consumer._client.close())

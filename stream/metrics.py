@@ -355,7 +355,8 @@ NOTIFICATIONS = Metric(
     "ml_notifications_total",
     "counter",
     "attempts",
-    "What became of alerts at each sink: delivered, failed (it is tried again), undeliverable, or too_old.",
+    "What became of alerts at each sink: delivered, failed (it is tried again), undeliverable, too_old, "
+    "or duplicate (it came within a day).",
     ("stream", "sink", "outcome"),
 )
 NOTIFICATIONS_WAITING = Metric(

@@ -67,7 +67,7 @@ class World:
     def __init__(self) -> None:
         self.kafka = MemoryKafka()
         self.clock_off_s = 0.0
-        self.readings = 0
+        self.readings = self.failing_readings = 0
         self.sinks: dict[str, ScriptedSink] = {}
         self.specs: dict[str, SinkSpec] = {}
         self.with_transactions = True
@@ -93,6 +93,9 @@ class World:
 
     async def read_back(self, source: TopicPartition) -> AsyncGenerator[Sequence[Entry], None]:
         """Yield the log in pieces, the newest first, as `stream.tail` does."""
+        if self.failing_readings:
+            self.failing_readings -= 1
+            raise broker_away()
         self.readings += 1
         log = list(self.kafka.logs[source])
         while log:

@@ -67,6 +67,7 @@ class Mailbox:
     refused: dict[str, str] = field(default_factory=dict)
     answers: list[str] = field(default_factory=list)
     delay_s: float = 0.0
+    goodbye_s: float = 0.0
 
     async def handle_RCPT(self, server: Any, session: Any, envelope: smtp.Envelope, address: str, options: Any) -> str:  # noqa: N802
         if address in self.refused:
@@ -82,6 +83,10 @@ class Mailbox:
         self.encrypted.append(server.transport.get_extra_info("ssl_object") is not None)
         self.mails.append((list(envelope.rcpt_tos), message_from_bytes(envelope.content, policy=SMTP)))
         return "250 taken"
+
+    async def handle_QUIT(self, server: Any, session: Any, envelope: Any) -> str:  # noqa: N802
+        await asyncio.sleep(self.goodbye_s)
+        return "221 Bye"
 
     def authenticate(self, server: Any, session: Any, envelope: Any, mechanism: str, data: Any) -> smtp.AuthResult:
         self.logins.append((data.login, data.password))

@@ -47,18 +47,19 @@ class AlertFold:
         chosen = {*needed, *others[: max(MOST_SHOWN - len(needed), 0)]}
         return tuple(_shown(told, current=current) for told, current in found if told.alert.id in chosen)
 
-    def current(self, now_ms: int) -> list[Told]:
-        """Return the alerts that are not over, the newest first."""
-        return [told for told, current in self._judged(now_ms) if current]
+    def telling(self, now_ms: int) -> list[Told]:
+        """Return the alerts of medium severity or more that are not over, the newest first."""
+        return [told for told, current in self._judged(now_ms, SEVERITY_RANKS["medium"]) if current]
 
-    def _judged(self, now_ms: int) -> Iterator[tuple[Told, bool]]:
-        """Give the alerts, the newest first, and whether each is current."""
+    def _judged(self, now_ms: int, least: int = 0) -> Iterator[tuple[Told, bool]]:
+        """Give the alerts, the newest first, and whether each is current; those of a rank below `least` are not."""
         newer: set[tuple[str, str]] = set()
         for told in reversed(self._told.values()):
             about = (told.alert.kind, told.alert.subject)
             kind = kind_of(told.alert.kind)
             faded = kind.fades and now_ms - told.time_ms > DAY_MS
-            yield told, about not in newer and not faded and not kind.has_ended(told, self._facts)
+            is_open = about not in newer and not faded and SEVERITY_RANKS[told.alert.severity] >= least
+            yield told, is_open and not kind.has_ended(told, self._facts)
             newer.add(about)
 
 

@@ -97,8 +97,8 @@ class StreamFold:
 
     def state(self, now_ms: int) -> State:
         """Return how the stream is; some tenths of a millisecond."""
-        current = self._alerts.current(now_ms)
-        return state_of(self._spec.name, now_ms, self._flow, self._models, self._drift, current)
+        telling = self._alerts.telling(now_ms)
+        return state_of(self._spec.name, now_ms, self._flow, self._models, self._drift, telling)
 
     def board(self, now_ms: int, pending: int | None = None) -> StreamBoard:
         """Return what is known by now; `pending` predictions wait for their label. About 2 ms."""

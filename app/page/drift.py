@@ -1,6 +1,6 @@
 """What is shown of drift: the newest judged window, and the PSI of its columns over the windows before it."""
 
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Mapping
 from typing import Final
 
@@ -25,7 +25,7 @@ class DriftFold:
         self.columns: Mapping[str, ColumnDrift] = {}
         """The columns of the newest report by the names that alerts give them: those of predictions say so."""
         self._history: deque[dict[str, float | None]] = deque(maxlen=WINDOWS)
-        self._judged: deque[tuple[int, str]] = deque(maxlen=WINDOWS)
+        self._judged: OrderedDict[int, str] = OrderedDict()
         self._shown: Drift | None = None
 
     def take(self, report: DriftReport, told_ms: int) -> None:
@@ -33,16 +33,15 @@ class DriftFold:
         self.told_ms = told_ms
         predictions = {f"prediction {column.name}": column for column in report.predictions}
         self.newest, self.columns = report, {column.name: column for column in report.features} | predictions
-        self._judged.append((report.to_time_ms, report.model_id))
+        self._judged[report.to_time_ms] = report.model_id
+        if len(self._judged) > WINDOWS:
+            self._judged.popitem(last=False)
         self._history.append({name: _rounded(column.psi) for name, column in self.columns.items()})
         self._shown = None
 
     def model_at(self, to_time_ms: int) -> str | None:
         """Return whose window ended at this event time, as far as is known; else the model of the newest window."""
-        for ended_ms, model_id in reversed(self._judged):
-            if ended_ms == to_time_ms:
-                return model_id
-        return self.newest.model_id if self.newest else None
+        return self._judged.get(to_time_ms, self.newest.model_id if self.newest else None)
 
     def drift(self, *, over: bool) -> Drift | None:
         """Return the newest window, its columns from the worst on, 40 at most; None before the first.

@@ -26,6 +26,8 @@ class ModelFold:
         self._told_ms: dict[int, int] = {}
         self._report: ExperimentReport | None = None
         self.deployment: Deployment | None = None
+        self.routed: frozenset[str] = frozenset()
+        """The models that score events now."""
 
     def take_deployment(self, deployment: Deployment) -> None:
         """Go on with a later routing."""
@@ -33,6 +35,8 @@ class ModelFold:
             self._since_ms = deployment.changed_time_ms
             self._since_before = self.deployment is None and deployment.revision > 1
         self.deployment = deployment
+        variants = deployment.experiment.variants if deployment.experiment else ()
+        self.routed = frozenset((deployment.champion, *deployment.shadows, *(variant.model_id for variant in variants)))
         self.versions.keep(self.routed | {deployment.previous})
 
     def take_performance(self, performance: Performance, told_ms: int) -> None:
@@ -48,18 +52,11 @@ class ModelFold:
         if report.experiment_id:
             self._report = report
 
-    @property
-    def routed(self) -> frozenset[str]:
-        """The models that score events now."""
-        newest = self.deployment
-        if newest is None:
-            return frozenset()
-        variants = newest.experiment.variants if newest.experiment else ()
-        return frozenset((newest.champion, *newest.shadows, *(variant.model_id for variant in variants)))
-
     def scores(self, model_id: str) -> bool:
         """Whether a model scores events now, or one that came after it in its lineage; true while none is known."""
-        return self.deployment is None or any(self.versions.is_same(model_id, routed) for routed in self.routed)
+        if self.deployment is None or model_id in self.routed:
+            return True
+        return any(self.versions.is_same(model_id, routed) for routed in self.routed)
 
     @property
     def newest_window(self) -> VariantPerformance | None:

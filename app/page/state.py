@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from typing import Final, NamedTuple
 
 from app.page.alerts import DAY_MS
-from app.page.document import WORST_FIRST, Level, State
+from app.page.document import WORST_FIRST, Flow, Level, State
 from app.page.drift import DriftFold
 from app.page.flow import FlowMeter, Stall
 from app.page.kinds import Told, kind_of
@@ -36,14 +36,14 @@ class _Concern(NamedTuple):
 def state_of(
     stream: str, now_ms: int, flow: FlowMeter, models: ModelFold, drift: DriftFold, alerts: Sequence[Told]
 ) -> State:
-    """Return the answer; `alerts` are those that are not over, the newest first."""
-    report = drift.newest
+    """Return the answer; `alerts` are those of medium severity or more that are not over."""
+    report, shown = drift.newest, flow.flow(history=False)
     judged = report if report is not None and models.scores(report.model_id) else None
-    concerns = _concerns(stream, now_ms, flow, models, judged, alerts)
+    concerns = _concerns(stream, now_ms, flow, shown, models, judged, alerts)
     found = sorted(concerns, key=lambda concern: WORST_FIRST.index(concern.level))
     if not found:
         assert models.deployment is not None
-        figures = (*_flow_words(flow), *_model_words(models), *_drift_words(report, judged))
+        figures = (*_flow_words(flow, shown), *_model_words(models), *_drift_words(report, judged))
         return State(
             level="ok",
             sentence=f"All is well: {models.deployment.champion} serves.",
@@ -59,6 +59,7 @@ def _concerns(
     stream: str,
     now_ms: int,
     flow: FlowMeter,
+    shown: Flow,
     models: ModelFold,
     report: DriftReport | None,
     alerts: Sequence[Told],
@@ -66,12 +67,11 @@ def _concerns(
     if models.deployment is None:
         yield _Concern("act", _unserved(stream, registered=len(models.versions) > 0))
         return
-    yield from _flow_concerns(stream, flow)
-    telling = [told for told in alerts if SEVERITY_RANKS[told.alert.severity] >= _WATCHED]
-    for told in sorted(telling, key=lambda told: -SEVERITY_RANKS[told.alert.severity]):
+    yield from _flow_concerns(stream, flow, shown)
+    for told in sorted(alerts, key=lambda told: -SEVERITY_RANKS[told.alert.severity]):
         yield _concern(told, now_ms)
     drifted = report is not None and SEVERITY_RANKS[report.severity] >= _WATCHED
-    if report is not None and drifted and all(told.alert.kind != "drift" for told in telling):
+    if report is not None and drifted and all(told.alert.kind != "drift" for told in alerts):
         yield _Concern("watch", f"Drift is {report.severity} in the newest window. {_sentence(report.recommendation)}")
 
 
@@ -81,8 +81,7 @@ def _unserved(stream: str, *, registered: bool) -> str:
     return f"No model is there yet: `penstock models train --csv FILE --stream {stream}` makes one."
 
 
-def _flow_concerns(stream: str, flow: FlowMeter) -> Iterator[_Concern]:
-    shown = flow.flow(history=False)
+def _flow_concerns(stream: str, flow: FlowMeter, shown: Flow) -> Iterator[_Concern]:
     lag = shown.lag or 0
     if (stall := flow.stall) is not None:
         waits = f"{stall.waiting:,} events wait, none answered for {stall.longest_ms // 1000:,} s"
@@ -120,8 +119,7 @@ def _concern(told: Told, now_ms: int) -> _Concern:
     return _Concern("act" if SEVERITY_RANKS[alert.severity] >= _ACTED_ON else "watch", sentence, message)
 
 
-def _flow_words(flow: FlowMeter) -> Iterator[str]:
-    shown = flow.flow(history=False)
+def _flow_words(flow: FlowMeter, shown: Flow) -> Iterator[str]:
     if shown.out_eps is None:
         return
     if shown.out_eps:

@@ -84,8 +84,8 @@ class _Conversation:
         except ValueError:  # UnicodeError among them, which holds the text: it may be the password
             raise Undeliverable(f"a text of the sink cannot be sent to {host}; look at its settings") from None
         if refused:
-            some = ", ".join(sorted(refused))
-            raise Undeliverable(f"{host} refused {some}, for now or for good; all other recipients have it")
+            some = ", ".join(f"{address} ({code})" for address, (code, _) in sorted(refused.items()))
+            raise Undeliverable(f"{host} refused {some}; all other recipients have it")
 
     def hang_up(self) -> None:
         """End the conversation, so that the thread does not wait any longer."""

@@ -57,9 +57,7 @@ class Poster:
         connector = aiohttp.TCPConnector(resolver=Checked(addresses), use_dns_cache=False, force_close=True)
         content = {"Content-Type": "application/json", "User-Agent": "penstock"}
         async with (
-            aiohttp.ClientSession(
-                connector=connector, cookie_jar=aiohttp.DummyCookieJar(), timeout=aiohttp.ClientTimeout(total=None)
-            ) as session,
+            aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(total=None)) as session,
             session.post(url, data=body, headers=content | dict(headers), allow_redirects=False) as answer,
         ):
             return answer.status, answer.headers.get("Retry-After", "")

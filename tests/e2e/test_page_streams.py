@@ -93,9 +93,10 @@ async def test_a_stream_that_was_refused_once_is_asked_for_again(look: Open, pla
 
 async def test_the_skip_link_and_other_fragments_leave_the_stream(look: Open, player: Player) -> None:
     await _serve(player, {"board": "ok", "flights": "act"})
-    seen = await look()
+    seen = await look(fragment="#stream=flights")
     await seen.page.locator(".skip").press("Enter")
     assert await seen.page.evaluate("document.activeElement.id") == "board"
+    assert seen.page.url.endswith("#stream=flights"), "the bookmark stays"
     await seen.page.evaluate("location.hash = '#board'")
     player.show(msgspec.structs.replace(player.board, generated_time_ms=player.board.generated_time_ms + 61_000))
     await expect(seen.page.locator("#connection")).to_contain_text(":01:01")

@@ -85,7 +85,9 @@ async def test_what_is_required_is_counted_and_what_is_missing_is_told_in_one_se
         return
     assert await require(connection, [names.models, names.features]) == {names.models: 1, names.features: 3}
     for wanted, words in ((absent, "and 2 more do"), (absent[:1], "does")):
-        with pytest.raises(SettingsError, match=f"^topic {names.labels} {words} not exist: run `penstock topics apply`"):
+        with pytest.raises(
+            SettingsError, match=f"^topic {names.labels} {words} not exist: run `penstock topics apply`"
+        ):
             await require(connection, [names.features, *wanted])
     assert len(await check(connection, topics_of(stream))) == len(topics_of(stream)) - 2  # none was made by asking
 

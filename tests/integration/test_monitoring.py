@@ -170,7 +170,7 @@ async def live_through_everything(deployment: Deployment, stream: str, running: 
 
 
 async def _sent(deployment: Deployment, stream: str) -> AsyncIterator[int]:
-    """Send batch after batch: events and a bad one; then labels of nine events in ten, one of them twice."""
+    """Send batch after batch: events and a bad one; then labels of nine events in ten, one twice, and a bad one."""
     values = draw(BATCH * (HEALTHY_BATCHES + DRIFTED_BATCHES), seed=3)
     values[BATCH * HEALTHY_BATCHES :] += 4
     for number in range(HEALTHY_BATCHES + DRIFTED_BATCHES):
@@ -180,7 +180,7 @@ async def _sent(deployment: Deployment, stream: str) -> AsyncIterator[int]:
         labels = [_label(first + place, row) for place, row in enumerate(rows) if place % 10]
         await deployment.send(stream, [*events, events[0]._replace(value=b"{")])
         await asyncio.sleep(0.3)
-        await deployment.send(stream, [*labels, labels[0]], topic="labels")
+        await deployment.send(stream, [*labels, labels[0], labels[1]._replace(value=b"{")], topic="labels")
         yield number
         await asyncio.sleep(0.4)
 

@@ -4,10 +4,15 @@ import asyncio
 import hashlib
 import hmac
 import json
+import logging
 import re
 import socket
+import ssl
+import subprocess
+import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,11 +24,12 @@ from app.clock import now_ms
 from schemas.errors import PenstockError
 from schemas.sinks import EmailSpec, SlackSpec, WebhookSpec
 from schemas.wire import encode
-from stores.sinks import LaterError, MailSender, SlackSender, Undeliverable, WebhookSender
+from stores.sinks import LaterError, MailSender, SlackSender, Undeliverable, WebhookSender, mail
 from tests.notifying import alert_of
 from tests.receiving import TLS, Answer, Mailbox, mailbox, receiver
 
 DOCS = Path(__file__).parents[2] / "docs" / "sinks.md"
+ADDRESSES: dict[str, Any] = {"sender": "penstock@example.com", "recipients": ("ops@example.com",)}
 KEY = "canary-b71e-a-secret-key"
 ALERT = alert_of(1, message="a <b> & c", subject="line\r\nBcc: everybody@example.com")
 
@@ -187,7 +193,38 @@ async def test_the_connection_goes_to_the_address_that_was_looked_at_and_no_name
     assert asked == ["rebound.example.com"]
 
 
-async def test_no_failure_shows_the_secret_url_of_slack() -> None:
+async def test_no_proxy_of_the_environment_gets_an_alert(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with receiver() as proxy, receiver() as receiving:
+        for name in ("http_proxy", "HTTP_PROXY", "all_proxy"):
+            monkeypatch.setenv(name, proxy.url.removesuffix("/alerts"))
+        await webhook(receiving.url).send(ALERT)
+        assert (len(receiving.got), proxy.got) == (1, [])
+
+
+def test_a_process_ends_though_a_name_server_hangs() -> None:
+    script = """
+import asyncio, socket, time
+from schemas.errors import PenstockError
+from schemas.sinks import WebhookSpec
+from stores.sinks import WebhookSender
+from tests.notifying import alert_of
+
+socket.getaddrinfo = lambda *_, **__: time.sleep(60)
+sender = WebhookSender(WebhookSpec(name="hook", url="https://x.example.com"), "k", lambda: 0, total_s=0.2)
+try:
+    asyncio.run(sender.send(alert_of(1)))
+except PenstockError as error:
+    print(error)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=DOCS.parents[1], capture_output=True, text=True, timeout=30.0, check=True
+    )
+    assert done.stdout == "x.example.com did not answer within 0.2 s\n"
+
+
+async def test_no_failure_shows_the_secret_url_of_slack(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+
     async def said(url: str, **fields: Any) -> str:
         spec = SlackSpec(name="ops", **({"allow_private": True} | fields))
         with pytest.raises(PenstockError) as caught:
@@ -202,7 +239,8 @@ async def test_no_failure_shows_the_secret_url_of_slack() -> None:
     seen.append(await said(f"https://127.0.0.1/{KEY}", allow_private=False))
     seen.append(await said(f"https://no-such-host.invalid/{KEY}"))
     assert len(set(seen)) == 6
-    assert KEY not in " ".join(seen)
+    logged = [record.getMessage() for record in caplog.records if record.name != "aiohttp.access"]  # the receiver's
+    assert KEY not in " ".join(seen + logged)
 
 
 async def test_a_name_that_is_not_known_is_for_later() -> None:
@@ -215,12 +253,12 @@ async def test_all_recipients_get_one_mail_that_duplicates_are_known_by() -> Non
         sender = email(box)
         await sender.send(ALERT)
         await sender.send(ALERT)
-    (recipients, mail), (_, again) = box.mails
+    (recipients, letter), (_, again) = box.mails
     assert recipients == ["ops@example.com", "night@example.com"]
-    assert mail["Subject"] == "[high] flights: line Bcc: everybody@example.com"
-    assert (mail["Bcc"], mail["Idempotency-Key"]) == (None, "a1")
-    assert mail["Message-ID"] == again["Message-ID"]
-    text = str(mail.get_payload())
+    assert letter["Subject"] == "[high] flights: line Bcc: everybody@example.com"
+    assert (letter["Bcc"], letter["Idempotency-Key"], letter["Auto-Submitted"]) == (None, "a1", "auto-generated")
+    assert letter["Message-ID"] == again["Message-ID"]
+    text = str(letter.get_payload())
     assert "a <b> & c" in text
     assert "What to do: Look." in text
 
@@ -271,7 +309,7 @@ async def test_a_mail_server_s_4xx_is_for_later_and_its_5xx_is_final() -> None:
 async def test_a_recipient_who_is_refused_is_reported_and_the_others_get_it() -> None:
     async with mailbox() as box:
         box.refused = {"night@example.com": "550 nobody"}
-        with pytest.raises(Undeliverable, match=r"refused night@example.com; all other recipients have it"):
+        with pytest.raises(Undeliverable, match=r"refused night@example.com \(550\); all other recipients have it"):
             await email(box).send(ALERT)
     assert [recipients for recipients, _ in box.mails] == [["ops@example.com"]]
 
@@ -287,6 +325,66 @@ async def test_a_mail_server_that_hangs_is_left_and_the_next_attempt_finds_a_fre
         box.delay_s = 0.0
         await sender.send(ALERT)
     assert len(box.mails) == 1
+
+
+async def test_a_thread_that_nobody_waits_for_ends_at_once_and_a_slow_goodbye_is_not_waited_for() -> None:
+    async with mailbox() as box:
+        box.delay_s = box.goodbye_s = 20.0
+        spec = EmailSpec(name="slow", host="localhost", port=box.port, security="none", **ADDRESSES)
+        with pytest.raises(LaterError, match=r"took longer than 0\.5 s"):
+            await MailSender(spec, "", step_s=30.0, total_s=0.5).send(ALERT)
+        for _ in range(50):
+            if "sink slow" not in {thread.name for thread in threading.enumerate()}:
+                break
+            await asyncio.sleep(0.05)
+        else:
+            pytest.fail("the thread goes on")
+        box.delay_s, started = 0.0, time.monotonic()
+        await MailSender(spec, "", step_s=30.0, total_s=30.0).send(ALERT)
+        assert time.monotonic() - started < 5.0
+
+
+async def test_who_is_connected_too_late_says_nothing() -> None:
+    said: list[bytes] = []
+
+    async def greet_late(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await asyncio.sleep(0.6)
+        writer.write(b"220 here\r\n")
+        said.append(await reader.read())
+        writer.close()
+
+    server = await asyncio.start_server(greet_late, "127.0.0.1", 0)
+    async with server:
+        port = server.sockets[0].getsockname()[1]
+        spec = EmailSpec(name="late", host="127.0.0.1", port=port, security="none", **ADDRESSES)
+        with pytest.raises(LaterError, match="took longer"):
+            await MailSender(spec, "", total_s=0.2).send(ALERT)
+        await asyncio.sleep(1.0)
+    assert said == [b""]
+
+
+async def test_a_conversation_that_is_hung_up_sends_nothing_in_the_clear(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", str(TLS / "cert.pem"))
+    async with mailbox(tls=True) as box:
+        spec = EmailSpec(name="mail", host="localhost", port=box.port, security="tls", **ADDRESSES)
+        talk = mail._Conversation(spec, "", 5.0)
+        server = await asyncio.to_thread(talk._connected)
+        talk.hang_up()
+        assert isinstance(server.sock, ssl.SSLSocket)
+        assert server.sock.version(), "it is not the plain socket now"
+        with pytest.raises((ssl.SSLError, ConnectionError)):
+            server.sock.sendall(KEY.encode())
+        server.close()
+
+
+async def test_a_text_that_smtp_cannot_send_is_final_and_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", str(TLS / "cert.pem"))
+    async with mailbox(starttls=True, login=True) as box:
+        with pytest.raises(Undeliverable, match="look at its settings") as caught:
+            await email(box, security="starttls", username="penstock", secret=f"{KEY}-é").send(ALERT)
+        with pytest.raises(Undeliverable, match="look at its settings"):
+            await email(box, host="a..b").send(ALERT)
+    assert KEY not in "".join(traceback.format_exception(caught.value))
 
 
 async def test_what_the_page_shows_checks_signatures_and_passes_alerts_on_to_alertmanager(

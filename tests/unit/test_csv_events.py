@@ -174,7 +174,7 @@ def test_classes_are_numbered_as_the_stream_declares_them(tmp_path: Path) -> Non
 )
 def test_what_cannot_be_used_is_one_sentence(tmp_path: Path, text: str, options: dict[str, str], sentence: str) -> None:
     with pytest.raises(SettingsError) as raised:
-        events_of(tmp_path, text, **options)
+        events_of(tmp_path, text, SPEC, **options)
     assert sentence in str(raised.value)
     assert "\n" not in str(raised.value)
 

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import yaml
 
-from deploy.dashboards import DASHBOARDS, FOLDER, rendered
-from deploy.dashboards.panels import COLUMNS, STREAMS
+from deploy.dashboards import DASHBOARDS, FOLDER, overview, rendered
+from deploy.dashboards.panels import COLUMNS, STREAMS, Panel
 from stream.metrics import METRICS
 from tests.conftest import not_here
 from tests.monitoring import DEPLOY, RULES, records, rules
@@ -111,6 +111,56 @@ def test_a_figure_turns_red_where_its_rule_fires() -> None:
     assert {title for title, _ in red} == set(_RULE_OF)
     for title, limit in red:
         assert [float(found) for found in limits[_RULE_OF[title]]] == [limit], title
+
+
+@pytest.mark.parametrize(
+    ("panel", "series", "says"),
+    [
+        ("Dead letters", {'ml_dead_letters_total{stream="s", stage="score", reason="empty"}': "0+5x20"}, 1),
+        (
+            "Dead letters",
+            {
+                'ml_dead_letters_total{stream="s", stage="score", reason="empty"}': "0+5x20",
+                'ml_predictions_total{stream="s", model="m", variant="champion", label="0"}': "0+15x20",
+            },
+            0.25,
+        ),
+        (
+            "Waiting",
+            {
+                'ml_consumer_lag_events{group="score", topic="s.features", partition="0"}': "600x20",
+                'ml_committed_records_total{group="score", topic="s.features"}': "0+300x20",
+            },
+            120,
+        ),
+        (
+            "Waiting",
+            {
+                'ml_consumer_lag_events{group="score", topic="s.features", partition="0"}': "0x20",
+                'ml_committed_records_total{group="score", topic="s.features"}': "7x20",
+            },
+            0,
+        ),
+    ],
+)
+def test_a_figure_of_the_overview_is_there_when_all_or_nothing_is_well(
+    panel: str, series: dict[str, str], says: float, tmp_path: Path
+) -> None:
+    [found] = [one for one in overview.DASHBOARD.panels if one.title == panel]
+    filled = found.queries[0].expr.replace("$stream", "s").replace("$__rate_interval", "5m")
+    case = {
+        "interval": "1m",
+        "input_series": [{"series": name, "values": values} for name, values in series.items()],
+        "promql_expr_test": [{"expr": f"sum({filled})", "eval_time": "10m", "exp_samples": [{"value": says}]}],
+    }
+    (tmp_path / "case.yml").write_text(yaml.safe_dump({"tests": [case]}))
+    promtool("test", "rules", tmp_path / "case.yml")
+
+
+@pytest.mark.parametrize("panel", [panel for board in DASHBOARDS for panel in board.panels], ids=lambda one: one.title)
+def test_what_is_no_share_is_not_shown_in_percent(panel: Panel) -> None:
+    no_shares = [query.expr for query in panel.queries if re.search("roc_auc|p_value", query.expr)]
+    assert panel.unit != "percentunit" or no_shares == []
 
 
 @pytest.mark.parametrize("rule", rules(), ids=lambda rule: rule["alert"])

@@ -256,3 +256,51 @@ async def test_what_waits_for_a_sink_that_is_taken_away_is_a_dead_letter(world: 
         ("no_sink", "sink old: it is no longer declared")
     ]
     await second.end()
+
+
+@in_world
+async def test_an_attempt_that_hangs_is_ended_and_a_receiver_cannot_ask_for_more_than_an_hour(world: World) -> None:
+    hanging = world.sink("hanging", 500.0)
+    closed = world.sink("closed", LaterError("closed", 1e9), max_age_minutes=1_000)
+    world.raise_alerts(alert_of(1))
+    worker = Worker(world)
+    await asyncio.sleep(70.0)
+    assert (hanging.got, closed.got) == (["a1"], [])
+    await asyncio.sleep(3_600.0)
+    assert closed.got == ["a1"]
+    await worker.end()
+
+
+@in_world
+async def test_an_attempt_that_never_began_does_not_count(world: World) -> None:
+    sink = world.sink("ops", attempts=1)
+    hanging = asyncio.Event()
+
+    async def wait(point: str) -> None:
+        if point == "commit":
+            await hanging.wait()
+
+    world.raise_alerts(alert_of(1))
+    worker = Worker(world, wait)
+    await asyncio.sleep(5.0)
+    assert [waiting.attempts for waiting in worker.stage.state.lanes["ops"]] == [1]
+    asyncio.get_running_loop().call_later(1.0, hanging.set)
+    await worker.end()
+    second = Worker(world)
+    await asyncio.sleep(5.0)
+    assert (sink.got, world.letters) == (["a1"], [])
+    await second.end()
+
+
+@in_world
+async def test_a_log_that_cannot_be_read_now_is_read_later(world: World) -> None:
+    sink = world.sink("ops", AWAY)
+    world.raise_alerts(alert_of(1))
+    worker = Worker(world)
+    await asyncio.sleep(0.5)
+    await worker.end()
+    world.failing_readings = 2
+    second = Worker(world)
+    await asyncio.sleep(30.0)
+    assert (sink.got, world.failing_readings) == (["a1"], 0)
+    await second.end()

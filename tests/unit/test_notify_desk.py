@@ -79,7 +79,7 @@ def test_the_largest_state_fits_into_a_message_and_what_waits_for_three_sinks_is
     seen = {"x" * (ID_BYTES - 8) + f"{number:06}": times[0] for number in range(SEEN)}
     largest = NotifyState({f"sink{number}": lane for number in range(ALL_WAITING // WAITING)}, seen)
     assert len(encode(largest)) < MAX_MESSAGE_BYTES / 2
-    assert len(encode(NotifyState({name: lane for name in "abc"}))) < 200_000
+    assert len(encode(NotifyState(dict.fromkeys("abc", lane)))) < 200_000
 
 
 @in_world

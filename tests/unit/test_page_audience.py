@@ -4,13 +4,14 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from dataclasses import replace
+from functools import partial
 
 import msgspec
 import pytest
 from aiokafka.errors import KafkaConnectionError
 
-from app.page.audience import LINGER_S, Audience, Publish
-from app.page.document import Board
+from app.page.audience import LINGER_S, Audience, Overview, Publish
+from app.page.document import Board, StreamBoard
 from schemas.errors import RetryableError
 from tests.support import leap_through, now
 from tests.watching import overview_of
@@ -166,15 +167,18 @@ class Many:
 
     def __init__(self, *levels: dict[str, str]) -> None:
         self.levels = levels
-        self.running = 0
         self.made: list[str] = []
 
     async def __call__(self, publish: Publish) -> None:
         for number, levels in enumerate(self.levels):
             overview = overview_of(number, **levels)
-            publish(replace(overview, board=lambda name, of=overview: self.made.append(name) or of.board(name)))
+            publish(replace(overview, board=partial(self._made, overview)))
             await asyncio.sleep(1)
         await asyncio.Event().wait()
+
+    def _made(self, overview: Overview, name: str) -> StreamBoard:
+        self.made.append(name)
+        return overview.board(name)
 
 
 def test_of_many_streams_only_those_that_somebody_views_are_put_together_once_for_all() -> None:

@@ -277,3 +277,13 @@ def test_a_learner_that_registers_for_ever_fills_no_memory_and_what_is_routed_st
     assert len(versions) == MOST_VERSIONS + 1
     known = ("m1", "online@3", f"online@{2 * MOST_VERSIONS - 1}", "online@4")
     assert [bool(versions.of(model_id).algorithm) for model_id in known] == [True, True, True, False]
+
+
+def test_the_champion_and_the_one_before_it_stay_known_whatever_a_learner_registers() -> None:
+    snapshot = msgspec.structs.replace(version_of(SPEC, "online@0"), lineage="online", version="1.0.0")
+    scene = Scene().tell(snapshot, served("online@0", 2))
+    for offset in range(1, MOST_VERSIONS + 9):
+        scene.tell(msgspec.structs.replace(snapshot, model_id=f"online@{offset}"))
+    champion = scene.board.models.champion
+    assert champion is not None
+    assert champion.version == "1.0.0"

@@ -167,6 +167,20 @@ def test_a_dead_letter_is_an_answer_too_and_what_is_no_prediction_is_none() -> N
     leap_through(main())
 
 
+async def test_the_event_loop_goes_on_between_looks_at_many_streams() -> None:
+    specs = [StreamSpec(name=f"s{number}", features=("a",), partitions=1) for number in range(50)]
+    folds = {spec.name: StreamFold(spec) for spec in specs}
+    ends = Ends(Consumer(), specs, lambda: NOW_MS)  # type: ignore[arg-type]
+    await ends.open()
+    looking = asyncio.ensure_future(ends.look(folds))
+    steps = 0
+    while not looking.done():
+        await asyncio.sleep(0)
+        steps += 1
+    assert steps > len(specs)
+    assert all(fold.board(NOW_MS).flow.lag == 0 for fold in folds.values())
+
+
 def tails_of(consumer: Consumer, fold: StreamFold) -> Tails:
     sources = {ALERTS: Source("flights", Alert), LETTERS: Source("flights", DeadLetter)}
     return Tails(consumer, sources, {"flights": fold})  # type: ignore[arg-type]

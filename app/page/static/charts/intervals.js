@@ -89,7 +89,10 @@ function options(place, tones, hovered) {
     ],
     series: [{}, ...series(tones, getComputedStyle(place.parentElement).backgroundColor)],
     bands: tones.map((tone, at) => ({ series: [COLUMNS * at + 2, COLUMNS * at + 3], fill: faint(tone) })),
-    hooks: { draw: [(plot) => drawMark(plot, style.color), (plot) => drawLone(plot, tones)], setCursor: [(plot) => hovered(plot.cursor.idx ?? null)] },
+    hooks: {
+      draw: [(plot) => drawMark(plot, style.color), (plot) => drawLone(plot, tones)],
+      setCursor: [(plot) => hovered(plot.cursor.idx ?? null)],
+    },
   };
 }
 

@@ -12,7 +12,9 @@ const unknown = (sentence) => ({ level: 'unknown', sentence, figures: '' });
 /** Nobody knows how the models are while the page hears nothing, so each way of hearing nothing is a state of its own. */
 function answer(board, phase) {
   if (!board) {
-    return unknown(phase === 'lost' ? 'The page cannot be reached. Trying again.' : 'The page waits for its first document.');
+    return unknown(
+      phase === 'lost' ? 'The page cannot be reached. Trying again.' : 'The page waits for its first document.',
+    );
   }
   const then = timeOfDay(board.generated_time_ms);
   if (phase === 'lost') return unknown(`The connection is lost; this is how it was at ${then}. Trying again.`);

@@ -71,5 +71,10 @@ function drawChoice(streams, shown) {
   fill(choice, streams, ({ name }) => name, makeOption);
   if (shown !== null) choice.value = shown;
   const of = (level) => streams.filter((stream) => stream.level === level).length;
-  write(counts, LEVELS.filter(of).map((level) => `${figure(of(level))} ${level}`).join(' · '));
+  write(
+    counts,
+    LEVELS.filter(of)
+      .map((level) => `${figure(of(level))} ${level}`)
+      .join(' · '),
+  );
 }
