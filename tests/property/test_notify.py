@@ -3,6 +3,7 @@
 import asyncio
 import base64
 from collections import Counter, defaultdict
+from typing import NamedTuple
 from unittest.mock import patch
 
 from hypothesis import given, settings
@@ -12,7 +13,7 @@ from agents.notify import stage
 from schemas.events import Alert
 from schemas.wire import decode
 from stores.sinks import LaterError, Undeliverable
-from tests.notifying import TAKES, Step, Worker, World, alert_of, broker_away, in_world
+from tests.notifying import TAKES, ScriptedSink, Step, Worker, World, alert_of, broker_away, in_world
 
 ATTEMPTS = 3
 ROOM = 4
@@ -20,15 +21,28 @@ ANSWERS = {"takes": TAKES, "slow": 3.0, "later": LaterError("away"), "refuses": 
 GUEST = "guest"
 DAY_S = 86_400.0
 answers = st.sampled_from(sorted(ANSWERS))
-life = st.fixed_dictionaries(
-    {
-        "seconds": st.sampled_from([0.05, 0.15, 0.3, 1.0, 2.5, 7.0]),
-        "killed": st.booleans(),
-        "with_guest": st.booleans(),
-        "clock_off_s": st.sampled_from([0.0, 0.0, 900.0, -DAY_S]),
-        "commits": st.lists(st.sampled_from(["", "", "commit", "committed"]), max_size=4),
-        "arrivals": st.lists(st.integers(0, 9), max_size=4),
-    }
+
+
+class Life(NamedTuple):
+    """What befalls one worker; `commits` says which of its commits fail, before or after they count."""
+
+    seconds: float
+    killed: bool
+    with_guest: bool
+    clock_off_s: float
+    commits: list[str]
+    arrivals: list[int]
+
+
+arriving = st.lists(st.integers(0, 9), max_size=4)
+lived = st.builds(
+    Life,
+    seconds=st.sampled_from([0.05, 0.15, 0.3, 1.0, 2.5, 7.0]),
+    killed=st.booleans(),
+    with_guest=st.booleans(),
+    clock_off_s=st.sampled_from([0.0, 0.0, 900.0, -DAY_S]),
+    commits=st.lists(st.sampled_from(["", "", "commit", "committed"]), max_size=4),
+    arrivals=arriving,
 )
 
 
@@ -36,11 +50,11 @@ life = st.fixed_dictionaries(
 @given(
     scripts=st.lists(st.lists(answers, max_size=12), min_size=2, max_size=3),
     arrivals=st.lists(st.integers(0, 9), min_size=1, max_size=9),
-    lives=st.lists(life, max_size=5),
+    lives=st.lists(lived, max_size=5),
     with_transactions=st.booleans(),
 )
 def test_every_alert_is_delivered_or_reported_and_seldom_twice(
-    scripts: list[list[str]], arrivals: list[int], lives: list[dict[str, object]], with_transactions: bool
+    scripts: list[list[str]], arrivals: list[int], lives: list[Life], with_transactions: bool
 ) -> None:
     @in_world
     async def scenario(world: World) -> None:
@@ -52,8 +66,9 @@ def test_every_alert_is_delivered_or_reported_and_seldom_twice(
         sinks, raised, kills = dict(world.sinks), set(arrivals), 0
         world.raise_alerts(*map(alert_of, arrivals))
         for each in lives:
-            kills += await live(world, sinks, **each)  # type: ignore[arg-type]
-            raised.update(each["arrivals"])  # type: ignore[arg-type]
+            await live(world, sinks, each)
+            kills += each.killed
+            raised.update(each.arrivals)
         world.sinks, world.clock_off_s = sinks, 0.0
         worker = Worker(world)
         await asyncio.sleep(120.0)
@@ -65,22 +80,21 @@ def test_every_alert_is_delivered_or_reported_and_seldom_twice(
         scenario()
 
 
-async def live(world: World, sinks: dict[str, object], **each: object) -> bool:
-    """Let one worker live as `each` says; return whether it was killed."""
-    failures = iter(each["commits"])  # type: ignore[call-overload]
+async def live(world: World, sinks: dict[str, ScriptedSink], life: Life) -> None:
+    """Let one worker live."""
+    failures = iter(life.commits)
 
     async def wait(point: str) -> None:
         await asyncio.sleep(0)
         if point in ("commit", "committed") and next(failures, "") == point:
             raise broker_away()
 
-    world.sinks = {name: sink for name, sink in sinks.items() if each["with_guest"] or name != GUEST}  # type: ignore[misc]
-    world.clock_off_s = each["clock_off_s"]  # type: ignore[assignment]
+    world.sinks = {name: sink for name, sink in sinks.items() if life.with_guest or name != GUEST}
+    world.clock_off_s = life.clock_off_s
     worker = Worker(world, wait)
-    world.raise_alerts(*map(alert_of, each["arrivals"]))  # type: ignore[call-overload]
-    await asyncio.sleep(each["seconds"])  # type: ignore[arg-type]
-    await worker.end(0.0 if each["killed"] else 30.0)
-    return bool(each["killed"])
+    world.raise_alerts(*map(alert_of, life.arrivals))
+    await asyncio.sleep(life.seconds)
+    await worker.end(0.0 if life.killed else 30.0)
 
 
 def check(world: World, alerts: set[str], kills: int) -> None:
