@@ -113,7 +113,7 @@ def _within(figure: Callable[[VariantPerformance], float | None], *, above: bool
 
 _UNKNOWN: Final = Kind("There is an alert about {subject}", _never, fades=True)
 _KINDS: Final[Mapping[str, Kind]] = {
-    "drift": Kind("{subject} has drifted", _drift_has_ended),
+    "drift": Kind("Column {subject} has drifted", _drift_has_ended),
     "accuracy": Kind(
         "The accuracy of {subject} is below its limit", _within(lambda figures: figures.accuracy, above=True)
     ),
@@ -124,7 +124,7 @@ _KINDS: Final[Mapping[str, Kind]] = {
     "latency": Kind(
         "The latency of {subject} is above its limit", _within(lambda figures: figures.latency_p50_ms, above=False)
     ),
-    "error_drift": Kind("{subject} errs more often than before", _scores_no_more),
+    "error_drift": Kind("Model {subject} errs more often than before", _scores_no_more),
     "champion_unusable": Kind("Champion {subject} cannot be loaded", _is_routed_no_more),
     "variant_unusable": Kind("Model {subject} of an experiment cannot be loaded", _is_routed_no_more),
     "shadow_unusable": Kind("Shadow {subject} cannot be loaded", _is_routed_no_more),

@@ -122,7 +122,7 @@ def test_the_worst_is_told_with_what_to_do_and_how_much_else_there_is() -> None:
     )
     assert answer_of(scene) == (
         "act",
-        "Distance has drifted. Look at where distance comes from.",
+        "Column distance has drifted. Look at where distance comes from.",
         "Model m1, window 3: 1 of 8 columns have drifted. There is 1 more to look at.",
     )
 
@@ -131,7 +131,7 @@ def test_what_is_to_be_acted_on_comes_before_what_is_to_be_watched() -> None:
     scene = Scene().tell(served(), alert_of("a", severity="high", subject="hour", recommendation="look"))
     for second in range(2):
         scene.look(second, 30_000 + second, second)
-    assert answer_of(scene)[:2] == ("act", "Hour has drifted. Look.")
+    assert answer_of(scene)[:2] == ("act", "Column hour has drifted. Look.")
 
 
 def test_drift_of_which_no_alert_tells_is_to_be_watched_though_a_mild_one_does() -> None:
@@ -142,7 +142,7 @@ def test_drift_of_which_no_alert_tells_is_to_be_watched_though_a_mild_one_does()
     raised = report.to_time_ms
     assert answer_of(scene.tell(alert_of("a", severity="low", subject="hour", raised_time_ms=raised)))[:2] == watched
     scene.tell(alert_of("b", severity="medium", subject="day", recommendation="wait", raised_time_ms=raised))
-    assert answer_of(scene)[:2] == ("watch", "Day has drifted. Wait.")
+    assert answer_of(scene)[:2] == ("watch", "Column day has drifted. Wait.")
 
 
 def test_the_figures_of_a_model_that_serves_no_more_are_not_told_of_the_one_that_does() -> None:

@@ -146,35 +146,42 @@ def test_the_timeline_tells_what_happened_newest_first_and_why() -> None:
         run_of("waiting", 2),
         run_of("read", 2, share=0.5),
         run_of("ended", 6, outcome="failed", message="the store was away"),
+        run_of("read", 7, "run-2"),
     )
     assert [(moment.what, moment.title, moment.detail) for moment in scene.board.timeline] == [
-        ("training", "training run-1 failed", "the store was away"),
+        ("training", "training run-2 began", "asked for: drift"),
+        ("training", "training run-1 failed", "the store was away (asked for: drift)"),
         ("experiment", "experiment x runs", "ada"),
         ("refused", "rollback was refused", "there is no previous champion (ada)"),
         ("promoted", "model m1 took part in promote", "ada: it is better"),
-        ("training", "training run-1 began", "asked for: drift"),
         ("registered", "model m1 is registered", "version 1.1.0: made by training run run-1 (ada)"),
     ]
 
 
-def test_a_learner_that_publishes_again_and_again_pushes_nothing_out_of_the_timeline() -> None:
+def test_routine_comes_last_and_pushes_nothing_out_of_the_timeline() -> None:
     snapshots = [
         audit_of(action, n, issued_by="learner online", reason=f"{action} {n}")
         for n in range(10, 10 + MOMENTS)
         for action in ("register", "succeed")
     ]
+    skipped = [
+        run_of(phase, n, f"run-{n}", outcome=outcome, message=message)
+        for n in range(10, 11 + MOMENTS)
+        for phase, outcome, message in (("waiting", None, ""), ("ended", "skipped", f"too soon {n}"))
+    ]
     refused = audit_of("succeed", 500, issued_by="learner online", outcome="refused", reason="rolled back")
-    scene = Scene().tell(audit_of("promote", 3), *snapshots, refused)
-    last = 9 + MOMENTS
+    scene = Scene().tell(audit_of("promote", 3), *snapshots, *skipped, refused)
+    last, times = 9 + MOMENTS, "times in what this page has read"
     assert [(moment.time_ms, moment.title, moment.detail) for moment in scene.board.timeline] == [
         (500, "succeed m1 was refused", "rolled back (learner online)"),
-        (
-            last,
-            "model m1 is registered",
-            f"register {last} (learner online), {MOMENTS} times in what this page has read",
-        ),
-        (last, f"succeed {last}", f"learner online, {MOMENTS} times in what this page has read"),
         (3, "model m1 took part in promote", "ada"),
+        (
+            last + 1,
+            f"training run-{last + 1} skipped",
+            f"too soon {last + 1} (asked for: drift), {MOMENTS + 1} {times}",
+        ),
+        (last, "model m1 is registered", f"register {last} (learner online), {MOMENTS} {times}"),
+        (last, f"succeed {last}", f"learner online, {MOMENTS} {times}"),
     ]
 
 
