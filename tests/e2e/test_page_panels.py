@@ -96,6 +96,15 @@ async def test_the_newest_mature_window_is_told_in_the_legend_and_aloud(look: Op
     )
 
 
+async def test_a_window_of_few_events_presses_no_other_flat(look: Open) -> None:
+    seen = await look()
+    extent = "(data) => import('/charts/intervals.js').then(({ extent }) => extent(data))"
+    known, wide, early = [0.6, 0.65, 0.55, None], [0.3, 1, 0, None], [None, None, None, 0.7]
+    data = [[1, 2, 3], *(list(column) for column in zip(known, wide, early, strict=True))]
+    assert await seen.page.evaluate(extent, data) == [0.55, 0.7]
+    assert await seen.page.evaluate(extent, [[1], [0.3], [1], [0], [None]]) is None
+
+
 async def test_four_models_have_lines_of_their_own_and_a_fifth_has_none(look: Open, player: Player) -> None:
     others = tuple(OtherModel(variant=f"v{number}", model_id=f"m{number}", role="shadow") for number in range(4))
     window = WindowFigure(to_time_ms=1_792_382_400_000, value=0.6, low=0.5, high=0.7, n=1000)

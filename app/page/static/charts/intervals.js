@@ -8,6 +8,7 @@ const AROUND_S = 3 * 86_400;
 const LINE_PX = 2;
 const MARKED = 'this champion';
 const MARK_GAP_PX = 5;
+const WIDE = 0.4;
 const STEPS = [0.01, 0.02, 0.05, 0.1, 0.2];
 
 const [VALUE, LOW, HIGH, MATURE] = [1, 2, 3, 5];
@@ -76,7 +77,7 @@ function options(place, tones, hovered) {
     padding: [8, 18, 0, 0],
     scales: {
       x: { range: stretch },
-      y: { range: (_, low, high) => spread(low, high) },
+      y: { range: (plot, low, high) => spread(...(extent(plot.data) ?? [low, high])) },
     },
     axes: [
       axis(style, { values: (_, seconds) => ticks(seconds), space: 80, size: 26 }),
@@ -132,6 +133,21 @@ function drawLone(plot, tones) {
 /** The range of times; a single window, for which uPlot would show years, stands in the middle of six days. */
 function stretch({ data: [times] }, first, last) {
   return times.length === 1 ? [times[0] - AROUND_S, times[0] + AROUND_S] : [first, last];
+}
+
+/** The range of the figures that say something: a wide interval, of few events, would press all others flat. */
+export function extent([times, ...columnsOfAll]) {
+  const said = [];
+  for (let at = 0; at < columnsOfAll.length; at += COLUMNS) {
+    const [values, highs, lows, early] = columnsOfAll.slice(at, at + COLUMNS);
+    times.forEach((_, index) => {
+      if (highs[index] === null || highs[index] - lows[index] <= WIDE) {
+        said.push(values[index], highs[index], lows[index], early[index]);
+      }
+    });
+  }
+  const known = said.filter((figure) => figure !== null);
+  return known.length ? [Math.min(...known), Math.max(...known)] : null;
 }
 
 function spread(low, high) {
