@@ -1,8 +1,10 @@
-"""The reference pages: every setting, metric and command, from the code that defines them.
+"""The reference pages: every setting, metric, command, topic and event, from the code that defines them.
 
-`python -m app.reference` writes docs/settings.md, docs/metrics.md and docs/cli.md, which a test compares with the code.
+`python -m app.reference` writes docs/settings.md, docs/metrics.md, docs/cli.md and docs/events.md, which a test
+compares with the code.
 """
 
+import inspect
 from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Final, get_type_hints
@@ -13,10 +15,13 @@ import msgspec
 from app.cli.main import cli
 from app.settings import settings_reference
 from app.sources import allowed, nested
+from schemas.event import Event
+from schemas.jsonschema import EXAMPLE_STREAM, event_types
 from schemas.sinks import SINK_KINDS, SinkSpec
 from schemas.streams import CsvSpec, DriftSpec, EvaluationSpec, ExperimentSpec, JoinSpec, LearnerSpec, StreamSpec
 from schemas.training import ArchiveSpec, GatesSpec, SearchSpec, TrainingSpec
 from stream.metrics import METRICS, SECONDS
+from topics.specs import topics_of
 
 FOLDER: Final = Path(__file__).parents[1] / "docs"
 _WIDTH: Final = 100
@@ -119,10 +124,55 @@ Exit codes: 0 done; 1 refused, or something is not as it should be; 2 a setting 
 {"".join(_command_sections(cli, "penstock"))}"""
 
 
+def events_page() -> str:
+    """Return docs/events.md."""
+    types = event_types()
+    topics = "".join(
+        f"| `{spec.name.replace(f'{EXAMPLE_STREAM.name}.', '<s>.', 1)}` | {spec.key} | {_schema_link(spec.value)} | "
+        f"{spec.purpose} |\n"
+        for spec in topics_of(EXAMPLE_STREAM)
+    )
+    events = "".join(f"| {_schema_link(name)} | {_summary(kind)} |\n" for name, kind in types.items())
+    return f"""# Topics and events
+
+{_NOTE}
+
+Every record is one JSON object; times are integer milliseconds since the epoch, in UTC. Unknown fields are ignored, and
+a field that is added later has a default. Each event links to its JSON Schema, which says what every field means;
+[records with every field](schemas/examples) stand beside them.
+
+## Topics
+
+`<s>` is the stream's name.
+
+| topic | key | event | what |
+|---|---|---|---|
+{topics}
+`<s>.samples` holds triggers for learners, too.
+
+## Events
+
+| event | what it is |
+|---|---|
+{events}"""
+
+
+def _schema_link(kind: type[Event] | str) -> str:
+    name = kind if isinstance(kind, str) else kind.__name__
+    return f"[{name}](schemas/{name}.json)"
+
+
+def _summary(kind: type[Event]) -> str:
+    """Return the first paragraph of the docstring."""
+    paragraph, _, _ = (inspect.getdoc(kind) or "").partition("\n\n")
+    return " ".join(paragraph.split()).replace("|", "\\|")
+
+
 PAGES: Final[Mapping[str, Callable[[], str]]] = {
     "settings.md": settings_page,
     "metrics.md": metrics_page,
     "cli.md": cli_page,
+    "events.md": events_page,
 }
 
 

@@ -39,11 +39,12 @@ async def start_consumer(consumer: AIOKafkaConsumer) -> None:
 async def close_consumer(consumer: AIOKafkaConsumer) -> None:
     """Close a consumer for good, started or not, though its broker may be away; takes 15 s at most."""
     closing = asyncio.ensure_future(consumer.stop())
-    await asyncio.wait({closing}, timeout=_CLOSING_S)
-    if closing.done() and not closing.cancelled() and closing.exception() is None:
-        return
-    closing.cancel()
-    await _abandon(consumer)
+    try:
+        await asyncio.wait({closing}, timeout=_CLOSING_S)
+    finally:
+        if not closing.done() or closing.cancelled() or closing.exception() is not None:
+            closing.cancel()
+            await _abandon(consumer)
 
 
 async def _abandon(consumer: AIOKafkaConsumer) -> None:

@@ -128,7 +128,7 @@ class PartitionTask:
         self._epochs: dict[TopicPartition, int] = {}
         self._wake = asyncio.Event()
         stage.wake = self._wake.set
-        self._closing = False
+        self._closing = self._letting_go = False
         self._failure: RetryableError | None = None
         self._pace = Pace()
         self._uncommitted: dict[TopicPartition, int] = {}
@@ -170,7 +170,7 @@ class PartitionTask:
         self._wake.set()
         if self._runner is None:
             return
-        if not self.running:
+        if not (self.running or self._letting_go):
             self._runner.cancel()  # still opening, or waiting to open again: nothing to finish
         _, late = await asyncio.wait({self._runner}, timeout=timeout_s)
         if late:
@@ -221,9 +221,13 @@ class PartitionTask:
             await self._run(delivery)
         finally:
             self.running = False
+            self._letting_go = True
             self._abandon()
-            await self._stage.close()
-            await delivery.stop()
+            try:
+                await self._stage.close()
+            finally:
+                await delivery.stop()
+                self._letting_go = False
 
     async def _run(self, delivery: Delivery) -> None:
         while (batch := await self._next(delivery)) is not None:

@@ -194,6 +194,7 @@ class MemoryDelivery:
 
     async def stop(self) -> None:
         self.unsent.clear()
+        await self.wait("stop")
 
 
 class MemorySource:

@@ -136,6 +136,20 @@ def test_a_consumer_whose_reader_is_cut_off_while_it_starts_is_stopped_when_it_h
     leap_through(main())
 
 
+def test_whoever_is_cut_off_while_a_consumer_closes_leaves_nothing_open() -> None:
+    async def main() -> None:
+        consumer = Consumer(never)
+        reading = asyncio.ensure_future(read(consumer))
+        await asyncio.sleep(2)  # it has started, and is being closed
+        reading.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await reading
+        assert consumer._client.closed
+        assert consumer._fetcher.stuck.cancelled()
+
+    leap_through(main())
+
+
 def test_a_consumer_whose_reader_fails_is_stopped_and_the_error_goes_on() -> None:
     async def main() -> None:
         consumer = Consumer(well)

@@ -102,3 +102,21 @@ def test_a_closing_task_that_fails_ends_without_a_pause(error: KafkaError) -> No
         assert now() - began == pytest.approx(1.0, abs=0.1)
 
     check()
+
+
+@pytest.mark.parametrize("takes_s", [5.0, 3600.0])
+def test_a_task_that_lets_go_after_a_failure_is_left_to_it_and_its_producer_is_stopped(takes_s: float) -> None:
+    @on_bench
+    async def check(bench: Bench) -> None:
+        await bench.begin(b"0")
+        bench.waits_s["close"] = takes_s
+        bench.errors["process"] = [KafkaConnectionError()]
+        bench.deliver()
+        await bench.settle(1.0)
+        assert bench.points()[-1] == "close"
+        began = now()
+        await bench.task.close(30.0)
+        assert now() - began == pytest.approx(min(takes_s - 1, 30.0), abs=0.1)
+        assert bench.points()[-1] == "stop"
+
+    check()
