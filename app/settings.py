@@ -173,7 +173,7 @@ class Settings:
     @property
     def allowed_sink_hosts(self) -> frozenset[str]:
         """The hosts of `sink_hosts`; where there are none, all are allowed."""
-        return frozenset(host.strip().lower() for host in self.sink_hosts.split(",") if host.strip())
+        return frozenset(host.strip().lower().removesuffix(".") for host in self.sink_hosts.split(",") if host.strip())
 
     def sink_problems(self) -> list[str]:
         """Return one sentence for each thing that keeps a sink from delivering; no secret is in any."""

@@ -67,7 +67,7 @@ class World:
     def __init__(self) -> None:
         self.kafka = MemoryKafka()
         self.clock_off_s = 0.0
-        self.readings = self.failing_readings = 0
+        self.readings = self.records_read = self.failing_readings = 0
         self.sinks: dict[str, ScriptedSink] = {}
         self.specs: dict[str, SinkSpec] = {}
         self.with_transactions = True
@@ -100,6 +100,7 @@ class World:
         log = list(self.kafka.logs[source])
         while log:
             await asyncio.sleep(0.001)
+            self.records_read += len(log[-4:])
             yield log[-4:]
             del log[-4:]
 

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Callable, Iterable, Mapping
-from typing import Final
+from typing import Final, NamedTuple
 
 from agents.notify.originals import History, Originals
 from agents.notify.queue import NotifyState, Waiting
@@ -24,14 +24,19 @@ FORGOTTEN_MS: Final = 24 * 3_600_000
 
 log = logging.getLogger("penstock.notify")
 
-Delivered = tuple[str, int]
-"""A sink, and the offset of an alert that it has."""
+
+class End(NamedTuple):
+    """The end of a sink's wait for the alert at `offset`: it has it, or there is a dead letter instead."""
+
+    sink: str
+    offset: int
+    letter: Outgoing | None
 
 
 class Desk:
     """One opening of the stage. Each lane changes what is its own; every change costs the same, however much waits.
 
-    `delivered` is what an earlier opening by this worker delivered, and could not write down.
+    `ends` are those that an earlier opening by this worker came to, and could not write down.
     """
 
     def __init__(
@@ -42,7 +47,7 @@ class Desk:
         metrics: Metrics,
         clock_ms: Callable[[], int],
         wake: Callable[[], None],
-        delivered: Iterable[Delivered] = (),
+        ends: Iterable[End] = (),
     ) -> None:
         """`wake` is called when there is something to write."""
         self._stream = stream
@@ -56,10 +61,11 @@ class Desk:
         self._letters: list[Outgoing] = []
         self._buried: dict[tuple[str, str], tuple[int, str]] = {}
         self._moved = asyncio.Event()
-        self._delivered: dict[Delivered, int] = {}
+        self._ends: list[tuple[int, End]] = []  # those not durable, each with its change
         self.originals = Originals(self._source, history, lambda: {at for lane in self._lanes.values() for at in lane})
-        for sink, offset in delivered:
-            self._end(sink, offset, delivered=True)
+        for end in ends:
+            if self._end(end) and end.letter is not None:
+                self._letters.append(end.letter)
 
     @property
     def has_news(self) -> bool:
@@ -72,9 +78,9 @@ class Desk:
         return NotifyState({sink: tuple(lane.values()) for sink, lane in self._lanes.items() if lane}, dict(self._seen))
 
     @property
-    def delivered_unwritten(self) -> list[Delivered]:
-        """What sinks have, while no durable checkpoint knows of it."""
-        return list(self._delivered)
+    def ends_unwritten(self) -> list[End]:
+        """The ends that no durable checkpoint knows of."""
+        return [end for _, end in self._ends]
 
     @property
     def lanes(self) -> Mapping[str, Mapping[int, Waiting]]:
@@ -108,25 +114,30 @@ class Desk:
         self.count(sink, "delivered")
         delay_ms = max(0, self._clock_ms() - waiting.time_ms)
         self._metrics.observe(m.NOTIFICATION_DELAY, delay_ms / 1000, self._stream, sink)
-        self._end(sink, waiting.offset, delivered=True)
+        self._end(End(sink, waiting.offset, None))
 
     def given_up(self, sink: str, record: Record, reason: str, why: str) -> None:
         """Write down that the alert does not reach the sink."""
         self.count(sink, "undeliverable")
-        self.bury(record, InvalidEvent(reason, f"sink {sink}: {why}"), sink)
-        self._end(sink, record.offset, delivered=False)
+        self._end(End(sink, record.offset, self.bury(record, InvalidEvent(reason, f"sink {sink}: {why}"), sink)))
 
-    def bury(self, record: Record, error: InvalidEvent, sink: str = "") -> None:
-        """Make a dead letter of a record, for one sink or for all."""
+    def bury(self, record: Record, error: InvalidEvent, sink: str = "") -> Outgoing:
+        """Return a dead letter of a record, for one sink or for all; it is written next."""
         self._metrics.count(m.DEAD_LETTERS, 1, self._stream, STAGE, error.reason)
-        self._letters.append(dead_letter(record, self._source, STAGE, error, self._clock_ms()))
+        letter = dead_letter(record, self._source, STAGE, error, self._clock_ms())
+        self._letters.append(letter)
         times, _ = self._buried.get((sink, error.reason), (0, ""))
         self._buried[sink, error.reason] = times + 1, str(error)
         self._wake()
+        return letter
 
     def count(self, sink: str, outcome: str) -> None:
         """Count what became of an alert."""
         self._metrics.count(m.NOTIFICATIONS, 1, self._stream, sink, outcome)
+
+    def write_anew(self) -> None:
+        """Let the state be written, although nothing in it has changed."""
+        self._change()
 
     async def news(self) -> None:
         """Wait until something changes, or becomes durable."""
@@ -142,7 +153,7 @@ class Desk:
     def write(self) -> tuple[list[Outgoing], NotifyState | None]:
         """Return the dead letters and the state to be committed next. The commit before this one is done."""
         self._durable = self._saved
-        self._delivered = {key: change for key, change in self._delivered.items() if change > self._durable}
+        self._ends = [(change, end) for change, end in self._ends if change > self._durable]
         letters, self._letters = self._letters, []
         for times, why in self._buried.values():
             log.warning("stream %s: new dead letters of alerts: %d, the last because: %s", self._stream, times, why)
@@ -157,14 +168,15 @@ class Desk:
         for sink in sinks:
             self._metrics.set(m.NOTIFICATIONS_WAITING, len(self._lanes.get(sink, ())), self._stream, sink)
 
-    def _end(self, sink: str, offset: int, *, delivered: bool) -> None:
-        if self._lanes.get(sink, {}).pop(offset, None) is None:
-            return
-        if not any(offset in lane for lane in self._lanes.values()):
-            self.originals.forget(offset)
-        self._change(sink)
-        if delivered:
-            self._delivered[sink, offset] = self._changes
+    def _end(self, end: End) -> bool:
+        """Write an end down; return whether the sink still waited."""
+        if self._lanes.get(end.sink, {}).pop(end.offset, None) is None:
+            return False
+        if not any(end.offset in lane for lane in self._lanes.values()):
+            self.originals.forget(end.offset)
+        self._change(end.sink)
+        self._ends.append((self._changes, end))
+        return True
 
     def _change(self, *sinks: str) -> None:
         self._changes += 1

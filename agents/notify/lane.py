@@ -76,7 +76,7 @@ class Lane:
         if now_ms - waiting.time_ms > spec.max_age_minutes * MINUTE_MS:
             return "too_old", f"it has waited for longer than max_age_minutes, {spec.max_age_minutes}"
         if waiting.attempts >= spec.attempts:
-            return "exhausted", "the worker ended in the middle of the last attempt"
+            return "exhausted", "the last attempt was cut off, or `attempts` was lowered"
         return None
 
     def _pause_s(self, waiting: Waiting, now_ms: int) -> float:

@@ -14,7 +14,7 @@ from typing import Final
 import msgspec
 
 from agents.checkpoints import state_of
-from agents.notify.desk import ALL_WAITING, STAGE, WAITING, Desk
+from agents.notify.desk import ALL_WAITING, STAGE, WAITING, Desk, End
 from agents.notify.lane import Lane, Outlet
 from agents.notify.originals import History
 from agents.notify.queue import NotifyState, Waiting
@@ -65,10 +65,8 @@ class Notify(Stage):
         self._desk = self._desk_of(NotifyState())
         self._lanes: dict[asyncio.Task[None], Lane] = {}
 
-    def _desk_of(self, state: NotifyState, delivered: Sequence[tuple[str, int]] = ()) -> Desk:
-        return Desk(
-            self._spec.name, state, self._history, self._metrics, self._clock_ms, lambda: self.wake(), delivered
-        )
+    def _desk_of(self, state: NotifyState, ends: Sequence[End] = ()) -> Desk:
+        return Desk(self._spec.name, state, self._history, self._metrics, self._clock_ms, lambda: self.wake(), ends)
 
     @property
     def state(self) -> NotifyState:
@@ -82,8 +80,10 @@ class Notify(Stage):
 
     async def open(self, committed: Mapping[TopicPartition, int]) -> None:
         """Restore what waits, and go on with it. Raises FatalError if it cannot be read, and there are outlets."""
-        checkpoint = await self._memory.newest(committed)
-        self._desk = self._desk_of(self._restored(checkpoint), self._desk.delivered_unwritten)
+        state = self._restored(await self._memory.newest(committed))
+        self._desk = self._desk_of(state or NotifyState(), self._desk.ends_unwritten)
+        if state is None:
+            self._desk.write_anew()
         await self._drop_undeclared()
         for outlet in self._outlets:
             lane = Lane(outlet, self._desk, self._clock_ms, self._clock)
@@ -92,7 +92,8 @@ class Notify(Stage):
             self._lanes[task] = lane
         self._desk.show(outlet.spec.name for outlet in self._outlets)
 
-    def _restored(self, checkpoint: Checkpoint | None) -> NotifyState:
+    def _restored(self, checkpoint: Checkpoint | None) -> NotifyState | None:
+        """Return what is written down, or None if it is to be given up. Raises FatalError."""
         what = f"stream {self._spec.name}: the checkpoint of the alerts that wait for sinks"
         otherwise = "take the sinks of the stream out of penstock.toml once, which gives up what waits"
         try:
@@ -101,7 +102,7 @@ class Notify(Stage):
             if self._outlets:
                 raise
             log.error("%s; the stream has no sinks, and what waited is given up", error)
-            return NotifyState()
+            return None
 
     async def process(self, batch: Batch, outbox: Outbox) -> None:
         """Take the alerts in. Delivers nothing."""
@@ -130,26 +131,29 @@ class Notify(Stage):
 
     async def finish(self) -> None:
         """Let deliveries that are under way end; the others are left to whoever opens next."""
-        for task, lane in self._lanes.items():
-            lane.stop(task)
-        if self._lanes:
-            await asyncio.wait(self._lanes, timeout=FINISH_S)
         await self._stop_lanes()
 
     async def close(self) -> None:
-        """Break off what is under way: its attempt counts. The desk stays: it knows what else was delivered."""
+        """Let deliveries that are under way end, also when a commit has failed: the desk stays, and knows of them."""
         await self._stop_lanes()
         self._metrics.forget(m.NOTIFICATIONS_WAITING, self._spec.name)
 
     async def _stop_lanes(self) -> None:
-        tasks, self._lanes = list(self._lanes), {}
-        for task in tasks:
-            task.cancel()
-        if tasks:
-            await asyncio.wait(tasks)
-        for task in tasks:
+        """Wait for attempts under way, for FINISH_S at most, and break off the others: they count."""
+        for task, lane in self._lanes.items():
+            lane.stop(task)
+        try:
+            if self._lanes:
+                await asyncio.wait(self._lanes, timeout=FINISH_S)
+        finally:
+            for task in self._lanes:
+                task.cancel()
+        if self._lanes:
+            await asyncio.wait(self._lanes)
+        for task in self._lanes:
             if not task.cancelled() and (error := task.exception()) is not None:
                 log.debug("stream %s: %s had failed: %s", self._spec.name, task.get_name(), error)
+        self._lanes = {}
 
     def _receive(self, record: Record, now_ms: int) -> bool:
         """Let the sinks that want an alert wait for it; return whether it was too old for one. Raises InvalidEvent."""
@@ -188,3 +192,4 @@ class Notify(Stage):
                 self._desk.given_up(sink, original, "no_sink", "it is no longer declared")
                 if number % AT_ONCE == AT_ONCE - 1:
                     await asyncio.sleep(0)
+            self._metrics.forget(m.NOTIFICATIONS_WAITING, self._spec.name, sink)

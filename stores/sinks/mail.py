@@ -90,10 +90,11 @@ class _Conversation:
     def hang_up(self) -> None:
         """End the conversation, so that the thread does not wait any longer."""
         self._over = True
-        if self._server is not None and self._server.sock is not None:
+        sock = self._server.sock if self._server is not None else None  # read once: the thread may be closing it
+        if sock is not None:
             with contextlib.suppress(OSError):
                 # the socket's own: that of TLS would first let what is still sent go out in the clear
-                socket.socket.shutdown(self._server.sock, socket.SHUT_RDWR)
+                socket.socket.shutdown(sock, socket.SHUT_RDWR)
 
     def _go_on(self) -> None:
         """Raise OSError if nobody waits any more."""

@@ -1,6 +1,8 @@
 """E-mail, against a real SMTP server that takes alerts, refuses them, is slow, and wants TLS and a login."""
 
 import asyncio
+import smtplib
+import socket
 import ssl
 import threading
 import time
@@ -156,6 +158,25 @@ async def test_a_conversation_that_is_hung_up_sends_nothing_in_the_clear(monkeyp
         with pytest.raises((ssl.SSLError, ConnectionError)):
             server.sock.sendall(KEY.encode())
         server.close()
+
+
+def test_hanging_up_on_a_connection_that_its_thread_closes_meanwhile_raises_nothing() -> None:
+    class Closing(smtplib.SMTP):
+        """Its socket is there when it is looked at first, and then no more."""
+
+        def __init__(self, sock: socket.socket) -> None:
+            self._socks = iter([sock])
+
+        @property
+        def sock(self) -> socket.socket | None:  # type: ignore[override]
+            return next(self._socks, None)
+
+    here, there = socket.socketpair()
+    with here, there:
+        talk = mail._Conversation(EmailSpec(name="mail", host="localhost", **ADDRESSES), "", 5.0)
+        talk._server = Closing(here)
+        talk.hang_up()
+        assert there.recv(1) == b""
 
 
 async def test_a_text_that_smtp_cannot_send_is_final_and_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,6 +9,7 @@ from typing import Any, Final
 import pytest
 import yaml
 
+from agents.notify.stage import FINISH_S
 from app.settings import Settings, load_settings
 
 ROOT: Final = Path(__file__).parents[2]
@@ -116,6 +117,10 @@ def test_the_worker_reaches_kafka_where_it_says_it_is() -> None:
 def test_the_worker_publishes_the_port_of_its_pages() -> None:
     for port in (Settings.metrics_port, Settings.page_port):
         assert f"127.0.0.1:{port}:{port}" in WORKER["ports"]
+
+
+def test_the_worker_has_time_to_end_its_deliveries_and_to_commit_them() -> None:
+    assert int(WORKER["stop_grace_period"].removesuffix("s")) >= 4 * FINISH_S
 
 
 def test_kafka_is_of_the_version_that_the_tests_run_on() -> None:

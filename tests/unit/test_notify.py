@@ -7,9 +7,10 @@ import itertools
 import pytest
 
 from agents.notify.queue import LONGEST_PAUSE_MS, pause_ms
+from schemas.events import Alert
 from schemas.wire import encode
 from stores.sinks import LaterError, Undeliverable
-from tests.notifying import ALERTS, Worker, World, alert_of, broker_away, in_world
+from tests.notifying import ALERTS, ScriptedSink, Worker, World, alert_of, broker_away, in_world
 from tests.support import now
 
 AWAY = LaterError("the sink is away")
@@ -205,6 +206,45 @@ async def test_a_delivery_that_does_not_end_is_broken_off_and_goes_on_elsewhere(
 
 
 @in_world
+async def test_a_commit_that_fails_breaks_off_no_delivery_of_another_sink(world: World) -> None:
+    quick, slow = world.sink("quick", attempts=1), world.sink("slow", 8.0, attempts=1)
+    failures = iter([True])
+
+    async def wait(point: str) -> None:
+        if point == "commit" and quick.got and next(failures, False):
+            raise broker_away()
+
+    world.raise_alerts(alert_of(1))
+    worker = Worker(world, wait)
+    await asyncio.sleep(30.0)
+    assert next(failures, None) is None
+    assert (quick.got, slow.got, world.letters) == (["a1"], ["a1"], [])
+    assert (len(quick.tried), len(slow.tried), world.state.lanes) == (1, 1, {})
+    await worker.end()
+
+
+@in_world
+async def test_a_sender_that_swallows_its_cancellation_keeps_no_worker_from_ending(world: World) -> None:
+    class Stubborn(ScriptedSink):
+        async def send(self, alert: Alert) -> None:
+            try:
+                await super().send(alert)
+            except asyncio.CancelledError:
+                raise TypeError("a mistake while breaking off") from None
+
+    world.sink("ops")
+    sink = world.sinks["ops"] = Stubborn([50.0])
+    world.raise_alerts(alert_of(1))
+    worker = Worker(world)
+    await asyncio.sleep(2.0)
+    started = now()
+    async with asyncio.timeout(60.0):
+        await worker.end(40.0)
+    assert now() - started < 13.0
+    assert len(sink.tried) == 1
+
+
+@in_world
 async def test_an_attempt_begins_only_when_it_is_written_down(world: World) -> None:
     sink = world.sink("ops")
     away = True
@@ -236,7 +276,7 @@ def test_a_worker_lost_in_every_attempt_comes_to_an_end_with_a_dead_letter(with_
             await worker.end(0.0)
         assert len(sink.tried) == 2
         [letter] = world.letters
-        assert "the worker ended in the middle of the last attempt" in letter.message
+        assert letter.message == "sink ops: the last attempt was cut off, or `attempts` was lowered"
 
     scenario()
 
@@ -255,6 +295,7 @@ async def test_what_waits_for_a_sink_that_is_taken_away_is_a_dead_letter(world: 
     assert [(letter.reason, letter.message) for letter in world.letters] == [
         ("no_sink", "sink old: it is no longer declared")
     ]
+    assert (second.waiting("old"), second.waiting("new")) == (None, 0)
     await second.end()
 
 

@@ -15,9 +15,9 @@ from agents.notify.stage import ID_BYTES
 from schemas.errors import FatalError
 from schemas.events import Alert, Checkpoint
 from schemas.wire import decode, encode
-from stores.sinks import LaterError
+from stores.sinks import LaterError, Undeliverable
 from stream.batches import Batch, Outbox
-from tests.notifying import ALERTS, CHECKPOINTS, Worker, World, alert_of, broker_away, in_world
+from tests.notifying import ALERTS, CHECKPOINTS, ScriptedSink, Worker, World, alert_of, broker_away, in_world
 from tests.support import now
 from topics import MAX_MESSAGE_BYTES
 
@@ -125,6 +125,27 @@ async def test_a_broker_that_is_away_for_a_commit_makes_no_second_delivery(world
     await worker.end()
 
 
+@in_world
+async def test_what_was_given_up_stays_so_with_its_letter_also_if_the_commit_fails(world: World) -> None:
+    sink = world.sink("mail", Undeliverable("refused one; all other recipients have it"))
+    failures = iter([True, True])
+
+    async def wait(point: str) -> None:
+        if point == "commit" and sink.tried and next(failures, False):
+            raise broker_away()
+
+    world.raise_alerts(alert_of(1))
+    worker = Worker(world, wait)
+    await asyncio.sleep(30.0)
+    assert next(failures, None) is None
+    assert (len(sink.tried), world.state.lanes) == (1, {})
+    assert [letter.message for letter in world.letters] == ["sink mail: refused one; all other recipients have it"]
+    assert worker.count("mail", "undeliverable") == 1
+    labels = {"stream": "flights", "stage": "notify", "reason": "refused"}
+    assert worker.metrics.registry.get_sample_value("ml_dead_letters_total", labels) == 1
+    await worker.end()
+
+
 @pytest.mark.parametrize("change", [{"format": 2}, {"state": msgspec.Raw(b'{"lanes":7}')}])
 def test_a_checkpoint_that_cannot_be_read_ends_the_worker_or_is_given_up_where_no_sink_is_left(change: object) -> None:
     @in_world
@@ -142,9 +163,13 @@ def test_a_checkpoint_that_cannot_be_read_ends_the_worker_or_is_given_up_where_n
         assert "take the sinks of the stream out of penstock.toml once" in str(error)
         worker.fatal.clear()
         await worker.end()
-        del world.sinks["ops"]
+        world.sinks.clear()
         await until(world, 2.0)
         assert len(sink.tried) == 2
+        world.sinks["ops"] = ScriptedSink()
+        world.raise_alerts(alert_of(2))
+        await until(world, 2.0)  # and none was fatal
+        assert world.sinks["ops"].got == ["a2"]
 
     scenario()
 
@@ -226,6 +251,45 @@ async def test_alerts_that_find_no_room_in_memory_are_read_from_the_log(world: W
     await until(world, 300.0)
     assert sink.got == [f"a{number}" for number in range(90)]
     assert world.readings > 0
+
+
+@in_world
+async def test_a_sink_with_a_long_queue_costs_a_healthy_one_no_reading_of_it(world: World) -> None:
+    closed, healthy = world.sink("closed", CLOSED), world.sink("healthy", per_minute=1_000)
+    worker = Worker(world)
+    for number in range(200):
+        world.raise_alerts(alert_of(number, message="x" * 60_000))
+        await asyncio.sleep(1.0)
+    assert (len(healthy.got), world.readings) == (200, 0)
+    world.raise_alerts(*(alert_of(number, message="x" * 60_000) for number in range(200, 203)))
+    await asyncio.sleep(5.0)
+    assert len(healthy.got) == 203
+    assert world.readings <= 3
+    assert world.records_read <= 12  # of 203: each reading ends at the alert that it is for
+    assert len(closed.tried) == 1
+    await worker.end()
+
+
+@in_world
+async def test_a_long_queue_is_worked_off_with_few_readings(world: World) -> None:
+    sink = world.sink("ops", LaterError("closed", 60.0), per_minute=1_000)
+    world.raise_alerts(*(alert_of(number, message="x" * 60_000) for number in range(400)))
+    worker = Worker(world)
+    await asyncio.sleep(300.0)
+    assert len(sink.got) == 400
+    assert world.readings < 10  # 4 MiB of 24 at a time
+    await worker.end()
+
+
+@in_world
+async def test_one_reading_tells_of_all_that_is_gone_from_the_log(world: World) -> None:
+    world.sink("ops", CLOSED)
+    world.raise_alerts(*map(alert_of, range(50)))
+    await until(world, 5.0)
+    del world.kafka.logs[ALERTS][:49]
+    world.sinks["ops"] = sink = ScriptedSink()
+    await until(world, 30.0)
+    assert (sink.got, len(world.letters), world.readings) == (["a49"], 49, 1)
 
 
 @in_world

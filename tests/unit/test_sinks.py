@@ -143,7 +143,7 @@ def test_the_hosts_that_may_be_posted_to_are_compared_as_names_are() -> None:
     toml = '[sinks.ops]\nkind = "slack"\n[sinks.mail]\n' + EMAIL
     dotted = SLACK.replace("example.com", "example.com.")
     for secret in (SLACK, dotted):
-        settings = loaded(toml, ML_SINK_OPS_SECRET=secret, ML_SINK_HOSTS="a.example.com, Hooks.Example.com")
+        settings = loaded(toml, ML_SINK_OPS_SECRET=secret, ML_SINK_HOSTS="a.example.com, Hooks.Example.com.")
         assert settings.sink_problems() == []
 
 
