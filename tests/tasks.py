@@ -53,9 +53,9 @@ class Bench:
         )
 
     def _new_delivery(self, name: TaskName) -> MemoryDelivery:
-        delivery = MemoryDelivery(self.kafka, str(name), self.at)
-        delivery.hides_until_commit = self.hides_until_commit
-        return delivery
+        self.delivery = MemoryDelivery(self.kafka, str(name), self.at)
+        self.delivery.hides_until_commit = self.hides_until_commit
+        return self.delivery
 
     async def open(self, committed: Mapping[TopicPartition, int]) -> None:
         self.opened_at = dict(committed)

@@ -117,6 +117,6 @@ def test_a_task_that_lets_go_after_a_failure_is_left_to_it_and_its_producer_is_s
         began = now()
         await bench.task.close(30.0)
         assert now() - began == pytest.approx(min(takes_s - 1, 30.0), abs=0.1)
-        assert bench.points()[-1] == "stop"
+        assert bench.delivery.stopped
 
     check()
