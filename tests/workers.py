@@ -67,6 +67,7 @@ class Deployment:
             "ML_KAFKA_BOOTSTRAP": broker.bootstrap,
             "ML_KAFKA_GROUP_PREFIX": name,
             "ML_METRICS_PORT": "0",
+            "ML_PAGE_PORT": "0",
             "ML_MODEL_STORAGE_DIR": str(folder / "artifacts"),
             "ML_MODEL_SIGNING_KEY": "a key for tests",
             "ML_KAFKA_SESSION_TIMEOUT_MS": "6000",

@@ -84,6 +84,7 @@ def deployment(
             "ML_KAFKA_BOOTSTRAP": bootstrap,
             "ML_KAFKA_GROUP_PREFIX": stream,
             "ML_METRICS_PORT": str(free_port()),
+            "ML_PAGE_PORT": "0",
             "ML_MODEL_STORAGE_DIR": str(folder / "store"),
             "ML_MODEL_SIGNING_KEY": CANARY,
             "ML_LOG_LEVEL": "DEBUG",

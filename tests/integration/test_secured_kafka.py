@@ -119,6 +119,7 @@ def test_no_password_is_ever_shown_by_a_worker_or_the_doctor_not_even_at_debug(
         "ML_KAFKA_SSL_CA_FILE": str(TLS / "cert.pem"),
         "ML_LOG_LEVEL": "DEBUG",
         "ML_METRICS_PORT": "0",
+        "ML_PAGE_PORT": "0",
     }
     command = [sys.executable, "-m", "app.cli"]
 

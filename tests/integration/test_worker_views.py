@@ -39,6 +39,7 @@ class Worker:
             "ML_KAFKA_BOOTSTRAP": broker.bootstrap,
             "ML_KAFKA_GROUP_PREFIX": stream,
             "ML_METRICS_PORT": str(self.port),
+            "ML_PAGE_PORT": "0",
             "ML_MODEL_STORAGE_DIR": str(folder / "store"),
             "ML_LOG_LEVEL": "DEBUG",
         }
