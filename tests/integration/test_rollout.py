@@ -112,7 +112,7 @@ async def test_a_rollout_takes_its_steps_over_a_restart_and_ends_with_the_promot
         sizes = {version.model_id: version.size_bytes for version in (versions[unique], better)}
         for model_id in sizes:
             assert shown("ml_model_file_size_bytes", {"stream": unique, "model": model_id}) == sizes[model_id]
-            await eventually(lambda info=_info(unique, model_id): shown("ml_model_info", info) == 1)
+        await eventually(lambda: all(shown("ml_model_info", _info(unique, model_id)) == 1 for model_id in sizes))
     async with deployment.worker() as running:
         await running.ready()
         await _send(deployment, unique, 2_100, 2_300)
