@@ -34,7 +34,6 @@ class Tails:
         self._consumer = consumer
         self._sources = sources
         self._folds = folds
-
         self._ends: Mapping[TopicPartition, int] = {}
 
     async def open(self) -> None:
