@@ -11,7 +11,7 @@ from typing import Final
 
 from aiokafka import AIOKafkaConsumer
 
-from stream.delivery import quietly
+from stream.closing import quietly
 
 _CLOSING_S: Final = 5.0
 

@@ -12,13 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+from aiokafka import AIOKafkaConsumer
 
 from stream import metrics as m
 from stream.assignor import StreamAssignor
 from stream.batches import Batch, TopicPartition
 from stream.connection import KafkaConnection
-from stream.delivery import BATCH_BYTES, REQUEST_BYTES, AtLeastOnce, Delivery, ExactlyOnce
+from stream.delivery import AtLeastOnce, Delivery, ExactlyOnce
+from stream.links import Links
 from stream.metric_values import Metrics
 from stream.records import plain
 from stream.stage import Stage
@@ -29,7 +30,6 @@ from stream.turns import Turns
 log = logging.getLogger("penstock.role")
 
 REBALANCE_S = 60.0
-TRANSACTION_MS = 60_000
 FETCH_BYTES = 2 * 1024 * 1024  # of one partition at a time: about 6,000 events
 
 
@@ -90,6 +90,7 @@ class Role:
         self._on_fatal = on_fatal
         self._turns = Turns()
         self._by_source: dict[TopicPartition, PartitionTask] = {}
+        self._links = Links(settings.connection)
         self._app = self._new_app()
 
     @property
@@ -105,6 +106,7 @@ class Role:
 
     async def start(self) -> None:
         """Join the group and begin to work."""
+        await self._links.start()
         await self._app.start()
 
     async def stop(self) -> None:
@@ -112,6 +114,7 @@ class Role:
         self._stopping = True
         await self._close(list(self.tasks.values()))
         await self._app.stop()
+        await self._links.stop()
 
     async def crashed(self) -> BaseException:
         """Wait until Faust itself fails, and return why."""
@@ -191,19 +194,9 @@ class Role:
         log.error("retention removed %d records of %s/%d before they were read", events, source.topic, source.partition)
 
     def _new_delivery(self, name: TaskName) -> Delivery:
-        options = self._settings.connection.client_options() | {
-            "client_id": str(name),
-            "max_batch_size": BATCH_BYTES,
-            "max_request_size": REQUEST_BYTES,
-            "retry_backoff_ms": 20,  # the next transaction waits this long for the last one's markers
-        }
         if self._settings.exactly_once:
-            producer = AIOKafkaProducer(
-                transactional_id=str(name), transaction_timeout_ms=TRANSACTION_MS, acks="all", **options
-            )
-            return ExactlyOnce(producer, self._settings.group)
-        producer = AIOKafkaProducer(enable_idempotence=True, acks="all", **options)
-        return AtLeastOnce(producer, self.consumer.commit_offsets)
+            return ExactlyOnce(self._links, str(name), self._settings.group)
+        return AtLeastOnce(self._links, str(name), self.consumer.commit_offsets)
 
     def _new_consumer(self) -> AIOKafkaConsumer:
         return AIOKafkaConsumer(

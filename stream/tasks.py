@@ -9,7 +9,7 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -29,7 +29,6 @@ log = logging.getLogger("penstock.tasks")
 LANE_BATCHES = 2  # fetched batches of an input that wait in a task before its partition is held
 ALIGN_S = 0.02  # between looks at an input that seemed to have more; behind the last record there may be markers only
 STEP_S = 0.010  # aim of one step; it must stay under 20 ms
-LITTLE_ROWS = 256  # fewer records than this wait while nothing of them could be committed
 MOST_REST_S = 0.025  # after a commit; an early one does not follow sooner than that one took, up to this
 OPEN_TIMEOUT_S = 60.0  # for the broker's part of opening; then it is tried again
 RETRY_S = (0.2, 0.5, 1.0, 2.0, 5.0)
@@ -233,10 +232,12 @@ class PartitionTask:
         while (batch := await self._next(delivery)) is not None:
             self._working = True
             for piece in self._pace.cut(batch):
+                delivery.begin()
                 outbox = Outbox()
                 await self._step(piece, outbox)
-                if outbox.targets or (self._commit is not None and self._commit.done()):
+                if self._commit is not None and self._commit.done():
                     await self._settle()
+                if outbox.targets:
                     await delivery.send(outbox)
                 self._note(piece)
                 if self._clock() >= self._commit_due and self._commit is None:
@@ -266,8 +267,7 @@ class PartitionTask:
         while not self._closing:
             if self._commit is not None and self._commit.done():
                 await self._settle()
-            resting = self._resting(delivery)
-            if not resting and (batch := self._take_earliest()) is not None:
+            if (batch := self._take_earliest()) is not None:
                 return batch
             if self._failure is not None and not any(self._lanes.values()):
                 return None
@@ -276,7 +276,7 @@ class PartitionTask:
                 await self._begin_commit(delivery)
             self._wake.clear()
             try:
-                async with asyncio.timeout(self._patience_s(delivery, resting=resting)):
+                async with asyncio.timeout(self._patience_s(delivery)):
                     await self._wake.wait()
             except TimeoutError:
                 pass  # a commit is due, or an input that is waited for may have nothing more to give
@@ -299,20 +299,8 @@ class PartitionTask:
         """Whether an input has records on their way while another's wait here."""
         return any(not lane and self._source.unread(source) for source, lane in self._lanes.items())
 
-    def _resting(self, delivery: Delivery) -> bool:
-        """Whether what waits had better wait for more: it is little for a step, and could not be committed yet."""
-        if not (self._limits.prompt and delivery.hides_until_commit) or self._closing or self._failure is not None:
-            return False
-        waiting = sum(len(batch.records) for lane in self._lanes.values() for batch in lane)
-        return waiting < min(self._pace.rows, LITTLE_ROWS) and (
-            self._commit is not None or self._clock() < self._rested_at
-        )
-
-    def _patience_s(self, delivery: Delivery, *, resting: bool) -> float | None:
+    def _patience_s(self, delivery: Delivery) -> float | None:
         """Return how long to wait for news: until the next commit, or shortly if other inputs are waited for."""
-        if resting:
-            until = min(self._rested_at, self._commit_due) if self._uncommitted else self._rested_at
-            return None if self._commit is not None else max(0.0, until - self._clock())
         if any(self._lanes.values()):
             return ALIGN_S
         return max(0.0, self._due_at(delivery) - self._clock()) if self._uncommitted and not self._commit else None
@@ -332,18 +320,16 @@ class PartitionTask:
         return not any(self._source.unread(source) for source in self._uncommitted)
 
     async def _begin_commit(self, delivery: Delivery) -> None:
-        """Commit in the background: the next steps may be computed, but nothing of them sent, before it is done."""
+        """Commit in the background; the next steps go on meanwhile, and belong to the next commit."""
         saved = Outbox()
         await self._stage.save(saved)
         offsets, self._uncommitted = self._uncommitted, {}
-        self._commit = asyncio.create_task(self._commit_now(delivery, saved, offsets))
+        self._commit = asyncio.create_task(self._committed(delivery.commit(saved, offsets), offsets))
         self._commit.add_done_callback(lambda _: self._wake.set())
 
-    async def _commit_now(self, delivery: Delivery, saved: Outbox, offsets: Offsets) -> None:
+    async def _committed(self, commit: Awaitable[None], offsets: Offsets) -> None:
         started = self._clock()
-        if saved.targets:
-            await delivery.send(saved)
-        await delivery.commit(offsets)
+        await commit
         for source, offset in offsets.items():
             forward = max(0, offset - self.committed[source])  # a log that was cut off goes back
             self._metrics.count(m.COMMITTED_RECORDS, forward, self.name.group, source.topic)

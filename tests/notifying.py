@@ -119,11 +119,12 @@ class EagerDelivery(MemoryDelivery):
 
     hides_until_commit = False
 
-    async def send(self, outbox: Outbox) -> None:
+    async def hidden(self, outbox: Outbox) -> list[tuple[TopicPartition, bytes]]:
         for target, records in outbox.targets.items():
             for _, value in records:
                 await self.wait("send")
                 self.kafka.written[target].append(value)
+        return []
 
 
 class Worker(Life):

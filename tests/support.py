@@ -181,16 +181,28 @@ class MemoryDelivery:
         self.epoch = self.kafka.fence(self.name)
         await self.wait("started")
 
-    async def send(self, outbox: Outbox) -> None:
-        await self.wait("send")
-        for target, records in outbox.targets.items():
-            self.unsent += [(target, value) for _, value in records]
-        await self.wait("sent")
+    def begin(self) -> None:
+        pass
 
-    async def commit(self, offsets: Offsets) -> None:
+    async def send(self, outbox: Outbox) -> None:
+        self.unsent += await self.hidden(outbox)
+
+    async def hidden(self, outbox: Outbox) -> list[tuple[TopicPartition, bytes]]:
+        """Send `outbox`; return what of it nobody can read before the commit."""
+        await self.wait("send")
+        sent = [(target, value) for target, records in outbox.targets.items() for _, value in records]
+        await self.wait("sent")
+        return sent
+
+    def commit(self, saved: Outbox, offsets: Offsets) -> Awaitable[None]:
+        closing, self.unsent = self.unsent, []
+        return self._commit(closing, saved, offsets)
+
+    async def _commit(self, closing: list[tuple[TopicPartition, bytes]], saved: Outbox, offsets: Offsets) -> None:
+        if saved.targets:
+            closing += await self.hidden(saved)
         await self.wait("commit")
-        outputs, self.unsent = self.unsent, []
-        self.kafka.commit(self.name, self.epoch, outputs, offsets)
+        self.kafka.commit(self.name, self.epoch, closing, offsets)
         await self.wait("committed")
 
     async def stop(self) -> None:

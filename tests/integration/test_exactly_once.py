@@ -9,13 +9,15 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import pytest
-from aiokafka import AIOKafkaProducer
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic, RecordsToDelete
 from aiokafka.errors import MessageSizeTooLargeError, ProducerFenced
 
 from agents.score import Score
 from stream.batches import Batch, Outbox, TopicPartition
-from stream.delivery import BATCH_BYTES, REQUEST_BYTES, ExactlyOnce
+from stream.connection import KafkaConnection
+from stream.delivery import ExactlyOnce
+from stream.links import Links
 from stream.tasks import PartitionTask
 from tests.conftest import Broker
 from tests.kafka.server import KafkaServer, RunningKafka
@@ -259,10 +261,12 @@ async def _small_topics(bootstrap: str, name: str) -> None:
     await admin.close()
 
 
-def _delivery(bootstrap: str, name: str) -> ExactlyOnce:
-    sizes = {"max_batch_size": BATCH_BYTES, "max_request_size": REQUEST_BYTES}
-    producer = AIOKafkaProducer(bootstrap_servers=bootstrap, transactional_id=name, acks="all", **sizes)
-    return ExactlyOnce(producer, f"{name}-score")
+@asynccontextmanager
+async def _links(bootstrap: str) -> AsyncIterator[Links]:
+    links = Links(KafkaConnection(bootstrap))
+    await links.start()
+    yield links
+    await links.stop()
 
 
 def _outbox(name: str, value: bytes) -> Outbox:
@@ -271,19 +275,78 @@ def _outbox(name: str, value: bytes) -> Outbox:
     return outbox
 
 
+async def _committed(bootstrap: str, group: str) -> dict[TopicPartition, int]:
+    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
+    await admin.start()
+    found = await admin.list_consumer_group_offsets(group)
+    await admin.close()
+    return {source: each.offset for source, each in found.items()}
+
+
+async def _readable(bootstrap: str, topic: str) -> list[bytes | None]:
+    """What a reader of committed records sees of a partition."""
+    options = {"bootstrap_servers": bootstrap, "isolation_level": "read_committed", "auto_offset_reset": "earliest"}
+    async with AIOKafkaConsumer(topic, **options) as consumer:
+        found = []
+        while batches := await consumer.getmany(timeout_ms=500):
+            found += [record.value for records in batches.values() for record in records]
+        return found
+
+
 async def test_no_offset_is_committed_past_an_output_that_kafka_refused(kafka: Kafka, unique: str) -> None:
     await _small_topics(kafka.bootstrap, unique)
     source = TopicPartition(f"{unique}.in", 0)
-    delivery = _delivery(kafka.bootstrap, unique)
-    await delivery.start()
-    await delivery.send(_outbox(unique, b"x" * 5000))
-    with pytest.raises(MessageSizeTooLargeError):
-        await delivery.commit({source: 7})
-    await delivery.stop()
-    admin = AIOKafkaAdminClient(bootstrap_servers=kafka.bootstrap)
-    await admin.start()
-    assert await admin.list_consumer_group_offsets(f"{unique}-score") == {}
-    await admin.close()
+    async with _links(kafka.bootstrap) as links:
+        delivery = ExactlyOnce(links, unique, f"{unique}-score")
+        await delivery.start()
+        await delivery.send(_outbox(unique, b"x" * 5000))
+        with pytest.raises(MessageSizeTooLargeError):
+            await delivery.commit(Outbox(), {source: 7})
+        await delivery.stop()
+    assert await _committed(kafka.bootstrap, f"{unique}-score") == {}
+
+
+async def test_what_is_sent_during_a_commit_is_committed_by_the_next_one(kafka: Kafka, unique: str) -> None:
+    await _small_topics(kafka.bootstrap, unique)
+    source = TopicPartition(f"{unique}.in", 0)
+    async with _links(kafka.bootstrap) as links:
+        delivery = ExactlyOnce(links, unique, f"{unique}-score")
+        await delivery.start()
+        for number in range(20):
+            await delivery.send(_outbox(unique, b"%d" % number))
+            commit = delivery.commit(_outbox(unique, b"saved %d" % number), {source: number + 1})
+            await delivery.send(_outbox(unique, b"after %d" % number))
+            await commit
+        before = await _readable(kafka.bootstrap, f"{unique}.out")
+        await delivery.stop()
+    assert await _committed(kafka.bootstrap, f"{unique}-score") == {source: 20}
+    written = await _readable(kafka.bootstrap, f"{unique}.out")
+    assert before == written, "stopping aborts what was sent after the last commit"
+    expected = [word % number for number in range(20) for word in (b"%d", b"saved %d", b"after %d")]
+    assert Counter(written) == Counter(expected[:-1])
+
+
+async def test_starting_gives_up_both_transactions_of_who_had_the_task_before(kafka: Kafka, unique: str) -> None:
+    await _small_topics(kafka.bootstrap, unique)
+    source = TopicPartition(f"{unique}.in", 0)
+    async with _links(kafka.bootstrap) as links:
+        old, new = (ExactlyOnce(links, unique, f"{unique}-score") for _ in range(2))
+        await old.start()
+        for number in range(2):
+            await old.send(_outbox(unique, b"%d" % number))
+            await old.commit(Outbox(), {source: number + 1})
+        await old.send(_outbox(unique, b"in the first"))
+        unfinished = old.commit(Outbox(), {source: 3})
+        await old.send(_outbox(unique, b"in the second"))
+        await new.start()
+        with pytest.raises(ProducerFenced):
+            await unfinished
+        await new.send(_outbox(unique, b"new"))
+        await new.commit(Outbox(), {source: 3})
+        await old.stop()
+        await new.stop()
+    assert await _readable(kafka.bootstrap, f"{unique}.out") == [b"0", b"1", b"new"]
+    assert await _committed(kafka.bootstrap, f"{unique}-score") == {source: 3}
 
 
 @pytest.mark.parametrize("pause_s", [0.0, 0.3])
@@ -292,14 +355,15 @@ async def test_a_fenced_delivery_says_that_it_was_fenced_however_late_it_notices
 ) -> None:
     await _small_topics(kafka.bootstrap, unique)
     source = TopicPartition(f"{unique}.in", 0)
-    old, new = _delivery(kafka.bootstrap, unique), _delivery(kafka.bootstrap, unique)
-    await old.start()
-    await old.send(_outbox(unique, b"1"))
-    await old.commit({source: 1})
-    await new.start()
-    await old.send(_outbox(unique, b"2"))
-    await asyncio.sleep(pause_s)
-    with pytest.raises(ProducerFenced):
-        await old.commit({source: 2})
-    await old.stop()
-    await new.stop()
+    async with _links(kafka.bootstrap) as links:
+        old, new = (ExactlyOnce(links, unique, f"{unique}-score") for _ in range(2))
+        await old.start()
+        await old.send(_outbox(unique, b"1"))
+        await old.commit(Outbox(), {source: 1})
+        await new.start()
+        with pytest.raises(ProducerFenced):
+            await old.send(_outbox(unique, b"2"))
+            await asyncio.sleep(pause_s)
+            await old.commit(Outbox(), {source: 2})
+        await old.stop()
+        await new.stop()

@@ -3,7 +3,7 @@
 import asyncio
 import itertools
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from dataclasses import dataclass
 from enum import Enum
 
@@ -89,15 +89,14 @@ class AcknowledgedDelivery(MemoryDelivery):
 
     hides_until_commit = False
 
-    async def send(self, outbox: Outbox) -> None:
-        await super().send(outbox)
-        for target, value in self.unsent:
+    async def hidden(self, outbox: Outbox) -> list[tuple[TopicPartition, bytes]]:
+        for target, value in await super().hidden(outbox):
             self.kafka.written[target].append(value)
-        self.unsent.clear()
+        return []
 
-    async def commit(self, offsets: Offsets) -> None:
+    async def _commit(self, closing: list[tuple[TopicPartition, bytes]], saved: Outbox, offsets: Offsets) -> None:
         try:
-            await super().commit(offsets)
+            await super()._commit(closing, saved, offsets)
         except KafkaConnectionError:
             raise
         except Exception as error:
@@ -277,10 +276,10 @@ def test_without_transactions_no_offset_passes_what_was_written(plan: Plan) -> N
 class SkippingDelivery(MemoryDelivery):
     """Moves the offsets although its outputs are lost, once in a while."""
 
-    async def commit(self, offsets: Offsets) -> None:
+    def commit(self, saved: Outbox, offsets: Offsets) -> Awaitable[None]:
         if len(self.unsent) > 5:
             self.unsent.pop()
-        await super().commit(offsets)
+        return super().commit(saved, offsets)
 
 
 class RepeatingDelivery(MemoryDelivery):

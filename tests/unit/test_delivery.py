@@ -1,210 +1,345 @@
-"""Both deliveries against a producer that does what aiokafka's does, good and bad."""
+"""Both deliveries beside a broker that does what it is told to, good and bad."""
 
 import asyncio
 import gc
-from collections.abc import Callable, Coroutine, Mapping
+from collections import defaultdict, deque
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from aiokafka.errors import IllegalOperation, KafkaError, MessageSizeTooLargeError, ProducerFenced
-from aiokafka.producer.message_accumulator import BatchBuilder
+from aiokafka import errors
+from aiokafka.protocol.produce import ProduceRequest
+from aiokafka.protocol.transaction import (
+    AddOffsetsToTxnRequest,
+    AddPartitionsToTxnRequest,
+    EndTxnRequest,
+    InitProducerIdRequest,
+    TxnOffsetCommitRequest,
+)
 from aiokafka.record.memory_records import MemoryRecords
 
 from stream.batches import Outbox, Outgoing, TopicPartition
-from stream.delivery import BATCH_BYTES, AtLeastOnce, ExactlyOnce, send_outbox
+from stream.delivery import AtLeastOnce, ExactlyOnce
+from stream.writer import IN_FLIGHT
 from tests.support import leap_through, now
 
 OFFSETS = {TopicPartition("in", 0): 7}
 OUT = TopicPartition("out", 3)
+STATE = TopicPartition("state", 0)
+LEADERS = {"out": 1, "state": 1, "elsewhere": 2}
+NAMES = {
+    InitProducerIdRequest: "init",
+    AddOffsetsToTxnRequest: "group",
+    AddPartitionsToTxnRequest: "add",
+    ProduceRequest: "produce",
+    TxnOffsetCommitRequest: "offsets",
+}
 
 
-class Producer:
-    """Notes its calls. Batches are acknowledged by `acknowledge`; `silent` names the calls that never return."""
+class Broker:
+    """Notes what it is asked, and by whom. `refuses` are the errors of the next answers, which take `takes_s`."""
 
     def __init__(self) -> None:
-        self.calls: list[str] = []
-        self.batches: list[tuple[TopicPartition, list[Outgoing]]] = []
-        self.silent: set[str] = set()
-        self.dead = False
-        self._sender = SimpleNamespace(sender_task=None, close=self._nothing)
-        self.client = SimpleNamespace(close=self._nothing)
-        self._waiting: list[asyncio.Future[object]] = []
+        self.asked: list[str] = []
+        self.details: list[str] = []
+        self.written: list[tuple[TopicPartition, list[Outgoing]]] = []
+        self.sequences: dict[tuple[str | None, TopicPartition], list[int]] = defaultdict(list)
+        self.refuses: dict[str, deque[type[errors.KafkaError]]] = defaultdict(deque)
+        self.takes_s: dict[str, float] = {}
+        self.answering = 0
+        self.most_answering = 0
+        self.open = 0
 
-    async def _nothing(self) -> None:
-        pass
+    # What `Links` does
 
-    def acknowledge(self, error: KafkaError | None = None) -> None:
-        for future in self._waiting:
-            if future.cancelled():
-                continue
-            if error is None:
-                future.set_result(None)
-            else:
-                future.set_exception(error)
-        self._waiting.clear()
+    async def leader(self, target: TopicPartition) -> int:
+        return LEADERS.get(target.topic, 1)
 
-    def create_batch(self) -> BatchBuilder:
-        return BatchBuilder(BATCH_BYTES, 0)
+    async def transaction_coordinator(self, _: str) -> int:
+        return 3
 
-    async def send_batch(self, builder: BatchBuilder, topic: str, *, partition: int) -> asyncio.Future[object]:
-        await self._call("send_batch")
-        self.batches.append((TopicPartition(topic, partition), _records(builder)))
-        future: asyncio.Future[object] = asyncio.get_running_loop().create_future()
-        self._waiting.append(future)
-        return future
+    async def group_coordinator(self, _: str) -> int:
+        return 4
 
-    async def start(self) -> None:
-        await self._call("start")
+    def any_node(self) -> int:
+        return 1
 
-    async def stop(self) -> None:
-        self.dead = False
-        await self._call("stop")
+    def outdated(self) -> None:
+        self.asked.append("outdated")
 
-    async def begin_transaction(self) -> None:
-        await self._call("begin")
+    async def connect(self, node: int, client_id: str) -> "Connection":
+        await asyncio.sleep(0)
+        self.open += 1
+        return Connection(self, node)
 
-    async def send_offsets_to_transaction(self, offsets: Mapping[TopicPartition, int], group: str) -> None:
-        assert (dict(offsets), group) == (OFFSETS, "group")
-        await self._call("offsets")
+    def answer(self, node: int, request: Any) -> Awaitable[Any]:
+        kind = ("commit" if request._transaction_result else "abort") if isinstance(request, EndTxnRequest) else ""
+        kind = kind or NAMES[type(request)]
+        self.asked.append(kind)
+        targets = sorted(
+            f"{topic}/{each}" for topic, many in getattr(request, "_topics", ()) for each in _numbers(many)
+        )
+        self.details.append(" ".join([kind, str(request._transactional_id), *targets, f"at {node}"]))
+        refused = self.refuses[kind].popleft() if self.refuses[kind] else None
+        if kind == "produce" and refused is None:
+            self._write(request)
+        return self._later(kind, 0 if refused is None else refused.errno, request)
 
-    async def commit_transaction(self) -> None:
-        """Commit, as aiokafka does, as soon as every batch has an answer, whatever the answer is."""
-        if self._waiting:
-            await asyncio.wait(self._waiting)
-        await self._call("commit")
+    def _write(self, request: ProduceRequest) -> None:
+        for topic, partitions in request._topics:
+            for partition, data in partitions:
+                target, memory = TopicPartition(topic, partition), MemoryRecords(bytes(data))
+                batch = memory.next_batch()
+                assert memory.next_batch() is None, "a request takes one batch of each partition"
+                assert batch.is_transactional == (request._transactional_id is not None)
+                self.written.append((target, [Outgoing(record.key, record.value) for record in batch]))
+                self.sequences[request._transactional_id, target].append(batch.base_sequence)
 
-    async def abort_transaction(self) -> None:
-        await self._call("abort")
-
-    async def _call(self, name: str) -> None:
-        if self.dead:
-            raise IllegalOperation("Not in the middle of a transaction")
-        self.calls.append(name)
-        await asyncio.sleep(3600.0 if name in self.silent else 0)
-
-
-def _records(builder: BatchBuilder) -> list[Outgoing]:
-    records = MemoryRecords(bytes(builder._build()))
-    found = []
-    while (batch := records.next_batch()) is not None:
-        found += [Outgoing(record.key, record.value) for record in batch]
-    return found
+    async def _later(self, kind: str, code: int, request: Any) -> Any:
+        self.answering += 1
+        self.most_answering = max(self.most_answering, self.answering)
+        try:
+            await asyncio.sleep(self.takes_s.get(kind, 0.0))
+        finally:
+            self.answering -= 1
+        if kind == "produce":
+            return SimpleNamespace(topics=[("out", [(3, code, 0, -1, 0)])])
+        if kind in ("add", "offsets"):
+            return SimpleNamespace(errors=[("out", [(3, code)])])
+        return SimpleNamespace(error_code=code, producer_id=17, producer_epoch=4)
 
 
-def _outbox(*values: bytes) -> Outbox:
+class Connection:
+    def __init__(self, broker: Broker, node: int) -> None:
+        self._broker = broker
+        self._node = node
+
+    def send(self, request: Any) -> Awaitable[Any]:
+        return self._broker.answer(self._node, request)
+
+    def connected(self) -> bool:
+        return True
+
+    def close(self) -> asyncio.Future[None]:
+        self._broker.open -= 1
+        closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        closed.set_result(None)
+        return closed
+
+
+def _numbers(partitions: list[Any]) -> list[int]:
+    return [each[0] if isinstance(each, tuple) else each for each in partitions]
+
+
+def _outbox(*values: bytes, target: TopicPartition = OUT) -> Outbox:
     outbox = Outbox()
-    outbox.extend(OUT.topic, OUT.partition, [Outgoing(b"key", value) for value in values])
+    outbox.extend(target.topic, target.partition, [Outgoing(b"key", value) for value in values])
     return outbox
 
 
-Scenario = Callable[[Producer, Any], Coroutine[None, None, None]]
+Scenario = Callable[[Broker, Any], Coroutine[None, None, None]]
 
 
 def once(scenario: Scenario) -> Callable[[], None]:
-    """Run a scenario in leaping time with an ExactlyOnce delivery."""
+    """Run a scenario in leaping time with an ExactlyOnce delivery that has started; all is closed at its end."""
 
     async def run() -> None:
-        producer = Producer()
-        await scenario(producer, ExactlyOnce(producer, "group"))
+        broker = Broker()
+        delivery = ExactlyOnce(broker, "task", "group")  # type: ignore[arg-type]
+        await delivery.start()
+        try:
+            await scenario(broker, delivery)
+        finally:
+            await delivery.stop()
+        assert broker.open == 0
 
     return lambda: leap_through(run())
 
 
-def test_records_go_to_the_partition_they_name_in_order_and_in_batches_that_a_topic_takes() -> None:
+@once
+async def test_records_go_to_the_partition_they_name_in_order_and_in_batches_that_a_topic_takes(
+    broker: Broker, delivery: ExactlyOnce
+) -> None:
+    sent = [Outgoing(b"%d" % i, b"x" * 300_000) for i in range(5)] + [Outgoing(None, b"y" * 2_000_000)]
+    outbox = _outbox(b"small")
+    outbox.extend("dead", 1, sent)
+    await delivery.send(outbox)
+    await delivery.commit(Outbox(), OFFSETS)
+    assert [records for target, records in broker.written if target == OUT] == [[Outgoing(b"key", b"small")]]
+    dead = TopicPartition("dead", 1)
+    large = [records for target, records in broker.written if target == dead]
+    assert [record for records in large for record in records] == sent
+    assert [len(records) for records in large] == [2, 2, 1, 1]
+    assert broker.sequences["task", dead] == [0, 2, 4, 5]
+
+
+@once
+async def test_records_and_offsets_are_one_transaction_and_two_take_turns(
+    broker: Broker, delivery: ExactlyOnce
+) -> None:
+    for number in range(3):
+        await delivery.send(_outbox(b"%d" % number))
+        await delivery.commit(_outbox(b"saved", target=STATE), OFFSETS)
+    whole = ["group", "add", "produce", "add", "produce", "offsets", "commit"]
+    again = ["group", "add", "produce", "produce", "offsets", "commit"]  # all partitions of the last time at once
+    assert broker.asked == ["init", "init", *whole, *whole, *again]
+    assert broker.details[2:9] == [
+        "group task at 3",
+        "add task out/3 at 3",
+        "produce task out/3 at 1",
+        "add task state/0 at 3",
+        "produce task state/0 at 1",
+        "offsets task in/0 at 4",
+        "commit task at 3",
+    ]
+    assert {line.split()[1] for line in broker.details[9:16]} == {"task.b"}
+    assert "add task out/3 state/0 at 3" in broker.details[16:]
+    assert broker.sequences == {
+        ("task", OUT): [0, 1],
+        ("task", STATE): [0, 1],
+        ("task.b", OUT): [0],
+        ("task.b", STATE): [0],
+    }
+
+
+@once
+async def test_a_partition_that_was_not_written_to_is_not_told_of_again(broker: Broker, delivery: ExactlyOnce) -> None:
+    for number in range(5):
+        await delivery.send(_outbox(b"%d" % number, target=OUT if number else STATE))
+        await delivery.commit(Outbox(), OFFSETS)
+    added = [line for line in broker.details if line.startswith("add task ")]
+    assert added == ["add task state/0 at 3", "add task state/0 at 3", "add task out/3 at 3", "add task out/3 at 3"]
+
+
+@once
+async def test_what_is_sent_during_a_commit_is_in_the_other_transaction(broker: Broker, delivery: ExactlyOnce) -> None:
+    broker.takes_s = {"commit": 5.0}
+    await delivery.send(_outbox(b"1"))
+    commit = asyncio.ensure_future(delivery.commit(Outbox(), OFFSETS))
+    await delivery.send(_outbox(b"2"))
+    await asyncio.sleep(1.0)
+    assert sorted(line for line in broker.details if line.startswith(("produce", "commit"))) == [
+        "commit task at 3",
+        "produce task out/3 at 1",
+        "produce task.b out/3 at 1",
+    ]
+    assert not commit.done()
+    await commit
+    assert now() == pytest.approx(5.0)
+
+
+@once
+async def test_while_markers_of_the_last_transaction_are_written_it_asks_again(
+    broker: Broker, delivery: ExactlyOnce
+) -> None:
+    for kind in ("group", "add", "commit"):
+        broker.refuses[kind].extend([errors.ConcurrentTransactions] * 3)
+    await delivery.send(_outbox(b"1"))
+    await delivery.commit(Outbox(), OFFSETS)
+    counts = {kind: broker.asked.count(kind) for kind in ("group", "add", "produce", "offsets", "commit")}
+    assert counts == {"group": 4, "add": 4, "produce": 1, "offsets": 1, "commit": 4}
+
+
+def test_starting_waits_until_what_was_left_is_ended() -> None:
     async def run() -> None:
-        producer = Producer()
-        sent = [Outgoing(b"%d" % i, b"x" * 300_000) for i in range(5)] + [Outgoing(None, b"y" * 2_000_000)]
-        outbox = _outbox(b"small")
-        outbox.extend("dead", 1, sent)
-        futures = await send_outbox(producer, outbox)
-        assert len(futures) == len(producer.batches)
-        assert [records for target, records in producer.batches if target == OUT] == [[Outgoing(b"key", b"small")]]
-        large = [records for target, records in producer.batches if target == TopicPartition("dead", 1)]
-        assert [record for records in large for record in records] == sent
-        assert [len(records) for records in large] == [2, 2, 1, 1]
+        broker = Broker()
+        broker.refuses["init"].extend([errors.ConcurrentTransactions] * 5)
+        delivery = ExactlyOnce(broker, "task", "group")  # type: ignore[arg-type]
+        await delivery.start()
+        assert broker.asked == ["init"] * 7
+        await delivery.stop()
 
     leap_through(run())
 
 
 @once
-async def test_records_and_offsets_are_one_transaction(producer: Producer, delivery: ExactlyOnce) -> None:
-    await delivery.start()
+async def test_no_offset_is_committed_past_a_batch_that_failed(broker: Broker, delivery: ExactlyOnce) -> None:
+    broker.refuses["produce"].append(errors.MessageSizeTooLargeError)
     await delivery.send(_outbox(b"1"))
-    await delivery.send(_outbox(b"2"))
-    producer.acknowledge()
-    await delivery.commit(OFFSETS)
-    await delivery.send(_outbox(b"3"))
-    producer.acknowledge()
-    await delivery.commit(OFFSETS)
-    transaction = ["send_batch", "offsets", "commit"]
-    assert producer.calls == ["start", "begin", "send_batch", *transaction, "begin", *transaction]
-
-
-@once
-async def test_no_offset_is_committed_past_a_batch_that_failed(producer: Producer, delivery: ExactlyOnce) -> None:
-    await delivery.start()
-    await delivery.send(_outbox(b"1"))
-    asyncio.get_running_loop().call_later(1.0, producer.acknowledge, MessageSizeTooLargeError())
-    with pytest.raises(MessageSizeTooLargeError):
-        await delivery.commit(OFFSETS)
-    assert "commit" not in producer.calls
+    with pytest.raises(errors.MessageSizeTooLargeError):
+        await delivery.commit(Outbox(), OFFSETS)
+    assert "commit" not in broker.asked
     await delivery.stop()
-    assert producer.calls[-2:] == ["abort", "stop"]
+    assert broker.asked[-1] == "abort"
 
 
-@pytest.mark.parametrize("step", ["send", "commit"])
-def test_a_fenced_producer_says_so_at_the_next_step(step: str) -> None:
+@pytest.mark.parametrize("kind", ["group", "add", "produce", "offsets", "commit"])
+def test_a_fenced_delivery_says_so(kind: str) -> None:
     @once
-    async def check(producer: Producer, delivery: ExactlyOnce) -> None:
-        await delivery.start()
-        await delivery.send(_outbox(b"1"))
-        producer.acknowledge(ProducerFenced())
-        producer.dead = True  # from here on aiokafka has only "Not in the middle of a transaction" to say
-        with pytest.raises(ProducerFenced):
-            await (delivery.send(_outbox(b"2")) if step == "send" else delivery.commit(OFFSETS))
+    async def check(broker: Broker, delivery: ExactlyOnce) -> None:
+        broker.refuses[kind].append(errors.InvalidProducerEpoch)
+        with pytest.raises(errors.ProducerFenced):
+            await delivery.send(_outbox(b"1"))
+            await asyncio.sleep(1.0)
+            await delivery.commit(Outbox(), OFFSETS)
 
     check()
 
 
 @once
-async def test_stopping_aborts_what_was_not_committed(producer: Producer, delivery: ExactlyOnce) -> None:
-    await delivery.start()
+async def test_a_batch_that_failed_is_told_of_by_the_next_send(broker: Broker, delivery: ExactlyOnce) -> None:
+    broker.refuses["produce"].append(errors.NotLeaderForPartitionError)
     await delivery.send(_outbox(b"1"))
-    await delivery.stop()
-    assert producer.calls == ["start", "begin", "send_batch", "abort", "stop"]
+    await asyncio.sleep(1.0)
+    with pytest.raises(errors.NotLeaderForPartitionError):
+        await delivery.send(_outbox(b"2"))
+    assert "outdated" in broker.asked
 
 
 @once
-async def test_stopping_after_a_commit_has_nothing_to_abort(producer: Producer, delivery: ExactlyOnce) -> None:
-    await delivery.start()
+async def test_stopping_aborts_what_was_not_committed(broker: Broker, delivery: ExactlyOnce) -> None:
     await delivery.send(_outbox(b"1"))
-    producer.acknowledge()
-    await delivery.commit(OFFSETS)
     await delivery.stop()
-    assert producer.calls[-2:] == ["commit", "stop"]
+    assert broker.asked == ["init", "init", "group", "add", "produce", "abort"]
 
 
 @once
-async def test_stopping_waits_only_seconds_for_a_broker_that_is_away(producer: Producer, delivery: ExactlyOnce) -> None:
-    producer.silent = {"abort", "stop"}
-    await delivery.start()
+async def test_stopping_after_a_commit_has_nothing_to_abort(broker: Broker, delivery: ExactlyOnce) -> None:
     await delivery.send(_outbox(b"1"))
+    await delivery.commit(Outbox(), OFFSETS)
     await delivery.stop()
-    assert producer.calls[-2:] == ["abort", "stop"]
-    assert now() <= 10.0
+    assert broker.asked[-1] == "commit"
+
+
+@pytest.mark.parametrize("kind", ["group", "produce", "abort"])
+def test_stopping_waits_only_seconds_for_a_broker_that_is_away(kind: str) -> None:
+    @once
+    async def check(broker: Broker, delivery: ExactlyOnce) -> None:
+        broker.takes_s = {kind: 3600.0}
+        sending = asyncio.ensure_future(delivery.send(_outbox(b"1")))
+        await asyncio.sleep(1.0)
+        await delivery.stop()
+        assert now() <= 10.0
+        assert (kind == "abort") == ("abort" in broker.asked), "a record that came after the abort would be in none"
+        await asyncio.gather(sending, return_exceptions=True)
+
+    check()
+
+
+@once
+async def test_a_commit_that_is_given_up_leaves_the_abort_to_wait_for_its_records(
+    broker: Broker, delivery: ExactlyOnce
+) -> None:
+    broker.takes_s = {"produce": 2.0}
+    await delivery.send(_outbox(b"1"))
+    commit = asyncio.ensure_future(delivery.commit(Outbox(), OFFSETS))
+    await asyncio.sleep(1.0)
+    commit.cancel()
+    await delivery.stop()
+    assert now() == pytest.approx(2.0)
+    assert broker.asked[-1] == "abort"
 
 
 def test_stopping_leaves_no_error_for_the_garbage_collector_to_complain_of() -> None:
     complaints: list[object] = []
 
     @once
-    async def check(producer: Producer, delivery: ExactlyOnce) -> None:
+    async def check(broker: Broker, delivery: ExactlyOnce) -> None:
         asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context["message"]))
-        await delivery.start()
+        broker.refuses["produce"].extend([errors.InvalidProducerEpoch] * 2)
         await delivery.send(_outbox(b"1"))
         await delivery.send(_outbox(b"2"))
-        producer.acknowledge(ProducerFenced())
         await delivery.stop()
         del delivery
         gc.collect()
@@ -212,6 +347,19 @@ def test_stopping_leaves_no_error_for_the_garbage_collector_to_complain_of() -> 
     check()
     gc.collect()
     assert complaints == []
+
+
+def test_a_writer_that_is_far_ahead_of_its_acknowledgements_waits() -> None:
+    @once
+    async def check(broker: Broker, delivery: ExactlyOnce) -> None:
+        broker.takes_s = {"produce": 1.0}
+        for number in range(5 * IN_FLIGHT):
+            await delivery.send(_outbox(b"%d" % number))
+        assert broker.most_answering == IN_FLIGHT
+        assert now() == pytest.approx(4.0)
+        await delivery.commit(Outbox(), OFFSETS)
+
+    check()
 
 
 class Group:
@@ -226,30 +374,33 @@ class Group:
 
 def test_without_transactions_offsets_wait_for_every_acknowledgement() -> None:
     async def run() -> None:
-        producer, group = Producer(), Group()
-        delivery = AtLeastOnce(producer, group.commit)
+        broker, group = Broker(), Group()
+        broker.takes_s = {"produce": 2.0}
+        delivery = AtLeastOnce(broker, "task", group.commit)  # type: ignore[arg-type]
         await delivery.start()
         await delivery.send(_outbox(b"1"))
-        asyncio.get_running_loop().call_later(2.0, producer.acknowledge)
-        await delivery.commit(OFFSETS)
+        await asyncio.sleep(1.0)
+        await delivery.commit(_outbox(b"saved", target=STATE), OFFSETS)
         [(time_s, offsets)] = group.committed
-        assert time_s == pytest.approx(2.0)
+        assert time_s == pytest.approx(3.0)
         assert offsets == OFFSETS
         await delivery.stop()
-        assert producer.calls == ["start", "send_batch", "stop"]
+        assert broker.asked == ["init", "produce", "produce"]
+        assert broker.open == 0
 
     leap_through(run())
 
 
 def test_without_transactions_no_offset_is_committed_past_a_batch_that_failed() -> None:
     async def run() -> None:
-        producer, group = Producer(), Group()
-        delivery = AtLeastOnce(producer, group.commit)
+        broker, group = Broker(), Group()
+        broker.refuses["produce"].append(errors.MessageSizeTooLargeError)
+        delivery = AtLeastOnce(broker, "task", group.commit)  # type: ignore[arg-type]
         await delivery.start()
         await delivery.send(_outbox(b"1"))
-        producer.acknowledge(MessageSizeTooLargeError())
-        with pytest.raises(MessageSizeTooLargeError):
-            await delivery.commit(OFFSETS)
+        with pytest.raises(errors.MessageSizeTooLargeError):
+            await delivery.commit(Outbox(), OFFSETS)
         assert group.committed == []
+        await delivery.stop()
 
     leap_through(run())

@@ -1,0 +1,122 @@
+"""The scaling benchmarks' arithmetic: what is used per event, what one more worker or stream adds, what compresses."""
+
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from benchmarks.capacity import Shape, documents, draw, expected_scores, train
+from benchmarks.many_streams import per_stream, wrong
+from benchmarks.plain import Row
+from benchmarks.scaling import BROKER, Turn, summary, turn_of
+from benchmarks.topic_bytes import log_bytes, per_event
+from benchmarks.usage import Sample, Usage, cpu_at, footprint
+
+
+def _rows(count: int) -> list[Row]:
+    """Predictions that were appended one per millisecond from second 1,000 on."""
+    return [Row(b"key", b"{}", 0, number, 1_000_000 + number) for number in range(count)]
+
+
+def _usage(**cores: float) -> Usage:
+    """What processes use that are busy by so much of a core from second 1,000 on."""
+    usage = Usage({})
+    for name, share in cores.items():
+        usage.samples[name] = [Sample(1_000 + t, share * t, 50_000_000 + 1_000_000 * t) for t in range(10)]
+    return usage
+
+
+def test_processor_time_is_linear_between_samples_and_constant_outside_them() -> None:
+    samples = [Sample(10.0, 1.0, 0), Sample(12.0, 2.0, 0), Sample(13.0, 2.0, 0)]
+    assert [cpu_at(samples, t) for t in (9.0, 10.0, 11.0, 12.5, 13.0, 99.0)] == [1.0, 1.0, 1.5, 2.0, 2.0, 2.0]
+
+
+def test_a_process_is_sampled_while_the_block_runs() -> None:
+    began = time.time()
+    with Usage({"me": os.getpid()}, every_s=0.01) as usage:
+        until = time.process_time() + 0.2
+        while time.process_time() < until:
+            pass
+    assert usage.cpu_s("me", began, time.time()) == pytest.approx(0.2, abs=0.1)
+    assert usage.peak_mb("me") > 10
+    assert footprint(os.getpid())["threads"] >= 1
+
+
+def test_a_turn_counts_the_processor_time_of_all_workers_between_the_tenths() -> None:
+    turn = turn_of(_rows(5_000), _usage(one=1.0, two=0.5, **{BROKER: 0.25}), "pinned", [3_000, 2_000])
+    assert turn == Turn(2, "pinned", 1_000, 1_500.0, 250.0, 1.75, [59.0, 59.0], 1.2)
+
+
+def test_without_a_broker_of_our_own_its_time_is_not_known() -> None:
+    turn = turn_of(_rows(5_000), _usage(one=1.0), "pinned", [5_000])
+    assert (turn.broker_cpu_us, turn.cores) == (None, 1.0)
+
+
+def test_a_turn_of_one_instant_has_no_rate() -> None:
+    with pytest.raises(ValueError, match="too few"):
+        turn_of([_rows(1)[0]] * 100, _usage(one=1.0), "pinned", [100])
+
+
+def test_the_summary_is_of_medians_and_in_terms_of_the_fewest_workers() -> None:
+    rates = {1: (90, 100, 400), 2: (150, 170, 160)}
+    turns = [Turn(n, "pinned", eps, eps / 10, 2.0, 1.0, [7.0], 1.0) for n, of_it in rates.items() for eps in of_it]
+    found = summary(turns)
+    assert found["pinned-1"] == {
+        "eps": 100,
+        "times": 1.0,
+        "cpu_us": 10.0,
+        "broker_cpu_us": 2.0,
+        "cores": 1.0,
+        "peak_mb": 7.0,
+    }
+    assert (found["pinned-2"]["eps"], found["pinned-2"]["times"]) == (160, 1.6)
+
+
+def test_each_kind_of_wrong_output_is_named() -> None:
+    expected = {"a": 0.1, "b": 0.2, "c": 0.3}
+    assert wrong(expected, [("c", 0.3), ("a", 0.1), ("b", 0.2)]) == []
+    assert wrong(expected, [("a", 0.1), ("a", 0.1), ("b", 0.9), ("z", 0.2)]) == [
+        "1 not scored",
+        "1 never sent",
+        "1 scored differently",
+        "1 scored twice",
+    ]
+
+
+def test_what_one_more_stream_costs_is_the_slope_between_neighbours() -> None:
+    base = dict.fromkeys(("threads", "sockets", "idle_cpu_percent", "cpu_us", "startup_s"), 1.0)
+    steps = [base | {"streams": n, "rss_mb": mb, "idle_broker_cpu_percent": None} for n, mb in ((11, 120), (1, 100))]
+    (found,) = per_stream(steps)
+    assert (found["from"], found["to"], found["rss_mb"], found["threads"]) == (1, 11, 2.0, 0.0)
+    assert "idle_broker_cpu_percent" not in found
+
+
+def test_the_bytes_of_a_topic_are_those_of_all_its_partitions_and_segments(tmp_path: Path) -> None:
+    files = {"s.features-0/1.log": 10, "s.features-1/1.log": 20, "s.features.dead-0/1.log": 5, "t.features-0/1.log": 99}
+    files |= {"s.features-1/2.log": 7, "s.features-1/2.index": 1_000}
+    for name, size in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"x" * size)
+    assert log_bytes(tmp_path, "s") == {"features": 37, "features.dead": 5}
+
+
+def test_bytes_per_event_are_what_came_since_the_largest_first() -> None:
+    assert per_event({"models": 50}, {"labels": 10, "models": 50, "features": 90}, 2) == {
+        "features": 45.0,
+        "labels": 5.0,
+    }
+
+
+@pytest.mark.parametrize(("text", "shape"), [("10x100", Shape(10, 100)), ("50xlogistic", Shape(50, 0))])
+def test_a_shape_is_written_as_it_is_read(text: str, shape: Shape) -> None:
+    assert Shape.parse(text) == shape
+    assert str(shape) == text
+
+
+@pytest.mark.parametrize("shape", [Shape(5, 0), Shape(6, 3)])
+def test_a_model_of_a_shape_scores_the_events_of_its_shape(shape: Shape) -> None:
+    values = draw(500, shape.features, 1)
+    scores = expected_scores(train(shape, values, 1), values)
+    assert len(scores) == len(list(documents(values, shape.names))) == 500
+    assert len(set(scores.values())) > 10
