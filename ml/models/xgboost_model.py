@@ -8,6 +8,7 @@ from xgboost.core import XGBoostError
 
 from ml.errors import ModelPayloadInvalid
 from ml.models.protocol import Matrix, Scores, check_matrix
+from ml.models.xgboost_call import dense_scores
 from ml.models.xgboost_file import XGBoostFile, inspect
 
 # Resident memory of loaded boosters was 2.06 to 2.07 times their UBJ size (0.4 to 11 MB; binary and 3 classes).
@@ -68,8 +69,7 @@ class XGBoostModel:
 
 
 def booster_scores(booster: xgboost.Booster, matrix: Matrix, classes: int) -> Scores:
-    scores: Scores = booster.inplace_predict(matrix, missing=np.nan, validate_features=False)
-    # XGBoost's answer for no rows is flat.
+    scores: Scores = dense_scores(booster, matrix)
     return scores if classes == 1 else scores.reshape(len(matrix), classes)
 
 

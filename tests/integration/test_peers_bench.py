@@ -81,16 +81,3 @@ def test_a_contestant_that_spoils_a_score_ends_the_run_by_name_and_without_a_res
     assert told.startswith("Outputs differ. spoiler: ")
     assert "scored differently" in told
     assert not (tmp_path / "result.json").exists()
-
-
-def test_a_contestant_that_does_not_start_ends_the_run_with_the_end_of_its_log(
-    arguments: Callable[..., argparse.Namespace], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    broken = tmp_path / "peers" / "broken"
-    broken.mkdir(parents=True)
-    (broken / "main.py").write_text("raise SystemExit('no licence')")
-    (broken / "requirements.txt").touch()
-    assert bench.run(arguments("--only", "broken", "--rates", "--events", "100"), broken.parent, here) == 1
-    told = capsys.readouterr().err
-    assert told.startswith("A contestant failed. broken: ended with 1")
-    assert "no licence" in told
