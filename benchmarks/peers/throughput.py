@@ -1,0 +1,72 @@
+"""How many events per second a contestant scores of a topic that is full, and what that costs."""
+
+import time
+from typing import Final, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.peers.outputs import Events
+from benchmarks.peers.turns import Turn, wait, wait_for_answer
+from benchmarks.peers.usage import Sampler
+
+_STEADY: Final = (0.1, 0.9)
+
+
+class Steady(NamedTuple):
+    """The part of the outputs that counts: `events` were appended from the one time to the other."""
+
+    events: int
+    from_ms: int
+    to_ms: int
+
+
+class Speed(NamedTuple):
+    """What a turn showed. `events` have a prediction; where it is `partial`, time was up before all had one.
+
+    `eps` are events per second and `cpu_us` microseconds of processor time per event, both in the steady part.
+    `peak_mb` are the megabytes (10⁶ bytes) resident at most. `startup_s` is from spawning to the first prediction.
+    """
+
+    events: int
+    eps: float
+    cpu_us: float
+    peak_mb: float
+    startup_s: float
+    partial: bool
+
+
+def take_turn(turn: Turn, events: Events, turn_s: float) -> Speed:
+    """Let a contestant score everything, or as much as it can from its first prediction on in `turn_s`.
+
+    Raises OutputsDiffer or ContestantFailed.
+    """
+    course = turn.course
+    course.clear()
+    spawned_ms = time.time() * 1000
+    with turn.running() as running, Sampler(running.pid) as sampler:
+        wait_for_answer(running, lambda: bool(course.cluster.ends(course.topics.predictions)))
+        partial = not wait(running, lambda: turn.finished(len(events)), turn_s)
+    usage = sampler.usage()
+    outputs = turn.check(events, partial=partial)
+    part = steady(outputs.times_ms)
+    return Speed(
+        events=len(outputs.seen),
+        eps=1000 * part.events / (part.to_ms - part.from_ms),
+        cpu_us=1e6 * usage.cpu_between(part.from_ms, part.to_ms) / part.events,
+        peak_mb=usage.peak_bytes / 1e6,
+        startup_s=(int(outputs.times_ms.min()) - spawned_ms) / 1000,
+        partial=partial,
+    )
+
+
+def steady(times_ms: NDArray[np.int64]) -> Steady:
+    """Return the part between the 10th and the 90th percent of the outputs: start and end do not count.
+
+    Raises ValueError when that is too short to be measured.
+    """
+    ordered = np.sort(times_ms)
+    first, last = (int(share * len(ordered)) for share in _STEADY)
+    if ordered[first] == ordered[last]:
+        raise ValueError(f"{len(ordered)} events are too few: they were all written within a millisecond")
+    return Steady(last - first, int(ordered[first]), int(ordered[last]))
