@@ -5,6 +5,7 @@ import signal
 import sys
 
 from benchmarks import bad_input, drift, experiments, learn, page, replay, score, swap, training
+from benchmarks.peers import bench as peers
 
 
 def main() -> int:
@@ -12,7 +13,7 @@ def main() -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that processes of ours end with us
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="BENCHMARK")
-    for benchmark in (score, replay, training, learn, drift, experiments, bad_input, swap, page):
+    for benchmark in (score, peers, replay, training, learn, drift, experiments, bad_input, swap, page):
         benchmark.add_command(commands)
     arguments = parser.parse_args()
     return int(arguments.run(arguments))

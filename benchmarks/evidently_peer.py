@@ -1,10 +1,7 @@
 """Evidently beside `ml.drift`, on the same pairs of samples. Evidently lives in an environment of its own."""
 
-import hashlib
 import os
-import shutil
 import subprocess
-import sys
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,9 +11,9 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.environments import python_of
+
 _PEER: Final = Path(__file__).with_name("peers") / "evidently"
-_CACHE: Final = Path(__file__).parents[1] / ".cache" / "evidently"
-_INSTALL_TIMEOUT_S: Final = 900
 _RUN_TIMEOUT_S: Final = 600
 
 
@@ -45,7 +42,7 @@ class Said(msgspec.Struct, frozen=True):
 
 def ask(pairs: Mapping[str, tuple[Pair, int]]) -> dict[str, Said]:
     """Return what Evidently says of pairs, each of which it looks at so many times; about 0.2 s per column and time."""
-    python = _python()
+    python = python_of(_PEER)  # about 500 MB
     with tempfile.TemporaryDirectory(prefix="penstock-evidently-") as folder:
         samples = Path(folder) / "samples.npz"
         arrays = {
@@ -67,25 +64,3 @@ def ask(pairs: Mapping[str, tuple[Pair, int]]) -> dict[str, Said]:
             check=True,
         )
     return msgspec.json.decode(done.stdout, type=dict[str, Said])
-
-
-def _python() -> Path:
-    """Return the Python that has Evidently, installing it (about 500 MB, some minutes) when the cache lacks it."""
-    requirements = _PEER / "requirements.txt"
-    wanted = hashlib.sha256(requirements.read_bytes() + sys.version.encode()).hexdigest()[:12]
-    folder = _CACHE / wanted
-    if not folder.is_dir():
-        print("installing Evidently into .cache/evidently", flush=True)
-        _CACHE.mkdir(parents=True, exist_ok=True)
-        made = Path(tempfile.mkdtemp(prefix="making-", dir=_CACHE))
-        try:
-            _run([sys.executable, "-m", "venv", made])
-            _run([made / "bin" / "python", "-m", "pip", "install", "--quiet", "-r", requirements])
-            made.rename(folder)  # it appears only when complete
-        finally:
-            shutil.rmtree(made, ignore_errors=True)
-    return folder / "bin" / "python"
-
-
-def _run(command: list[str | Path]) -> None:
-    subprocess.run(command, timeout=_INSTALL_TIMEOUT_S, check=True)

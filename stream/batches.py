@@ -60,5 +60,6 @@ class Outbox:
         self.extend(topic, partition, [Outgoing(key, value)])
 
     def extend(self, topic: str, partition: int, records: Iterable[tuple[bytes | None, bytes]]) -> None:
-        """Append records to one partition."""
-        self.targets.setdefault(TopicPartition(topic, partition), []).extend(records)
+        """Append records to one partition. Where there are none, it is no target: a transaction would mark it."""
+        if records := list(records):
+            self.targets.setdefault(TopicPartition(topic, partition), []).extend(records)

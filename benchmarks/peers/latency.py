@@ -27,8 +27,8 @@ class Latency(NamedTuple):
     """Milliseconds of the events that count, or None of a contestant that `fell_behind`: more than 2 s at the end.
 
     The `uncommitted` ones are those of a reader that does not wait for transactions: the same, where there are none.
-    `late_ms` is of the instrument: how far behind its own schedule the producer was at p99, of
-    which 5 ms are its tick. What it sends late counts from when it is sent.
+    `late_ms` is of the instrument: how far behind its own schedule the producer was at p99, of which 5 ms are its tick.
+    What it sends late counts from when it is sent.
     """
 
     rate: int

@@ -5,9 +5,9 @@
 It sends the first PROBES events at once, waits for a line on its standard input, and sends the others at the rate. Then
 it writes NOTES: an array with the time of each event in milliseconds, which is that of its own sending.
 
-It must not take the broker's core away: all events are prepared before the first is sent, and what is due goes out every
-5 ms. Every millisecond would cost the broker, the readers and this process together more than twice as much at 10,000
-events per second, because each request and each answer has its price.
+It must not take the broker's core away: all events are prepared before the first is sent, and what is due goes out
+every 5 ms. Every millisecond would cost the broker, the readers and this process together more than twice as much at
+10,000 events per second, because each request and each answer has its price.
 """
 
 import gc

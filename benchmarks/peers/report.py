@@ -1,7 +1,8 @@
 """The result of a run for readers: a table in Markdown and a picture."""
 
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from math import floor, log10
 from pathlib import Path
 from typing import Any, Final
 
@@ -66,19 +67,21 @@ def plot(result: Result) -> bytes:
 
 
 def _draw_speed(axes: Any, ordered: list[tuple[str, Any]]) -> None:
-    eps = [figures.get("eps", float("nan")) for _, figures in ordered]
+    eps = [figures.get("eps", 0) for _, figures in ordered]
     bars = axes.barh(range(len(eps)), eps, color=[_color(name) for name, _ in ordered], height=0.7)
     axes.bar_label(bars, [f"{each:,.0f}" for each in eps], padding=3)
     axes.set_yticks(range(len(eps)), [name for name, _ in ordered], parse_math=False)
     axes.set(xscale="log", xlabel="events/s on one core (log)", title="Throughput")
-    axes.margins(x=0.2)
+    _from_a_power_of_ten(axes, eps)
 
 
 def _draw_latency(axes: Any, ordered: list[tuple[str, Any]], rates: list[str]) -> None:
     height = 0.8 / max(1, len(rates))
+    all_ms: list[float | None] = []
     for place, rate in enumerate(rates):
         centres = [row + height * ((len(rates) - 1) / 2 - place) for row in range(len(ordered))]
         p99_ms = [figures["latency"].get(rate, {}).get("p99_ms") for _, figures in ordered]
+        all_ms += p99_ms
         ours, theirs = _RATE_COLORS.get(rate, (_OURS, _THEIRS))
         colors = [ours if name.startswith("penstock") else theirs for name, _ in ordered]
         widths = [float("nan") if each is None else each for each in p99_ms]
@@ -89,7 +92,15 @@ def _draw_latency(axes: Any, ordered: list[tuple[str, Any]], rates: list[str]) -
                 axes.text(0.02, centre, "fell behind", transform=axes.get_yaxis_transform(), va="center", fontsize=7)
     above = " above ".join(f"{int(rate):,}" for rate in rates)
     axes.set(xscale="log", xlabel="p99 ms (log)", title=f"Latency at {above} events/s")
+    _from_a_power_of_ten(axes, all_ms)
+
+
+def _from_a_power_of_ten(axes: Any, values: Sequence[float | None]) -> None:
+    """Begin the axis below the smallest value, where a bar of length zero would be on no logarithmic axis."""
+    known = [value for value in values if value]
     axes.margins(x=0.2)
+    if known:
+        axes.set_xlim(left=10 ** floor(log10(0.9 * min(known))))
 
 
 def _color(name: str) -> str:

@@ -25,7 +25,9 @@ class Speed(NamedTuple):
     """What a turn showed. `events` have a prediction; where it is `partial`, time was up before all had one.
 
     `eps` are events per second and `cpu_us` microseconds of processor time per event, both in the steady part.
-    `peak_mb` are the megabytes (10⁶ bytes) resident at most. `startup_s` is from spawning to the first prediction.
+    `peak_mb` are the megabytes (10⁶ bytes) resident at most. `startup_s` is from spawning to the first prediction, and
+    `total_s` to the last one; until then `total_cpu_s` of processor time were used. Of one that writes in bursts these
+    two tell whether its steady part is one.
     """
 
     events: int
@@ -33,6 +35,8 @@ class Speed(NamedTuple):
     cpu_us: float
     peak_mb: float
     startup_s: float
+    total_s: float
+    total_cpu_s: float
     partial: bool
 
 
@@ -44,18 +48,21 @@ def take_turn(turn: Turn, events: Events, turn_s: float) -> Speed:
     course = turn.course
     course.clear()
     spawned_ms = time.time() * 1000
-    with turn.running() as running, Sampler(running.pid) as sampler:
+    with turn.running() as running, Sampler(running.pid, spawned_ms) as sampler:
         wait_for_answer(running, lambda: bool(course.cluster.ends(course.topics.predictions)))
         partial = not wait(running, lambda: turn.finished(len(events)), turn_s)
     usage = sampler.usage()
     outputs = turn.check(events, partial=partial)
     part = steady(outputs.times_ms)
+    first_ms, last_ms = int(outputs.times_ms.min()), int(outputs.times_ms.max())
     return Speed(
         events=len(outputs.seen),
         eps=1000 * part.events / (part.to_ms - part.from_ms),
         cpu_us=1e6 * usage.cpu_between(part.from_ms, part.to_ms) / part.events,
         peak_mb=usage.peak_bytes / 1e6,
-        startup_s=(int(outputs.times_ms.min()) - spawned_ms) / 1000,
+        startup_s=(first_ms - spawned_ms) / 1000,
+        total_s=(last_ms - spawned_ms) / 1000,
+        total_cpu_s=usage.cpu_between(spawned_ms, last_ms),
         partial=partial,
     )
 

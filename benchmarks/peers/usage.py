@@ -39,13 +39,14 @@ class Sampler(threading.Thread):
     It costs about 1% of a core. The memory of pages that processes share counts for each of them.
     """
 
-    def __init__(self, pid: int) -> None:
+    def __init__(self, pid: int, spawned_ms: float) -> None:
+        """`spawned_ms` is when the process was spawned, by the wall clock: it had used nothing then."""
         super().__init__(name="sampler", daemon=True)
         self._root = psutil.Process(pid)
         self._known = {pid: self._root}
         self._spent_s: dict[int, float] = {}  # by process, also of those that have ended
-        self._times_ms: list[float] = []
-        self._cpu_s: list[float] = []
+        self._times_ms = [spawned_ms]
+        self._cpu_s = [0.0]
         self._peak_bytes = 0
         self._done = threading.Event()
 

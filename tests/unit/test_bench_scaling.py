@@ -7,11 +7,12 @@ from pathlib import Path
 import pytest
 
 from benchmarks.capacity import Shape, documents, draw, expected_scores, train
+from benchmarks.capacity_page import bytes_table, with_table
 from benchmarks.many_streams import per_stream, wrong
 from benchmarks.plain import Row
-from benchmarks.scaling import BROKER, Turn, summary, turn_of
 from benchmarks.topic_bytes import log_bytes, per_event
 from benchmarks.usage import Sample, Usage, cpu_at, footprint
+from benchmarks.worker_turns import BROKER, Turn, summary, turn_of
 
 
 def _rows(count: int) -> list[Row]:
@@ -120,3 +121,18 @@ def test_a_model_of_a_shape_scores_the_events_of_its_shape(shape: Shape) -> None
     scores = expected_scores(train(shape, values, 1), values)
     assert len(scores) == len(list(documents(values, shape.names))) == 500
     assert len(set(scores.values())) > 10
+
+
+def test_a_table_stands_between_its_marks_however_often_it_is_written() -> None:
+    result = {"bytes_per_event": {"none": {"features": 1250.0, "labels": 3.5}, "zstd": {"features": 90.0}}}
+    text = bytes_table(result)
+    page = with_table("# Page\n<!-- bytes:begin -->\nold\n<!-- bytes:end -->\nMore.\n", "bytes", text)
+    assert page == (
+        "# Page\n<!-- bytes:begin -->\n"
+        "| topic | bytes, none | bytes, zstd |\n| --- | --- | --- |\n"
+        "| `<s>.features` | 1,250 | 90 |\n| `<s>.labels` | 3.5 | 0 |\n| all | 1,254 | 90 |\n"
+        "<!-- bytes:end -->\nMore.\n"
+    )
+    assert with_table(page, "bytes", text) == page
+    with pytest.raises(ValueError, match="streams:begin"):
+        with_table(page, "streams", text)

@@ -7,7 +7,8 @@ beside the job's file and named by the group: started again with the same job, t
 Its own KafkaSink flushes the producer after every batch, and so waits with an idle core. Here the sink is of the other
 kind that the page "Custom Connectors" has: a FixedPartitionedSink, whose `snapshot()` is called at the end of each
 epoch, before the epoch is recorded as done. That is where this one flushes, so nothing is skipped after a crash. Both
-were measured: KafkaSink, at its best with batches of 4,000, needs about a quarter more processor time per event.
+were tried, in two alternating rounds on a busy machine: for 300,000 events KafkaSink took 4.8 to 7.3 s of processor
+time with batches of 1,000 to 10,000, and this sink 3.6 to 4.8 s.
 
 Pages: "Kafka", "Recovery", "Custom Connectors", and the docstrings of `flat_map_batch` and of bytewax.outputs.
 """
@@ -26,10 +27,10 @@ from bytewax.run import cli_main
 from confluent_kafka import Producer
 from work import Job, Work, read_job
 
-# KafkaSource's own default, "a suitable starting point for higher throughput"; more gains nothing that can be measured.
+# KafkaSource's own default, "a suitable starting point for higher throughput"; no gain was seen from 4,000.
 _BATCH_EVENTS: Final = 1_000
 # An epoch ends with a snapshot and here with a flush. The default is 10 s; with 1 s less is done twice after a crash,
-# at no cost that can be measured. Nothing needs old snapshots, so the backup interval stays at its default, zero.
+# and two alternating runs showed no clear cost. No old snapshots are wanted: the backup interval stays at zero.
 _EPOCH: Final = timedelta(seconds=1)
 _SINK_PARTITION: Final = "all"
 _CONSUMER: Final = {

@@ -1,4 +1,4 @@
-"""Pathway: io.kafka.read, a batched UDF, io.kafka.write; one worker thread, no licence key, telemetry off (the default).
+"""Pathway: io.kafka.read, a batched UDF, io.kafka.write; one worker thread, no licence key, telemetry off by default.
 
 `@pw.udf(max_batch_size=...)` with the synchronous executor gets lists of column values, as the page "User-defined
 functions" has it. The reader's metadata column tells partition, offset and timestamp. Pathway commits no offsets to
@@ -22,7 +22,8 @@ from work import Work, read_job
 _BATCH_EVENTS: Final = 1_000
 # The time between two commits, each a minibatch, which the default of 1.5 s would make the latency.
 _AUTOCOMMIT_MS: Final = 50
-# "A few thousand to a few tens of thousands is a reasonable starting point": otherwise all of a backlog is read at once.
+# "A few thousand to a few tens of thousands is a reasonable starting point". With 100,000 all of such a backlog is held
+# back and then written in one burst, for as much processor time.
 _BACKLOG_EVENTS: Final = 20_000
 _SNAPSHOT_MS: Final = 1_000
 _CONSUMER: Final = {
@@ -42,7 +43,7 @@ _PRODUCER: Final = {
 
 
 def main() -> None:
-    """Build the graph, and run it until SIGTERM, which Pathway takes for the sign to end (its exit code is then 143)."""
+    """Build the graph and run it until SIGTERM, which Pathway takes for the sign to end, with exit code 143."""
     job = read_job()
     work = Work(job)
 
@@ -74,11 +75,10 @@ def main() -> None:
     outputs = scored.select(pw.this.key, value=pw.this.result[0], histogram=pw.this.result[1])
     histograms = outputs.filter(pw.this.histogram.is_not_none()).select(value=pw.unwrap(pw.this.histogram))
     producer = {"bootstrap.servers": job.bootstrap, **_PRODUCER}
-    raw: Any = {"format": "raw"}
     pw.io.kafka.write(
-        outputs, producer, job.predictions, key=outputs.key, value=outputs.value, name="predictions", **raw
+        outputs, producer, job.predictions, format="raw", key=outputs.key, value=outputs.value, name="predictions"
     )
-    pw.io.kafka.write(histograms, producer, job.histograms, value=histograms.value, name="histograms", **raw)
+    pw.io.kafka.write(histograms, producer, job.histograms, format="raw", value=histograms.value, name="histograms")
 
     folder = Path(sys.argv[1]).parent / f"{job.group}-persistence"
     backend = pw.persistence.Backend.filesystem(folder)
