@@ -106,7 +106,7 @@ class CountingCost:
                 shortest[which] = min(shortest[which], time.perf_counter() - began)
                 written = outbox if which else written
         decode = msgspec.json.Decoder(PartialHistogram).decode
-        return shortest, [decode(value) for _, value in written.targets[TopicPartition(_TOPICS.histograms, 0)]]
+        return shortest, [decode(value) for _, value in written.targets.get(TopicPartition(_TOPICS.histograms, 0), [])]
 
     def _differences(self, values: NDArray[np.float64], partials: Sequence[PartialHistogram]) -> list[str]:
         scores = np.array(list(synthetic.expected_scores(self._booster, values).values()), dtype=np.float32)

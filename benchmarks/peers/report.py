@@ -117,7 +117,8 @@ def _rates(result: Result) -> list[str]:
 
 def _row(name: str, figures: Mapping[str, Any], rates: list[str]) -> list[str]:
     low, high = figures.get("eps_spread", (None, None))
-    cells = [name, _number(figures.get("eps")), f"{_number(low)} … {_number(high)}"]
+    called = f"{name} (stopped early)" if figures.get("partial") else name
+    cells = [called, _number(figures.get("eps")), f"{_number(low)} … {_number(high)}"]
     cells += [_number(figures.get("cpu_us"), 1), _number(figures.get("peak_mb")), _number(figures.get("startup_s"), 1)]
     for rate in rates:
         found = figures["latency"].get(rate, {})

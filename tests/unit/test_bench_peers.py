@@ -205,7 +205,7 @@ def some_result() -> dict[str, Any]:
 def test_the_table_has_a_row_for_each_with_the_fastest_first() -> None:
     lines = report.table(some_result()).splitlines()
     assert lines[2].startswith("| penstock | 5,000 | 5,000 … 5,000 | 200.0 | 100 | 1.0 | 4.0 / 4.0 | 9.0 / 9.0 |")
-    assert lines[4].startswith("| faust_event | 50 |")
+    assert lines[4].startswith("| faust_event (stopped early) | 50 |")
     assert "| fell behind | fell behind |" in lines[4]
     assert "| exactly once at least 50 x faust_event | 100.00 | yes |" in lines
     assert "| exactly once at least 5 x quix |  | not measured |" in lines
