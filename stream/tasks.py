@@ -7,6 +7,7 @@ was last committed. So there is one way to recover, and it is used every time a 
 
 import asyncio
 import logging
+import math
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterator
@@ -29,7 +30,10 @@ log = logging.getLogger("penstock.tasks")
 LANE_BATCHES = 2  # fetched batches of an input that wait in a task before its partition is held
 ALIGN_S = 0.02  # between looks at an input that seemed to have more; behind the last record there may be markers only
 STEP_S = 0.010  # aim of one step; it must stay under 20 ms
-MOST_REST_S = 0.025  # after a commit; an early one does not follow sooner than that one took, up to this
+LITTLE_ROWS = 256  # fewer records than this wait for more where a step would bring them to their reader no sooner
+BREATH_S = 0.005  # between two steps of a task that has little to do: a step for one record costs as much as for fifty
+REST = 2  # an early commit follows the one before it after so many times what that one took
+MOST_REST_S = 0.05
 OPEN_TIMEOUT_S = 60.0  # for the broker's part of opening; then it is tried again
 RETRY_S = (0.2, 0.5, 1.0, 2.0, 5.0)
 
@@ -132,6 +136,7 @@ class PartitionTask:
         self._pace = Pace()
         self._uncommitted: dict[TopicPartition, int] = {}
         self._commit_due = self._rested_at = 0.0
+        self._stepped_at = -math.inf
         self._commit: asyncio.Task[None] | None = None
         self._runner: asyncio.Task[None] | None = None
 
@@ -258,7 +263,8 @@ class PartitionTask:
         await self._turns.take()
         started = self._clock()
         await self._stage.process(piece, outbox)
-        seconds = self._clock() - started
+        self._stepped_at = self._clock()
+        seconds = self._stepped_at - started
         self._pace.learn(len(piece.records), seconds)
         self._metrics.observe(m.STEP_SECONDS, seconds, self.name.stage)
 
@@ -267,7 +273,8 @@ class PartitionTask:
         while not self._closing:
             if self._commit is not None and self._commit.done():
                 await self._settle()
-            if (batch := self._take_earliest()) is not None:
+            resting_s = self._resting_s(delivery)
+            if not resting_s and (batch := self._take_earliest()) is not None:
                 return batch
             if self._failure is not None and not any(self._lanes.values()):
                 return None
@@ -276,7 +283,7 @@ class PartitionTask:
                 await self._begin_commit(delivery)
             self._wake.clear()
             try:
-                async with asyncio.timeout(self._patience_s(delivery)):
+                async with asyncio.timeout(self._patience_s(delivery, resting_s)):
                     await self._wake.wait()
             except TimeoutError:
                 pass  # a commit is due, or an input that is waited for may have nothing more to give
@@ -299,8 +306,26 @@ class PartitionTask:
         """Whether an input has records on their way while another's wait here."""
         return any(not lane and self._source.unread(source) for source, lane in self._lanes.items())
 
-    def _patience_s(self, delivery: Delivery) -> float | None:
+    def _resting_s(self, delivery: Delivery) -> float:
+        """Return how long what waits had better wait for more: it is little, and its reader would not have it sooner.
+
+        Where readers wait for commits, that is while one is under way and until the next one may follow.
+        """
+        if not self._limits.prompt or self._closing or self._failure is not None:
+            return 0.0
+        waiting = sum(len(batch.records) for lane in self._lanes.values() for batch in lane)
+        if not waiting or waiting >= min(self._pace.rows, LITTLE_ROWS):
+            return 0.0
+        if delivery.hides_until_commit and self._commit is not None:
+            return math.inf  # its end is news
+        until = self._rested_at if delivery.hides_until_commit else self._stepped_at + BREATH_S
+        return max(0.0, until - self._clock())
+
+    def _patience_s(self, delivery: Delivery, resting_s: float) -> float | None:
         """Return how long to wait for news: until the next commit, or shortly if other inputs are waited for."""
+        if resting_s:
+            due_s = self._due_at(delivery) - self._clock() if self._uncommitted and not self._commit else math.inf
+            return None if resting_s == due_s == math.inf else max(0.0, min(resting_s, due_s))
         if any(self._lanes.values()):
             return ALIGN_S
         return max(0.0, self._due_at(delivery) - self._clock()) if self._uncommitted and not self._commit else None
@@ -336,7 +361,7 @@ class PartitionTask:
         self.committed.update(offsets)
         self.progress_at = self._clock()
         self._metrics.observe(m.COMMIT_SECONDS, self.progress_at - started, self.name.stage)
-        self._rested_at = self.progress_at + min(self.progress_at - started, MOST_REST_S)
+        self._rested_at = self.progress_at + min(REST * (self.progress_at - started), MOST_REST_S)
 
     async def _settle(self) -> None:
         """Wait for the commit under way, if any, and raise what it raised."""

@@ -5,7 +5,7 @@ import itertools
 import pytest
 
 from stream.batches import Outbox
-from stream.tasks import LANE_BATCHES, MOST_REST_S
+from stream.tasks import BREATH_S, LANE_BATCHES, LITTLE_ROWS, MOST_REST_S
 from tests.support import now
 from tests.tasks import INPUT, INTERVAL_S, OUTPUT, STATE, Bench, on_bench, on_unhurried_bench
 
@@ -52,7 +52,7 @@ async def test_what_nobody_waits_for_is_committed_only_by_interval(bench: Bench)
 
 
 @on_bench
-async def test_a_commit_is_followed_by_a_rest_as_long_as_it_took(bench: Bench) -> None:
+async def test_a_commit_is_followed_by_a_rest_twice_as_long_as_it_took(bench: Bench) -> None:
     bench.waits_s["commit"] = 0.02
     await bench.begin(b"0")
     bench.deliver()
@@ -61,7 +61,7 @@ async def test_a_commit_is_followed_by_a_rest_as_long_as_it_took(bench: Bench) -
     bench.deliver()
     await bench.settle(0.1)
     first, second = bench.times("commit")
-    assert second - first == pytest.approx(0.04)
+    assert second - first == pytest.approx(0.06)
     bench.kafka.append(INPUT, [b"2"])
     bench.deliver()  # after the rest
     await bench.settle()
@@ -105,21 +105,52 @@ async def test_a_commit_falls_due_although_no_further_batch_comes(bench: Bench) 
 
 
 @on_bench
-async def test_the_next_steps_are_sent_during_a_commit_and_belong_to_the_one_after_it(bench: Bench) -> None:
+async def test_much_that_comes_during_a_commit_is_sent_and_belongs_to_the_next_one(bench: Bench) -> None:
     bench.waits_s["commit"] = 3.0
-    await bench.begin(b"0", b"1", b"2")
+    many = [b"1"] * LITTLE_ROWS
+    await bench.begin(b"0", *many)
     bench.deliver(1)
     await bench.settle(INTERVAL_S + 1.0)
-    bench.deliver(1)
-    bench.deliver(1)
-    await bench.settle(2.5)
+    bench.deliver(LITTLE_ROWS)
+    await bench.settle(3.0)
     order = [point for point in bench.points() if point in ("process", "send", "commit", "committed")]
-    assert order == ["process", "send", "commit", "process", "send", "process", "send", "committed", "commit"]
+    assert order == ["process", "send", "commit", "process", "send", "committed", "commit"]
     assert bench.kafka.written[OUTPUT] == [b"0"]
     assert bench.kafka.offsets == {INPUT: 1}
     await bench.settle(10.0)
+    assert bench.kafka.written[OUTPUT] == [b"0", *many]
+    assert bench.kafka.offsets == {INPUT: 1 + LITTLE_ROWS}
+
+
+@on_bench
+async def test_a_little_that_comes_during_a_commit_waits_for_more(bench: Bench) -> None:
+    bench.waits_s["commit"] = 3.0
+    await bench.begin(b"0", b"1", b"2")
+    bench.deliver(1)
+    await bench.settle(1.0)
+    bench.deliver(1)
+    await bench.settle(1.0)
+    assert bench.points().count("process") == 1
+    bench.deliver(1)
+    await bench.settle(10.0)
+    assert bench.points().count("process") == 3
+    assert bench.points().count("commit") == 2
     assert bench.kafka.written[OUTPUT] == [b"0", b"1", b"2"]
-    assert bench.kafka.offsets == {INPUT: 3}
+
+
+@on_bench
+async def test_without_transactions_a_little_waits_for_a_breath_after_the_last_step(bench: Bench) -> None:
+    bench.hides_until_commit = False
+    await bench.begin(b"0", b"1", b"2")
+    bench.deliver(1)
+    await bench.settle(BREATH_S / 5)
+    bench.deliver(1)
+    await bench.settle(BREATH_S * 2)
+    bench.deliver(1)
+    await bench.settle(BREATH_S / 5)
+    first, second, third = bench.times("process")
+    assert second - first == pytest.approx(BREATH_S)
+    assert third - second > BREATH_S
 
 
 @on_bench
