@@ -30,8 +30,7 @@ log = logging.getLogger("penstock.tasks")
 LANE_BATCHES = 2  # fetched batches of an input that wait in a task before its partition is held
 ALIGN_S = 0.02  # between looks at an input that seemed to have more; behind the last record there may be markers only
 STEP_S = 0.010  # aim of one step; it must stay under 20 ms
-LITTLE_ROWS = 256  # fewer records than this wait for more where a step would bring them to their reader no sooner
-BREATH_S = 0.005  # between two steps of a task that has little to do: a step for one record costs as much as for fifty
+LITTLE_ROWS = 256  # fewer records than this wait while nothing of them could be committed
 REST = 2  # an early commit follows the one before it after so many times what that one took
 MOST_REST_S = 0.05
 OPEN_TIMEOUT_S = 60.0  # for the broker's part of opening; then it is tried again
@@ -136,7 +135,6 @@ class PartitionTask:
         self._pace = Pace()
         self._uncommitted: dict[TopicPartition, int] = {}
         self._commit_due = self._rested_at = 0.0
-        self._stepped_at = -math.inf
         self._commit: asyncio.Task[None] | None = None
         self._runner: asyncio.Task[None] | None = None
 
@@ -263,8 +261,7 @@ class PartitionTask:
         await self._turns.take()
         started = self._clock()
         await self._stage.process(piece, outbox)
-        self._stepped_at = self._clock()
-        seconds = self._stepped_at - started
+        seconds = self._clock() - started
         self._pace.learn(len(piece.records), seconds)
         self._metrics.observe(m.STEP_SECONDS, seconds, self.name.stage)
 
@@ -307,19 +304,13 @@ class PartitionTask:
         return any(not lane and self._source.unread(source) for source, lane in self._lanes.items())
 
     def _resting_s(self, delivery: Delivery) -> float:
-        """Return how long what waits had better wait for more: it is little, and its reader would not have it sooner.
-
-        Where readers wait for commits, that is while one is under way and until the next one may follow.
-        """
-        if not self._limits.prompt or self._closing or self._failure is not None:
+        """Return how long what waits had better wait for more: it is little, and could not be committed yet."""
+        if not (self._limits.prompt and delivery.hides_until_commit) or self._closing or self._failure is not None:
             return 0.0
         waiting = sum(len(batch.records) for lane in self._lanes.values() for batch in lane)
         if not waiting or waiting >= min(self._pace.rows, LITTLE_ROWS):
             return 0.0
-        if delivery.hides_until_commit and self._commit is not None:
-            return math.inf  # its end is news
-        until = self._rested_at if delivery.hides_until_commit else self._stepped_at + BREATH_S
-        return max(0.0, until - self._clock())
+        return math.inf if self._commit is not None else max(0.0, self._rested_at - self._clock())
 
     def _patience_s(self, delivery: Delivery, resting_s: float) -> float | None:
         """Return how long to wait for news: until the next commit, or shortly if other inputs are waited for."""

@@ -263,7 +263,7 @@ async def _small_topics(bootstrap: str, name: str) -> None:
 
 @asynccontextmanager
 async def _links(bootstrap: str) -> AsyncIterator[Links]:
-    links = Links(KafkaConnection(bootstrap))
+    links = Links(KafkaConnection(bootstrap=bootstrap))
     await links.start()
     yield links
     await links.stop()

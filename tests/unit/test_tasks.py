@@ -5,7 +5,7 @@ import itertools
 import pytest
 
 from stream.batches import Outbox
-from stream.tasks import BREATH_S, LANE_BATCHES, LITTLE_ROWS, MOST_REST_S
+from stream.tasks import LANE_BATCHES, LITTLE_ROWS, MOST_REST_S
 from tests.support import now
 from tests.tasks import INPUT, INTERVAL_S, OUTPUT, STATE, Bench, on_bench, on_unhurried_bench
 
@@ -136,21 +136,6 @@ async def test_a_little_that_comes_during_a_commit_waits_for_more(bench: Bench) 
     assert bench.points().count("process") == 3
     assert bench.points().count("commit") == 2
     assert bench.kafka.written[OUTPUT] == [b"0", b"1", b"2"]
-
-
-@on_bench
-async def test_without_transactions_a_little_waits_for_a_breath_after_the_last_step(bench: Bench) -> None:
-    bench.hides_until_commit = False
-    await bench.begin(b"0", b"1", b"2")
-    bench.deliver(1)
-    await bench.settle(BREATH_S / 5)
-    bench.deliver(1)
-    await bench.settle(BREATH_S * 2)
-    bench.deliver(1)
-    await bench.settle(BREATH_S / 5)
-    first, second, third = bench.times("process")
-    assert second - first == pytest.approx(BREATH_S)
-    assert third - second > BREATH_S
 
 
 @on_bench
