@@ -26,7 +26,7 @@ from schemas.errors import RetryableError
 from stream.batches import Batch, TopicPartition
 
 POLL_MS = 1_000
-POLL_RECORDS = 4_096  # unpacking them holds the loop for about 5 ms
+POLL_RECORDS = 1_024  # what is unpacked is worked on while it is near: four times as many cost 8% more per event
 
 
 class PartitionOwner(Protocol):
