@@ -47,7 +47,7 @@ def table(result: Result) -> str:
     goals = [["goal", "measured", "met"], ["---", "---:", "---"]]
     goals += [[text, _number(goal["figure"], 2), _met(goal["met"])] for text, goal in result["goals"].items()]
     blocks = ["\n".join(f"| {' | '.join(cells)} |" for cells in block) for block in (lines, goals)]
-    return "\n\n".join(blocks) + "\n"
+    return "\n\n".join([*blocks, _where(result)]) + "\n"
 
 
 def plot(result: Result) -> bytes:
@@ -124,6 +124,15 @@ def _row(name: str, figures: Mapping[str, Any], rates: list[str]) -> list[str]:
         found = figures["latency"].get(rate, {})
         cells.append(found.get("note") or f"{_number(found.get('p50_ms'), 1)} / {_number(found.get('p99_ms'), 1)}")
     return cells
+
+
+def _where(result: Result) -> str:
+    """Return the machine and the versions, as a sentence."""
+    machine = result["machine"]
+    versions = {name: each for figures in result["contestants"].values() for name, each in figures["versions"].items()}
+    told = ", ".join(f"{name} {version}" for name, version in sorted(versions.items()))
+    where = f"{machine['cpu']}, {machine['cores']} cores, Python {machine['python']}"
+    return f"{result['events']:,} events; {where}; {told}."
 
 
 def _number(value: float | None, digits: int = 0) -> str:

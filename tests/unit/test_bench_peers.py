@@ -199,7 +199,8 @@ def test_pins_are_read_without_comments_and_extras(tmp_path: Path) -> None:
 def some_result() -> dict[str, Any]:
     slow = Taken([speed(50, partial=True)], [answers(1_000, None), answers(10_000, None)])
     quick = Taken([speed(5_000)], [answers(1_000, 4.0), answers(10_000, 9.0)])
-    return result(faust_event=slow, penstock=quick, aiokafka_loop=quick)
+    where = {"cpu": "a processor", "cores": 2, "python": "3.11.7"}
+    return result(faust_event=slow, penstock=quick, aiokafka_loop=quick) | {"machine": where, "events": 1_000_000}
 
 
 def test_the_table_has_a_row_for_each_with_the_fastest_first() -> None:
@@ -209,6 +210,7 @@ def test_the_table_has_a_row_for_each_with_the_fastest_first() -> None:
     assert "| fell behind | fell behind |" in lines[4]
     assert "| exactly once at least 50 x faust_event | 100.00 | yes |" in lines
     assert "| exactly once at least 5 x quix |  | not measured |" in lines
+    assert lines[-1].startswith("1,000,000 events; a processor, 2 cores, Python 3.11.7; ")
 
 
 def test_the_table_replaces_what_stands_between_its_markers_only(tmp_path: Path) -> None:

@@ -131,7 +131,7 @@ class Work:
 
 
 class _Counter:
-    """Holds what is to be counted until there is enough of it: counting one event costs as much as counting a hundred."""
+    """Holds what is to be counted until there is enough of it: one event costs as much to count as a hundred do."""
 
     def __init__(self, edges: Sequence[Sequence[float]]) -> None:
         self.n = 0
