@@ -23,9 +23,9 @@ $(VENV)/.installed-dev: $(VENV)/bin/python pyproject.toml constraints.txt
 demo: setup
 	$(BIN)/penstock demo $(ARGS)
 
-# Each file's tests in one process. Four processes, each with a Kafka of its own, keep two cores busy: they often wait.
+# Each file's tests in one process, and on each core a process with a Kafka of its own.
 test: setup-dev
-	$(BIN)/python -m pytest $(or $(strip $(ARGS)),--numprocesses=4 --dist=loadfile)
+	$(BIN)/python -m pytest $(or $(strip $(ARGS)),--numprocesses=auto --maxprocesses=4 --dist=loadfile)
 
 check: setup-dev
 	$(BIN)/ruff format --check .

@@ -23,9 +23,6 @@ class Delivery(Protocol):
     async def start(self) -> None:
         """Take over from whoever had the task before. Only after this are committed offsets final."""
 
-    def begin(self) -> None:
-        """Prepare, in the background, for something to be sent and committed."""
-
     async def send(self, outbox: Outbox) -> None:
         """Send everything in `outbox`; acknowledgements are awaited by the commit."""
 
@@ -42,15 +39,17 @@ class Delivery(Protocol):
 class ExactlyOnce:
     """Records and offsets in one Kafka transaction; a reader with `read_committed` sees all or nothing.
 
-    Two transactions take turns: one is filled while the other is being committed, and commits after it. The ids are the
-    task's name, and that with a letter behind it: starting fences both of whoever had the task, and only then the
-    offsets say where to go on.
+    Two transactions take turns: one is filled while the other is being committed, from when all records of that are in
+    the log, so that they stand there in order; and it commits after it. The ids are the task's name, and that with a
+    letter behind it: starting fences both of whoever had the task, and only then the offsets say where to go on.
     """
 
     hides_until_commit = True
 
     def __init__(self, links: Links, name: str, group: str) -> None:
         self._open, self._other = (Transaction(links, each, group) for each in (name, f"{name}.b"))
+        self._written = asyncio.Event()  # whether all records of the other transaction are in the log
+        self._written.set()
 
     async def start(self) -> None:
         starting = [asyncio.create_task(each.start()) for each in (self._open, self._other)]
@@ -61,23 +60,26 @@ class ExactlyOnce:
                 each.cancel()
             await asyncio.gather(*starting, return_exceptions=True)
 
-    def begin(self) -> None:
-        self._open.begin()
-
     async def send(self, outbox: Outbox) -> None:
+        await self._written.wait()
         await self._open.send(outbox)
 
     def commit(self, saved: Outbox, offsets: Offsets) -> Awaitable[None]:
         closing, self._open, self._other = self._open, self._other, self._open
-        return self._commit(closing, saved, offsets)
+        written = self._written = asyncio.Event()
+        return self._commit(closing, saved, offsets, written)
 
     async def stop(self) -> None:
         await asyncio.gather(self._open.stop(), self._other.stop())
 
-    async def _commit(self, closing: Transaction, saved: Outbox, offsets: Offsets) -> None:
-        if saved.targets:
-            await closing.send(saved)
-        await closing.commit(offsets)
+    async def _commit(self, closing: Transaction, saved: Outbox, offsets: Offsets, written: asyncio.Event) -> None:
+        try:
+            if saved.targets:
+                await closing.send(saved)
+            await closing.write_offsets(offsets)
+        finally:
+            written.set()
+        await closing.commit()
 
 
 class AtLeastOnce:
@@ -91,9 +93,6 @@ class AtLeastOnce:
 
     async def start(self) -> None:
         await self._writer.start()
-
-    def begin(self) -> None:
-        """Nothing needs to be prepared."""
 
     async def send(self, outbox: Outbox) -> None:
         await self._writer.send(outbox)

@@ -9,6 +9,7 @@ from aiokafka.errors import (
     KafkaError,
     KafkaTimeoutError,
     OutOfOrderSequenceNumber,
+    UnknownProducerId,
 )
 
 from schemas.errors import RetryableError
@@ -39,6 +40,7 @@ _TRANSIENT = (
     InvalidProducerIdMapping,
     InvalidTxnState,
     OutOfOrderSequenceNumber,
+    UnknownProducerId,
 )
 
 

@@ -20,6 +20,7 @@ from stream.connection import KafkaConnection
 IDLE_MS: Final = 540_000  # a broker closes connections that were idle for ten minutes: we do so before
 LOOK_S: Final = 0.1  # between two looks at metadata that lack something
 LOOKS: Final = 50
+LEADER_S: Final = 5.0
 
 
 class Links:
@@ -43,17 +44,20 @@ class Links:
 
     async def leader(self, target: TopicPartition) -> int:
         """Return the broker that leads `target`. Raises a retryable error when there is none for five seconds."""
-        for _ in range(LOOKS):
-            node: int | None = self._client.cluster.leader_for_partition(target)
-            if node is not None and node >= 0:
-                return node
-            await self._client.add_topic(target.topic)
-            await self._client.force_metadata_update()
-            if target.topic in self._client.cluster.unauthorized_topics:
-                raise TopicAuthorizationFailedError(target.topic)
-            if self._client.cluster.leader_for_partition(target) in (None, -1):
-                await asyncio.sleep(LOOK_S)
-        raise LeaderNotAvailableError(f"nobody leads {target.topic}/{target.partition}")
+        try:
+            async with asyncio.timeout(LEADER_S):
+                while (node := self._client.cluster.leader_for_partition(target)) in (None, -1):
+                    if target.topic in self._client.cluster.unauthorized_topics:
+                        raise TopicAuthorizationFailedError(target.topic)
+                    await self._client.add_topic(target.topic)
+                    await self._client.force_metadata_update()
+                    await asyncio.sleep(0 if self._leads(target) else LOOK_S)
+        except TimeoutError as error:
+            raise LeaderNotAvailableError(f"nobody leads {target.topic}/{target.partition}") from error
+        return int(node)
+
+    def _leads(self, target: TopicPartition) -> bool:
+        return self._client.cluster.leader_for_partition(target) not in (None, -1)
 
     async def transaction_coordinator(self, transactional_id: str) -> int:
         """Return the broker that coordinates the transactions of this id."""

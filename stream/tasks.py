@@ -235,7 +235,6 @@ class PartitionTask:
         while (batch := await self._next(delivery)) is not None:
             self._working = True
             for piece in self._pace.cut(batch):
-                delivery.begin()
                 outbox = Outbox()
                 await self._step(piece, outbox)
                 if self._commit is not None and self._commit.done():

@@ -8,7 +8,7 @@ requests go out at once, and all that the broker must be told before a commit tr
 import asyncio
 import time
 from collections import defaultdict
-from collections.abc import Awaitable, Collection, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from itertools import zip_longest
 from typing import Any, Final
 
@@ -24,15 +24,17 @@ from aiokafka.protocol.transaction import (
 )
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
 
+from schemas.errors import RetryableError
 from stream.batches import Outbox, TopicPartition
 from stream.closing import quietly
 from stream.links import Links
 
 BATCH_BYTES: Final = 768 * 1024  # below the 1 MB that a topic takes by default
 IN_FLIGHT: Final = 4  # requests may be on their way when more is sent
-PRODUCE_TIMEOUT_MS: Final = 30_000
+PRODUCE_TIMEOUT_MS: Final = 20_000  # a broker answers sooner than its client gives up
 TRANSACTION_MS: Final = 60_000
-BUSY_S: Final = 0.002  # between two questions whether the markers of the last transaction are written
+BUSY_S: Final = (0.002, 0.05)  # between two questions whether the last transaction's markers are written: first, later
+BUSY_TRIES: Final = 400  # some twenty seconds
 _SEQUENCES: Final = 2**31
 
 Ack = asyncio.Task[None]
@@ -50,6 +52,7 @@ class Writer:
         self._nodes: dict[TopicPartition, int] = {}
         self._connections: dict[int, AIOKafkaConnection] = {}
         self._acks: list[Ack] = []
+        self._dialing = asyncio.Lock()
 
     async def start(self) -> None:
         """Get a producer id."""
@@ -109,15 +112,16 @@ class Writer:
         return node
 
     async def _connect(self, node: int) -> AIOKafkaConnection:
-        link = self._connections.get(node)
-        if link is None or not link.connected():  # it was idle for long
-            link = self._connections[node] = await self._links.connect(node, self._name)
-        return link
+        async with self._dialing:
+            link = self._connections.get(node)
+            if link is None or not link.connected():  # it was idle for long
+                link = self._connections[node] = await self._links.connect(node, self._name)
+            return link
 
     async def _init(self, node: int) -> None:
         link = await self._connect(node)
         answer = await link.send(InitProducerIdRequest(self._transactional_id, TRANSACTION_MS))
-        _check(answer.error_code)
+        _check(answer.error_code, f"a producer id for {self._name}")
         self._producer_id, self._epoch = answer.producer_id, answer.producer_epoch
         self._sequences.clear()
 
@@ -148,11 +152,11 @@ class Writer:
 
     async def _acknowledged(self, answer: Awaitable[Any]) -> None:
         try:
-            for _, partitions in (await answer).topics:
-                for _, error_code, *_ in partitions:
-                    _check(error_code)
-        except errors.KafkaError as error:
-            if getattr(error, "invalid_metadata", False):
+            for topic, partitions in (await answer).topics:
+                for partition, error_code, *_ in partitions:
+                    _check(error_code, f"{topic}/{partition}")
+        except (errors.KafkaError, TimeoutError) as error:
+            if isinstance(error, TimeoutError) or getattr(error, "invalid_metadata", False):
                 self._links.outdated()
             raise
 
@@ -168,6 +172,7 @@ class Transaction(Writer):
         self._transactional_id = transactional_id
         self._group = group
         self._coordinator = self._group_coordinator = -1
+        self._under_way = False
         self._added: set[TopicPartition] = set()
         self._used: set[TopicPartition] = set()
         self._beginning: asyncio.Task[None] | None = None
@@ -177,40 +182,27 @@ class Transaction(Writer):
         assert self._transactional_id is not None
         self._coordinator = await self._links.transaction_coordinator(self._transactional_id)
         self._group_coordinator = await self._links.group_coordinator(self._group)
-        while True:
-            try:
-                await self._init(self._coordinator)
-            except (errors.ConcurrentTransactions, errors.CoordinatorLoadInProgressError):
-                await asyncio.sleep(BUSY_S)
-            else:
-                return
-
-    def begin(self) -> None:
-        """Tell the coordinator, in the background, that there will be something: as much as there was the last time."""
-        if self._beginning is None:
-            self._added, self._used = self._used, set()
-            self._beginning = asyncio.create_task(self._begin(self._added))
+        await self._until_free(lambda: self._init(self._coordinator))
 
     async def send(self, outbox: Outbox) -> None:
-        self.begin()
-        assert self._beginning is not None
-        await asyncio.shield(self._beginning)
+        await self._begun()
         if new := outbox.targets.keys() - self._added:
-            await self._until_free(await self._connect(self._coordinator), self._addition(new))
+            await self._tell(self._addition(new))
             self._added |= new
         self._used |= outbox.targets.keys()
         await super().send(outbox)
 
-    async def commit(self, offsets: Mapping[TopicPartition, int]) -> None:
-        """Make all that was sent, and `offsets`, visible; return when that is decided."""
-        self.begin()
-        assert self._beginning is not None
-        await asyncio.shield(self._beginning)
+    async def write_offsets(self, offsets: Mapping[TopicPartition, int]) -> None:
+        """Send `offsets`; return when they and all that was sent are written, though not visible yet."""
+        await self._begun()
         if offsets:
             self._acks.append(asyncio.create_task(self._commit_offsets(offsets)))
         await self.settled()
-        await self._end(commit=True)
-        self._beginning = None
+
+    async def commit(self) -> None:
+        """Make all that was written visible; return when that is decided."""
+        await self._tell(EndTxnRequest(*self._me, True))
+        self._beginning, self._under_way = None, False
 
     async def stop(self) -> None:
         """Abort what was not committed, if the broker answers within seconds, and close. Never raises."""
@@ -222,27 +214,55 @@ class Transaction(Writer):
         await super().stop()
 
     async def _abort(self) -> None:
-        # A record that came after the abort would belong to nothing: without all answers the next owner aborts it.
+        # A record that came after the abort would belong to no transaction, and hide what follows it for ever. So where
+        # an answer was lost there is no abort from here: the next owner's start does it, and refuses what comes late.
         assert self._beginning is not None
         await asyncio.wait({self._beginning, *self._acks})
-        await self._end(commit=False)
+        if all(map(_answered, self._acks)):
+            await self._tell(EndTxnRequest(*self._me, False))
+
+    async def _begun(self) -> None:
+        """Wait until the coordinator knows of the transaction, and of the partitions that the last one wrote to."""
+        if self._beginning is None:
+            self._added, self._used = self._used, set()
+            self._connections = {node: link for node, link in self._connections.items() if link.connected()}
+            self._beginning = asyncio.create_task(self._begin(self._added))
+        await asyncio.shield(self._beginning)
+        self._under_way = True
+
+    async def _connect(self, node: int) -> AIOKafkaConnection:
+        """Connect, but never again within a transaction: what a broker knew of it before it went may be gone."""
+        link = self._connections.get(node)
+        if self._under_way and link is not None and not link.connected():
+            raise errors.KafkaConnectionError(f"broker {node} was lost during a transaction of {self._name}")
+        return await super()._connect(node)
 
     async def _begin(self, targets: Collection[TopicPartition]) -> None:
-        link = await self._connect(self._coordinator)
-        asked = [self._until_free(link, AddOffsetsToTxnRequest(*self._me, self._group))]
+        asked = [self._tell(AddOffsetsToTxnRequest(*self._me, self._group))]
         if targets:
-            asked.append(self._until_free(link, self._addition(targets)))
+            asked.append(self._tell(self._addition(targets)))
         await asyncio.gather(*asked)
 
-    async def _until_free(self, link: AIOKafkaConnection, request: Any) -> None:
-        """Ask until the markers of the transaction before this one are written, which takes a moment after its end."""
-        while True:
+    async def _tell(self, request: Any) -> None:
+        """Tell the coordinator something, again while it still ends the transaction before this one."""
+
+        async def ask() -> None:
+            link = await self._connect(self._coordinator)
+            _check_all(await link.send(request), self._name)
+
+        await self._until_free(ask)
+
+    async def _until_free(self, ask: Callable[[], Awaitable[None]]) -> None:
+        """Ask until the markers of the last transaction are written. Raises a RetryableError after twenty seconds."""
+        first_s, later_s = BUSY_S
+        for tries in range(BUSY_TRIES):
             try:
-                _check_all(await link.send(request))
+                await ask()
             except errors.ConcurrentTransactions:
-                await asyncio.sleep(BUSY_S)
+                await asyncio.sleep(min(first_s * (1 + tries), later_s))
             else:
                 return
+        raise RetryableError(f"the last transaction of {self._name} does not come to its end")
 
     async def _commit_offsets(self, offsets: Mapping[TopicPartition, int]) -> None:
         topics: dict[str, list[tuple[int, int, str]]] = defaultdict(list)
@@ -250,10 +270,8 @@ class Transaction(Writer):
             topics[source.topic].append((source.partition, offset, ""))
         link = await self._connect(self._group_coordinator)
         transactional_id, *producer = self._me
-        _check_all(await link.send(TxnOffsetCommitRequest(transactional_id, self._group, *producer, [*topics.items()])))
-
-    async def _end(self, *, commit: bool) -> None:
-        await self._until_free(await self._connect(self._coordinator), EndTxnRequest(*self._me, commit))
+        request = TxnOffsetCommitRequest(transactional_id, self._group, *producer, [*topics.items()])
+        _check_all(await link.send(request), f"the offsets of {self._group}")
 
     def _addition(self, targets: Collection[TopicPartition]) -> AddPartitionsToTxnRequest:
         topics: dict[str, list[int]] = defaultdict(list)
@@ -267,20 +285,27 @@ class Transaction(Writer):
         return self._transactional_id, self._producer_id, self._epoch
 
 
-def _check_all(answer: Any) -> None:
+def _answered(ack: Ack) -> bool:
+    """Tell whether a broker said what became of a request, be it an error."""
+    if ack.cancelled():
+        return False
+    error = ack.exception()
+    return error is None or isinstance(error, (errors.BrokerResponseError, errors.ProducerFenced))
+
+
+def _check_all(answer: Any, what: str) -> None:
     """Raise the error that an answer tells of, if it tells of one."""
-    codes = (
-        [answer.error_code]
-        if hasattr(answer, "error_code")
-        else [code for _, each in answer.errors for _, code in each]
-    )
-    for code in codes:
-        if code != errors.OperationNotAttempted.errno:  # another one says why
-            _check(code)
+    if hasattr(answer, "error_code"):
+        return _check(answer.error_code, what)
+    for topic, partitions in answer.errors:
+        for partition, error_code in partitions:
+            if error_code != errors.OperationNotAttempted.errno:  # another one says why
+                _check(error_code, f"{what}: {topic}/{partition}")
+    return None
 
 
-def _check(error_code: int) -> None:
+def _check(error_code: int, what: str) -> None:
     if error_code == errors.InvalidProducerEpoch.errno:
         raise errors.ProducerFenced
     if error_code:
-        raise errors.for_code(error_code)
+        raise errors.for_code(error_code)(what)

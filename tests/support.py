@@ -181,9 +181,6 @@ class MemoryDelivery:
         self.epoch = self.kafka.fence(self.name)
         await self.wait("started")
 
-    def begin(self) -> None:
-        pass
-
     async def send(self, outbox: Outbox) -> None:
         self.unsent += await self.hidden(outbox)
 

@@ -80,7 +80,7 @@ def test_the_chaos_producer_says_of_each_event_where_it_is_and_what_is_wrong_wit
     journal = tmp_path / "journal"
     words = [cluster.bootstrap, f"{unique}.in", str(journal), "1000", "0.3", "7"]
     with running("benchmarks.chaos_producer", *words) as process:
-        time.sleep(4)
+        until(lambda: sum(cluster.ends(f"{unique}.in").values()) > 2_000, "two thousand events")
         process.terminate()
         assert process.wait(60) == 0
     lines = [line.split() for line in journal.read_text(encoding="utf-8").splitlines()]
@@ -99,13 +99,12 @@ def test_the_label_producer_says_of_each_label_where_it_is_and_what_must_become_
 ) -> None:
     with Penstock(tmp_path, kafka.bootstrap, synthetic.CONFIG) as penstock:
         penstock.run("topics", "apply")
-    journal = tmp_path / "journal"
+    journal, cluster = tmp_path / "journal", Kafka(kafka.bootstrap)
     words = [kafka.bootstrap, str(journal), "1000", "7"]
     with running("benchmarks.label_producer", *words) as process:
-        time.sleep(4)
+        until(lambda: sum(cluster.ends(f"{synthetic.STREAM}.labels").values()) > 2_000, "two thousand labels")
         process.terminate()
         assert process.wait(60) == 0
-    cluster = Kafka(kafka.bootstrap)
     lines = map(msgspec.json.Decoder(Journaled).decode, journal.read_bytes().splitlines())
     told = {(line.partition, line.offset): line.fate for line in lines if not line.fate.assumed}
     labels = {(row.partition, row.offset): row for row in cluster.read(f"{synthetic.STREAM}.labels")}

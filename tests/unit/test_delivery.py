@@ -19,6 +19,7 @@ from aiokafka.protocol.transaction import (
 )
 from aiokafka.record.memory_records import MemoryRecords
 
+from schemas.errors import RetryableError
 from stream.batches import Outbox, Outgoing, TopicPartition
 from stream.delivery import AtLeastOnce, ExactlyOnce
 from stream.writer import IN_FLIGHT
@@ -38,7 +39,10 @@ NAMES = {
 
 
 class Broker:
-    """Notes what it is asked, and by whom. `refuses` are the errors of the next answers, which take `takes_s`."""
+    """Notes what it is asked, and by whom.
+
+    `refuses` has the errors of its next answers, which take `takes_s`; `loses` has what happens instead of an answer.
+    """
 
     def __init__(self) -> None:
         self.asked: list[str] = []
@@ -46,10 +50,13 @@ class Broker:
         self.written: list[tuple[TopicPartition, list[Outgoing]]] = []
         self.sequences: dict[tuple[str | None, TopicPartition], list[int]] = defaultdict(list)
         self.refuses: dict[str, deque[type[errors.KafkaError]]] = defaultdict(deque)
+        self.loses: dict[str, deque[type[Exception]]] = defaultdict(deque)
         self.takes_s: dict[str, float] = {}
         self.answering = 0
         self.most_answering = 0
         self.open = 0
+        self.up = True
+        self.generation = 0  # of connections: those of an earlier one are closed
 
     # What `Links` does
 
@@ -103,6 +110,8 @@ class Broker:
             await asyncio.sleep(self.takes_s.get(kind, 0.0))
         finally:
             self.answering -= 1
+        if self.loses[kind]:
+            raise self.loses[kind].popleft()
         if kind == "produce":
             return SimpleNamespace(topics=[("out", [(3, code, 0, -1, 0)])])
         if kind in ("add", "offsets"):
@@ -114,15 +123,16 @@ class Connection:
     def __init__(self, broker: Broker, node: int) -> None:
         self._broker = broker
         self._node = node
+        self._generation = broker.generation
 
     def send(self, request: Any) -> Awaitable[Any]:
         return self._broker.answer(self._node, request)
 
     def connected(self) -> bool:
-        return True
+        return self._broker.up and self._broker.generation == self._generation
 
     def close(self) -> asyncio.Future[None]:
-        self._broker.open -= 1
+        self._broker.open -= self._broker.generation == self._generation
         closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         closed.set_result(None)
         return closed
@@ -227,6 +237,68 @@ async def test_what_is_sent_during_a_commit_is_in_the_other_transaction(broker: 
     assert not commit.done()
     await commit
     assert now() == pytest.approx(5.0)
+
+
+@once
+async def test_what_comes_after_a_commit_is_written_after_all_that_it_holds(
+    broker: Broker, delivery: ExactlyOnce
+) -> None:
+    broker.takes_s = {"produce": 3.0}
+    await delivery.send(_outbox(b"1"))
+    commit = asyncio.ensure_future(delivery.commit(_outbox(b"saved", target=STATE), OFFSETS))
+    sending = asyncio.ensure_future(delivery.send(_outbox(b"2")))
+    await asyncio.sleep(2.0)
+    assert [target for target, _ in broker.written] == [OUT, STATE]
+    await asyncio.gather(commit, sending)
+    assert [records[0].value for _, records in broker.written] == [b"1", b"saved", b"2"]
+
+
+@pytest.mark.parametrize("lost", [errors.KafkaConnectionError, TimeoutError])
+def test_where_an_answer_was_lost_the_next_owner_aborts(lost: type[Exception]) -> None:
+    @once
+    async def check(broker: Broker, delivery: ExactlyOnce) -> None:
+        broker.loses["produce"].append(lost)
+        await delivery.send(_outbox(b"1"))
+        with pytest.raises(lost):
+            await delivery.commit(Outbox(), OFFSETS)
+        await delivery.stop()
+        assert "abort" not in broker.asked, "the record may come after it"
+        assert ("outdated" in broker.asked) == (lost is TimeoutError or errors.KafkaConnectionError.invalid_metadata)
+
+    check()
+
+
+@once
+async def test_a_transaction_does_not_outlive_a_connection(broker: Broker, delivery: ExactlyOnce) -> None:
+    await delivery.send(_outbox(b"1"))
+    await asyncio.sleep(1.0)
+    broker.up = False
+    with pytest.raises(errors.KafkaConnectionError, match="lost during a transaction of task"):
+        await delivery.commit(Outbox(), OFFSETS)
+    assert "commit" not in broker.asked
+
+
+@once
+async def test_a_connection_that_was_closed_between_two_transactions_is_made_anew(
+    broker: Broker, delivery: ExactlyOnce
+) -> None:
+    for _ in range(4):
+        await delivery.send(_outbox(b"1"))
+        await delivery.commit(Outbox(), OFFSETS)
+        broker.up = False
+        await asyncio.sleep(600.0)
+        broker.up, broker.open = True, 0
+        broker.generation += 1
+    assert broker.asked.count("commit") == 4
+
+
+@once
+async def test_a_transaction_that_does_not_end_is_given_up(broker: Broker, delivery: ExactlyOnce) -> None:
+    broker.refuses["group"].extend([errors.ConcurrentTransactions] * 10_000)
+    with pytest.raises(RetryableError, match="last transaction of task"):
+        await delivery.send(_outbox(b"1"))
+    assert 10 < now() < 30
+    assert broker.asked.count("group") < 1_000
 
 
 @once
@@ -386,6 +458,23 @@ def test_without_transactions_offsets_wait_for_every_acknowledgement() -> None:
         assert offsets == OFFSETS
         await delivery.stop()
         assert broker.asked == ["init", "produce", "produce"]
+        assert broker.open == 0
+
+    leap_through(run())
+
+
+def test_without_transactions_a_commit_and_a_step_that_send_at_once_share_a_connection() -> None:
+    async def run() -> None:
+        broker, group = Broker(), Group()
+        delivery = AtLeastOnce(broker, "task", group.commit)  # type: ignore[arg-type]
+        await delivery.start()
+        elsewhere = TopicPartition("elsewhere", 0)
+        await asyncio.gather(
+            delivery.commit(_outbox(b"saved", target=elsewhere), OFFSETS),
+            delivery.send(_outbox(b"1", target=elsewhere)),
+        )
+        assert broker.open == 2
+        await delivery.stop()
         assert broker.open == 0
 
     leap_through(run())
