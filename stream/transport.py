@@ -14,8 +14,11 @@ from typing import Any, Protocol
 
 import aiokafka
 import faust
+from aiokafka import errors
 from aiokafka.abc import ConsumerRebalanceListener
+from aiokafka.client import ConnectionGroup, CoordinationType
 from aiokafka.errors import ConsumerStoppedError, NoOffsetForPartitionError, OffsetOutOfRangeError
+from aiokafka.protocol.commit import OffsetFetchRequest
 from faust.serializers.schemas import Schema
 from faust.transport import base
 from faust.transport.consumer import Consumer as FaustConsumer
@@ -160,7 +163,7 @@ class Consumer(FaustConsumer):  # type: ignore[misc]
         or the topic was deleted and made again.
         Records that retention removed before they were read are counted, logged and skipped.
         """
-        committed: int | None = await self.aiokafka.committed(source)
+        committed = await self._committed(source)
         oldest: int = (await self.aiokafka.beginning_offsets([source]))[source]
         if committed is None:
             return oldest
@@ -174,6 +177,21 @@ class Consumer(FaustConsumer):  # type: ignore[misc]
         if committed < oldest:
             self.app.on_expired(source, oldest - committed)
         return max(committed, oldest)
+
+    async def _committed(self, source: TopicPartition) -> int | None:
+        """Return what the group has committed by now; None when it has nothing.
+
+        Asked of the broker, not of aiokafka: that would share the answer of a question that it asked earlier, such as
+        before the last owner's transaction was ended; and where the broker does not know the topic yet, it has none.
+        """
+        client = self.aiokafka._client
+        node = await client.coordinator_lookup(CoordinationType.GROUP, self.app.conf.id)
+        request = OffsetFetchRequest(self.app.conf.id, [(source.topic, [source.partition])])
+        answer = await client.send(node, request, group=ConnectionGroup.COORDINATION)
+        [(_, [(_, offset, _, error_code)])] = answer.topics
+        if error_code:
+            raise errors.for_code(error_code)(f"the offset of {self.app.conf.id} on {source.topic}/{source.partition}")
+        return offset if offset >= 0 else None
 
     async def commit_offsets(self, offsets: Mapping[TopicPartition, int]) -> None:
         """Commit the group's offsets, for delivery without transactions. Raises when a rebalance came between."""
