@@ -29,7 +29,8 @@ class Delivery(Protocol):
     def commit(self, saved: Outbox, offsets: Offsets) -> Awaitable[None]:
         """Make what was sent before this call durable and visible, with `saved` and `offsets` (the next to read).
 
-        What is sent after the call belongs to the next commit, which must not begin before this one was awaited.
+        What is sent after the call belongs to the next commit, which must not begin before this one was awaited. It is
+        to run as a task at once: what is sent meanwhile waits until all that it commits is written.
         """
 
     async def stop(self) -> None:
