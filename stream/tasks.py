@@ -10,7 +10,7 @@ import logging
 import math
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -27,12 +27,13 @@ from stream.turns import Turns
 
 log = logging.getLogger("penstock.tasks")
 
-LANE_BATCHES = 2  # fetched batches of an input that wait in a task before its partition is held
+LANE_BATCHES = 2  # fetched batches of an input that wait in a task before its partition is held,
+LANE_LITTLE_BATCHES = 16  # or so many, while they have few records
 ALIGN_S = 0.02  # between looks at an input that seemed to have more; behind the last record there may be markers only
 STEP_S = 0.010  # aim of one step; it must stay under 20 ms
 LITTLE_ROWS = 256  # fewer records than this wait while nothing of them could be committed
 REST = 2  # an early commit follows the one before it after so many times what that one took
-MOST_REST_S = 0.05
+MOST_REST_S = 0.02
 OPEN_TIMEOUT_S = 60.0  # for the broker's part of opening; then it is tried again
 RETRY_S = (0.2, 0.5, 1.0, 2.0, 5.0)
 
@@ -65,7 +66,7 @@ class TaskName:
 class TaskLimits:
     """`fenced_pause_s` must outlast the group's session time-out: by then a wrong owner has been told.
 
-    A `prompt` task commits as soon as its input is drained and it has rested, where readers wait for that; others once
+    A `prompt` task commits as soon as it has rested and little is left to read, where readers wait for that; others once
     in an interval.
     """
 
@@ -157,7 +158,7 @@ class PartitionTask:
             return  # fetched before this task last opened: it will come again
         lane = self._lanes[batch.source]
         lane.append(batch)
-        if len(lane) >= LANE_BATCHES:
+        if _full(lane):
             self._source.hold(batch.source)
         self._wake.set()
 
@@ -242,7 +243,7 @@ class PartitionTask:
                 if outbox.targets:
                     await delivery.send(outbox)
                 self._note(piece)
-                if self._clock() >= self._commit_due and self._commit is None:
+                if self._commit is None and self._clock() >= self._due_at(delivery):
                     await self._begin_commit(delivery)
                 if self._closing:
                     break
@@ -288,15 +289,26 @@ class PartitionTask:
     def _take_earliest(self) -> Batch | None:
         """Take the waiting batch that begins earliest, by Kafka's time; None while an input that lags may have earlier.
 
-        So aligned inputs are read side by side, as they were written, also when there is much to catch up with.
+        So aligned inputs are read side by side, as they were written, also when there is much to catch up with. Small
+        batches that would be taken one after the other are taken as one.
         """
+        lane = self._earliest()
+        if lane is None:
+            return None
+        was_full = _full(lane)
+        batch = lane.popleft()
+        records = list(batch.records)
+        while self._earliest() is lane and len(records) + len(lane[0].records) <= LITTLE_ROWS:
+            records += lane.popleft().records
+        if was_full and not _full(lane):
+            self._source.resume(batch.source)
+        return Batch(batch.source, records, batch.epoch)
+
+    def _earliest(self) -> deque[Batch] | None:
         waiting = [lane for lane in self._lanes.values() if lane]
         if not waiting or (self._failure is None and self._stage.aligned and self._awaited()):
             return None
-        lane = min(waiting, key=lambda lane: lane[0].records[0].timestamp)
-        if len(lane) == LANE_BATCHES:
-            self._source.resume(lane[0].source)
-        return lane.popleft()
+        return min(waiting, key=lambda lane: lane[0].records[0].timestamp)
 
     def _awaited(self) -> bool:
         """Whether an input has records on their way while another's wait here."""
@@ -321,8 +333,8 @@ class PartitionTask:
         return max(0.0, self._due_at(delivery) - self._clock()) if self._uncommitted and not self._commit else None
 
     def _due_at(self, delivery: Delivery) -> float:
-        """Return when what is processed is to be committed, if nothing more comes."""
-        early = self._limits.prompt and delivery.hides_until_commit and self._drained()
+        """Return when what is processed is to be committed."""
+        early = self._limits.prompt and delivery.hides_until_commit and self._keeps_up()
         return min(self._rested_at, self._commit_due) if early else self._commit_due
 
     def _note(self, piece: Batch) -> None:
@@ -330,9 +342,9 @@ class PartitionTask:
             self._commit_due = self._clock() + self._limits.commit_interval_s
         self._uncommitted[piece.source] = piece.next_offset
 
-    def _drained(self) -> bool:
-        """Whether everything the broker has told us of is processed."""
-        return not any(self._source.unread(source) for source in self._uncommitted)
+    def _keeps_up(self) -> bool:
+        """Whether no more than a little is left to read of what the broker has told us of."""
+        return sum(map(self._source.unread, self._uncommitted)) < LITTLE_ROWS
 
     async def _begin_commit(self, delivery: Delivery) -> None:
         """Commit in the background; the next steps go on meanwhile, and belong to the next commit."""
@@ -373,3 +385,9 @@ class PartitionTask:
             self._commit.cancel()
             self._commit.add_done_callback(lambda commit: commit.cancelled() or commit.exception())
             self._commit = None
+
+
+def _full(lane: Sequence[Batch]) -> bool:
+    """Tell whether enough waits to hold a partition: a few large batches, or many small ones."""
+    many = len(lane) >= LANE_BATCHES and sum(len(batch.records) for batch in lane) >= LITTLE_ROWS
+    return many or len(lane) >= LANE_LITTLE_BATCHES

@@ -26,7 +26,6 @@ _LAST_S: Final = 60.0
 class Latency(NamedTuple):
     """Milliseconds of the events that count, or None of a contestant that `fell_behind`: more than 2 s at the end.
 
-    The `uncommitted` ones are those of a reader that does not wait for transactions: the same, where there are none.
     `late_ms` is of the instrument: how far behind its own schedule the producer was at p99, of which 5 ms are its tick.
     What it sends late counts from when it is sent.
     """
@@ -37,8 +36,6 @@ class Latency(NamedTuple):
     p50_ms: float | None
     p99_ms: float | None
     max_ms: float | None
-    p50_uncommitted_ms: float | None
-    p99_uncommitted_ms: float | None
     late_ms: float
 
 
@@ -69,8 +66,7 @@ def take_turn(turn: Turn, pace: Pace) -> Latency:
     notes = turn.folder / f"{turn.name}.npy"
     with (
         _undisturbed(),
-        Watch(bootstrap, topic, committed=True) as watch,
-        Watch(bootstrap, topic, committed=False) as uncommitted,
+        Watch(bootstrap, topic) as watch,
         _producer(turn, pace, notes) as producer,
         turn.running() as running,
     ):
@@ -86,23 +82,16 @@ def take_turn(turn: Turn, pace: Pace) -> Latency:
     events = Events.read(course.cluster.read(course.topics.features), pace.booster, values)
     turn.check(events, partial=fell_behind)
     sent_ms = np.load(notes)
-    taken = [each.seen_ms(events) - sent_ms for each in (watch, uncommitted)]
-    return latency_of(pace, sent_ms, taken[0], taken[1], fell_behind=fell_behind)
+    return latency_of(pace, sent_ms, watch.seen_ms(events) - sent_ms, fell_behind=fell_behind)
 
 
 def latency_of(
-    pace: Pace,
-    sent_ms: NDArray[np.float64],
-    taken_ms: NDArray[np.float64],
-    taken_uncommitted_ms: NDArray[np.float64],
-    *,
-    fell_behind: bool,
+    pace: Pace, sent_ms: NDArray[np.float64], taken_ms: NDArray[np.float64], *, fell_behind: bool
 ) -> Latency:
     """Return the figures of what each event (events,) took; the first ones do not count."""
     due_ms = np.arange(pace.events - PROBES) * 1000 / pace.rate
     late_ms = float(np.percentile((sent_ms[PROBES:] - sent_ms[PROBES] - due_ms)[pace.uncounted - PROBES :], 99))
     p50, p99, most = _percentiles(taken_ms[pace.uncounted :], fell_behind)
-    p50_uncommitted, p99_uncommitted, _ = _percentiles(taken_uncommitted_ms[pace.uncounted :], fell_behind)
     return Latency(
         rate=pace.rate,
         events=pace.events - pace.uncounted,
@@ -110,8 +99,6 @@ def latency_of(
         p50_ms=p50,
         p99_ms=p99,
         max_ms=most,
-        p50_uncommitted_ms=p50_uncommitted,
-        p99_uncommitted_ms=p99_uncommitted,
         late_ms=round(late_ms, 2),
     )
 

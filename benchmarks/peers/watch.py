@@ -22,19 +22,16 @@ class _Seen(msgspec.Struct, gc=False):
 
 
 class Watch(threading.Thread):
-    """Reads a topic from its start while its block runs. It wakes up when something comes, and decodes nothing.
+    """Reads what is committed of a topic while its block runs. Wakes up when something comes, and decodes nothing."""
 
-    Without `committed` it also sees what may yet be aborted.
-    """
-
-    def __init__(self, bootstrap: str, topic: str, *, committed: bool) -> None:
+    def __init__(self, bootstrap: str, topic: str) -> None:
         super().__init__(name="watch", daemon=True)
         self._consumer: Any = Consumer(
             {
                 "bootstrap.servers": bootstrap,
                 "group.id": "unused",
                 "enable.auto.commit": False,
-                "isolation.level": "read_committed" if committed else "read_uncommitted",
+                "isolation.level": "read_committed",
                 "log_level": 2,
             }
         )

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from schemas.errors import RetryableError
 from stream.batches import Batch, TopicPartition
-from stream.tasks import LANE_BATCHES
+from stream.tasks import LANE_BATCHES, LITTLE_ROWS
 from tests.support import Entry, leap_through, now
 from tests.tasks import INPUT, OUTPUT, STATE, Bench, on_bench, on_unhurried_bench
 
@@ -20,12 +20,12 @@ async def test_a_fast_consumer_never_gets_further_ahead_than_the_lane_and_what_i
         ahead.append(bench.points().count("accepted") - bench.points().count("process"))
         bench.task.accept(batch)
 
-    bench.waits_s["process"] = 0.5
-    await bench.begin(*[b"x"] * 50)
-    polling = asyncio.create_task(bench.source.run(accept, itertools.repeat(1), itertools.repeat(0.001)))
+    bench.waits_s["process"] = 0.005  # of a step
+    await bench.begin(*[b"x"] * 50 * LITTLE_ROWS)
+    polling = asyncio.create_task(bench.source.run(accept, itertools.repeat(LITTLE_ROWS), itertools.repeat(0.001)))
     await bench.settle(60.0)
     polling.cancel()
-    assert len(bench.kafka.written[OUTPUT]) == 50
+    assert len(bench.kafka.written[OUTPUT]) == 50 * LITTLE_ROWS
     assert max(ahead) <= LANE_BATCHES + 1
 
 

@@ -5,7 +5,7 @@ import itertools
 import pytest
 
 from stream.batches import Outbox
-from stream.tasks import LANE_BATCHES, LITTLE_ROWS, MOST_REST_S
+from stream.tasks import LANE_BATCHES, LANE_LITTLE_BATCHES, LITTLE_ROWS, MOST_REST_S
 from tests.support import now
 from tests.tasks import INPUT, INTERVAL_S, OUTPUT, STATE, Bench, on_bench, on_unhurried_bench
 
@@ -53,15 +53,15 @@ async def test_what_nobody_waits_for_is_committed_only_by_interval(bench: Bench)
 
 @on_bench
 async def test_a_commit_is_followed_by_a_rest_twice_as_long_as_it_took(bench: Bench) -> None:
-    bench.waits_s["commit"] = 0.02
+    bench.waits_s["commit"] = 0.006
     await bench.begin(b"0")
     bench.deliver()
-    await bench.settle(0.025)
+    await bench.settle(0.007)
     bench.kafka.append(INPUT, [b"1"])
     bench.deliver()
     await bench.settle(0.1)
     first, second = bench.times("commit")
-    assert second - first == pytest.approx(0.06)
+    assert second - first == pytest.approx(0.018)
     bench.kafka.append(INPUT, [b"2"])
     bench.deliver()  # after the rest
     await bench.settle()
@@ -96,11 +96,20 @@ async def test_under_load_it_commits_once_per_interval(bench: Bench) -> None:
 
 @on_bench
 async def test_a_commit_falls_due_although_no_further_batch_comes(bench: Bench) -> None:
-    await bench.begin(b"0", b"1", b"2")
-    bench.deliver(1)  # the broker has told of two more
+    await bench.begin(b"0", *[b"1"] * LITTLE_ROWS)
+    bench.deliver(1)  # the broker has told of many more
     await bench.settle(1.0)
     [processed], [committed] = bench.times("process"), bench.times("commit")
     assert committed - processed == pytest.approx(INTERVAL_S)
+    assert bench.kafka.offsets == {INPUT: 1}
+
+
+@on_bench
+async def test_a_commit_does_not_wait_for_a_little_more(bench: Bench) -> None:
+    await bench.begin(*[b"1"] * LITTLE_ROWS)
+    bench.deliver(1)
+    await bench.settle()
+    assert bench.times("commit") == bench.times("process")
     assert bench.kafka.offsets == {INPUT: 1}
 
 
@@ -133,23 +142,38 @@ async def test_a_little_that_comes_during_a_commit_waits_for_more(bench: Bench) 
     assert bench.points().count("process") == 1
     bench.deliver(1)
     await bench.settle(10.0)
-    assert bench.points().count("process") == 3
-    assert bench.points().count("commit") == 2
+    assert bench.points().count("process") == bench.points().count("commit") == 2
     assert bench.kafka.written[OUTPUT] == [b"0", b"1", b"2"]
 
 
 @on_bench
 async def test_its_input_is_held_while_enough_waits_and_goes_on_after_that(bench: Bench) -> None:
     bench.waits_s["process"] = 1.0
-    await bench.begin(*[b"x"] * 10)
+    await bench.begin(*[b"x"] * 2000)
+    for size, enough in ((LITTLE_ROWS, LANE_BATCHES), (1, LANE_LITTLE_BATCHES)):
+        bench.deliver(1)
+        await bench.settle()
+        for waiting in range(1, enough + 1):
+            assert INPUT in bench.source.open_now
+            bench.deliver(size)
+            assert (INPUT in bench.source.open_now) == (waiting < enough)
+        await bench.settle(1.0)
+        assert INPUT in bench.source.open_now
+        await bench.settle(60.0)
+
+
+@on_bench
+async def test_small_batches_that_wait_together_are_one_step_and_what_came_first_comes_first(bench: Bench) -> None:
+    bench.waits_s["process"] = 1.0
+    await bench.begin(*[b"%d" % number for number in range(10)])
     bench.deliver(1)
     await bench.settle()
-    for waiting in range(1, LANE_BATCHES + 1):
-        assert INPUT in bench.source.open_now
-        bench.deliver(1)
-        assert (INPUT in bench.source.open_now) == (waiting < LANE_BATCHES)
-    await bench.settle(1.0)
-    assert INPUT in bench.source.open_now
+    for size in (4, 3, 2):
+        bench.deliver(size)
+    await bench.settle(10.0)
+    assert bench.points().count("process") == 2
+    assert bench.kafka.written[OUTPUT] == [b"%d" % number for number in range(10)]
+    assert bench.kafka.offsets == {INPUT: 10}
 
 
 @on_bench
