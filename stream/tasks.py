@@ -31,9 +31,10 @@ LANE_BATCHES = 2  # fetched batches of an input that wait in a task before its p
 LANE_LITTLE_BATCHES = 16  # or so many, while they have few records
 ALIGN_S = 0.02  # between looks at an input that seemed to have more; behind the last record there may be markers only
 STEP_S = 0.010  # aim of one step; it must stay under 20 ms
-LITTLE_ROWS = 256  # fewer records than this wait while nothing of them could be committed
-REST = 2  # an early commit follows the one before it after so many times what that one took
-MOST_REST_S = 0.02
+LITTLE_ROWS = 256  # fewer records than this wait for more while nothing of them could be committed, or while it rests:
+REST = 2  # after a commit that readers wait for, so many times what it took,
+STEP_REST = 10  # else after a step, so many times what that took,
+MOST_REST_S = 0.02  # at most
 OPEN_TIMEOUT_S = 60.0  # for the broker's part of opening; then it is tried again
 RETRY_S = (0.2, 0.5, 1.0, 2.0, 5.0)
 
@@ -65,8 +66,8 @@ class TaskName:
 @dataclass(frozen=True, slots=True)
 class TaskLimits:
     """`fenced_pause_s` must outlast the group's session time-out: by then a wrong owner has been told.
-
-    A `prompt` task commits as soon as it has rested and little is left to read, where readers wait for that; others once
+    A `prompt` task commits as soon as it has rested and little is left to read, where readers wait for that; others
+    once in an interval.
     in an interval.
     """
 
@@ -237,7 +238,9 @@ class PartitionTask:
             self._working = True
             for piece in self._pace.cut(batch):
                 outbox = Outbox()
-                await self._step(piece, outbox)
+                seconds = await self._step(piece, outbox)
+                if not delivery.hides_until_commit:
+                    self._rest(STEP_REST * seconds)
                 if self._commit is not None and self._commit.done():
                     await self._settle()
                 if outbox.targets:
@@ -257,13 +260,14 @@ class PartitionTask:
         if self._failure is not None and not self._closing:
             raise self._failure
 
-    async def _step(self, piece: Batch, outbox: Outbox) -> None:
+    async def _step(self, piece: Batch, outbox: Outbox) -> float:
         await self._turns.take()
         started = self._clock()
         await self._stage.process(piece, outbox)
         seconds = self._clock() - started
         self._pace.learn(len(piece.records), seconds)
         self._metrics.observe(m.STEP_SECONDS, seconds, self.name.stage)
+        return seconds
 
     async def _next(self, delivery: Delivery) -> Batch | None:
         """Return the next batch, or None when closing or about to reopen. While there is none, commit what is due."""
@@ -315,13 +319,18 @@ class PartitionTask:
         return any(not lane and self._source.unread(source) for source, lane in self._lanes.items())
 
     def _resting_s(self, delivery: Delivery) -> float:
-        """Return how long what waits had better wait for more: it is little, and could not be committed yet."""
-        if not (self._limits.prompt and delivery.hides_until_commit) or self._closing or self._failure is not None:
+        """Return how long what waits had better wait for more: it is little, and would cost as much as more of it."""
+        if not self._limits.prompt or self._closing or self._failure is not None:
             return 0.0
         waiting = sum(len(batch.records) for lane in self._lanes.values() for batch in lane)
         if not waiting or waiting >= min(self._pace.rows, LITTLE_ROWS):
             return 0.0
-        return math.inf if self._commit is not None else max(0.0, self._rested_at - self._clock())
+        if delivery.hides_until_commit and self._commit is not None:
+            return math.inf
+        return max(0.0, self._rested_at - self._clock())
+
+    def _rest(self, seconds: float) -> None:
+        self._rested_at = self._clock() + min(seconds, MOST_REST_S)
 
     def _patience_s(self, delivery: Delivery, resting_s: float) -> float | None:
         """Return how long to wait for news: until the next commit, or shortly if other inputs are waited for."""
@@ -351,10 +360,12 @@ class PartitionTask:
         saved = Outbox()
         await self._stage.save(saved)
         offsets, self._uncommitted = self._uncommitted, {}
-        self._commit = asyncio.create_task(self._committed(delivery.commit(saved, offsets), offsets))
+        self._commit = asyncio.create_task(
+            self._committed(delivery.commit(saved, offsets), offsets, delivery.hides_until_commit)
+        )
         self._commit.add_done_callback(lambda _: self._wake.set())
 
-    async def _committed(self, commit: Awaitable[None], offsets: Offsets) -> None:
+    async def _committed(self, commit: Awaitable[None], offsets: Offsets, hides: bool) -> None:
         started = self._clock()
         await commit
         for source, offset in offsets.items():
@@ -363,7 +374,8 @@ class PartitionTask:
         self.committed.update(offsets)
         self.progress_at = self._clock()
         self._metrics.observe(m.COMMIT_SECONDS, self.progress_at - started, self.name.stage)
-        self._rested_at = self.progress_at + min(REST * (self.progress_at - started), MOST_REST_S)
+        if hides:
+            self._rest(REST * (self.progress_at - started))
 
     async def _settle(self) -> None:
         """Wait for the commit under way, if any, and raise what it raised."""

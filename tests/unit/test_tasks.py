@@ -5,7 +5,7 @@ import itertools
 import pytest
 
 from stream.batches import Outbox
-from stream.tasks import LANE_BATCHES, LANE_LITTLE_BATCHES, LITTLE_ROWS, MOST_REST_S
+from stream.tasks import LANE_BATCHES, LANE_LITTLE_BATCHES, LITTLE_ROWS, MOST_REST_S, STEP_REST
 from tests.support import now
 from tests.tasks import INPUT, INTERVAL_S, OUTPUT, STATE, Bench, on_bench, on_unhurried_bench
 
@@ -40,6 +40,28 @@ async def test_where_readers_do_not_wait_for_commits_it_commits_only_by_interval
     await bench.settle(1.0)
     [processed], [committed] = bench.times("process"), bench.times("commit")
     assert committed - processed == pytest.approx(INTERVAL_S)
+
+
+@on_bench
+async def test_where_readers_do_not_wait_for_commits_a_step_is_followed_by_a_rest_in_which_a_little_waits(
+    bench: Bench,
+) -> None:
+    bench.hides_until_commit = False
+    bench.waits_s["process"] = 0.001
+    await bench.begin(b"0", b"1", b"2", b"3", *[b"x"] * LITTLE_ROWS)
+    bench.deliver(1)
+    await bench.settle(0.002)
+    bench.deliver(1)
+    bench.deliver(1)
+    await bench.settle(0.1)
+    first, second = bench.times("process")
+    assert second - first == pytest.approx(0.001 + STEP_REST * 0.001)
+    bench.deliver(1)
+    await bench.settle(0.002)
+    bench.deliver(LITTLE_ROWS)
+    await bench.settle(0.1)
+    third, fourth = bench.times("process")[2:4]
+    assert fourth - third == pytest.approx(0.002), "much does not wait"
 
 
 @on_unhurried_bench
