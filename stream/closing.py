@@ -1,4 +1,4 @@
-"""Closing what may be broken."""
+"""Steps that may fail beside others: closing what may be broken, and what is done together."""
 
 import asyncio
 import logging
@@ -14,3 +14,14 @@ async def quietly(closing: Awaitable[object], timeout_s: float = 5.0) -> None:
             await closing
     except Exception as error:  # noqa: BLE001
         log.debug("closing: %r", error)
+
+
+async def together(*steps: Awaitable[object]) -> None:
+    """Await all steps at once. When one fails, or the caller is cancelled, none goes on alone: all are cancelled."""
+    tasks = [asyncio.ensure_future(step) for step in steps]
+    try:
+        await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

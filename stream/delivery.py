@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Protocol
 
 from stream.batches import Outbox, TopicPartition
+from stream.closing import together
 from stream.links import Links
 from stream.writer import Transaction, Writer
 
@@ -53,13 +54,7 @@ class ExactlyOnce:
         self._written.set()
 
     async def start(self) -> None:
-        starting = [asyncio.create_task(each.start()) for each in (self._open, self._other)]
-        try:
-            await asyncio.gather(*starting)
-        finally:  # one that went on alone would open connections that nobody closes
-            for each in starting:
-                each.cancel()
-            await asyncio.gather(*starting, return_exceptions=True)
+        await together(self._open.start(), self._other.start())
 
     async def send(self, outbox: Outbox) -> None:
         await self._written.wait()

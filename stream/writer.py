@@ -26,7 +26,7 @@ from aiokafka.record.default_records import DefaultRecordBatchBuilder
 
 from schemas.errors import RetryableError
 from stream.batches import Outbox, TopicPartition
-from stream.closing import quietly
+from stream.closing import quietly, together
 from stream.links import Links
 
 BATCH_BYTES: Final = 768 * 1024  # below the 1 MB that a topic takes by default
@@ -241,7 +241,7 @@ class Transaction(Writer):
         asked = [self._tell(AddOffsetsToTxnRequest(*self._me, self._group))]
         if targets:
             asked.append(self._tell(self._addition(targets)))
-        await asyncio.gather(*asked)
+        await together(*asked)
 
     async def _tell(self, request: Any) -> None:
         """Tell the coordinator something, again while it still ends the transaction before this one."""

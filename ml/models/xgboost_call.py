@@ -23,10 +23,10 @@ _MATRIX: Final = b'{"data": [%d, true], "shape": [%d, %d], "typestr": "<f4", "ve
 def dense_scores(booster: xgboost.Booster, matrix: Matrix) -> NDArray[np.float32]:
     """Return the predicted probabilities, flat: all classes of the first row first; NaN is missing.
 
-    `matrix` is float32, of shape (n, features). Raises XGBoostError. See XGBoosterPredictFromDense in XGBoost's C API;
+    `matrix` has shape (n, features). Raises XGBoostError. See XGBoosterPredictFromDense in XGBoost's C API;
     other threads run meanwhile.
     """
-    matrix = np.ascontiguousarray(matrix)
+    matrix = np.ascontiguousarray(matrix, dtype=np.float32)
     shape, dimensions = ctypes.POINTER(ctypes.c_uint64)(), ctypes.c_uint64()
     found = ctypes.POINTER(ctypes.c_float)()
     described = _MATRIX % (matrix.__array_interface__["data"][0], *matrix.shape)

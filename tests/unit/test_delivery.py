@@ -2,169 +2,17 @@
 
 import asyncio
 import gc
-from collections import defaultdict, deque
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
-from types import SimpleNamespace
-from typing import Any
+from collections.abc import Mapping
 
 import pytest
 from aiokafka import errors
-from aiokafka.protocol.produce import ProduceRequest
-from aiokafka.protocol.transaction import (
-    AddOffsetsToTxnRequest,
-    AddPartitionsToTxnRequest,
-    EndTxnRequest,
-    InitProducerIdRequest,
-    TxnOffsetCommitRequest,
-)
-from aiokafka.record.memory_records import MemoryRecords
 
 from schemas.errors import RetryableError
 from stream.batches import Outbox, Outgoing, TopicPartition
 from stream.delivery import AtLeastOnce, ExactlyOnce
 from stream.writer import IN_FLIGHT
+from tests.broker import OFFSETS, OUT, STATE, Broker, once, outbox_of
 from tests.support import leap_through, now
-
-OFFSETS = {TopicPartition("in", 0): 7}
-OUT = TopicPartition("out", 3)
-STATE = TopicPartition("state", 0)
-LEADERS = {"out": 1, "state": 1, "elsewhere": 2}
-NAMES = {
-    InitProducerIdRequest: "init",
-    AddOffsetsToTxnRequest: "group",
-    AddPartitionsToTxnRequest: "add",
-    ProduceRequest: "produce",
-    TxnOffsetCommitRequest: "offsets",
-}
-
-
-class Broker:
-    """Notes what it is asked, and by whom.
-
-    `refuses` has the errors of its next answers, which take `takes_s`; `loses` has what happens instead of an answer.
-    """
-
-    def __init__(self) -> None:
-        self.asked: list[str] = []
-        self.details: list[str] = []
-        self.written: list[tuple[TopicPartition, list[Outgoing]]] = []
-        self.sequences: dict[tuple[str | None, TopicPartition], list[int]] = defaultdict(list)
-        self.refuses: dict[str, deque[type[errors.KafkaError]]] = defaultdict(deque)
-        self.loses: dict[str, deque[type[Exception]]] = defaultdict(deque)
-        self.takes_s: dict[str, float] = {}
-        self.answering = 0
-        self.most_answering = 0
-        self.open = 0
-        self.up = True
-        self.generation = 0  # of connections: those of an earlier one are closed
-
-    # What `Links` does
-
-    async def leader(self, target: TopicPartition) -> int:
-        return LEADERS.get(target.topic, 1)
-
-    async def transaction_coordinator(self, _: str) -> int:
-        return 3
-
-    async def group_coordinator(self, _: str) -> int:
-        return 4
-
-    def any_node(self) -> int:
-        return 1
-
-    def outdated(self) -> None:
-        self.asked.append("outdated")
-
-    async def connect(self, node: int, client_id: str) -> "Connection":
-        await asyncio.sleep(0)
-        self.open += 1
-        return Connection(self, node)
-
-    def answer(self, node: int, request: Any) -> Awaitable[Any]:
-        kind = ("commit" if request._transaction_result else "abort") if isinstance(request, EndTxnRequest) else ""
-        kind = kind or NAMES[type(request)]
-        self.asked.append(kind)
-        targets = sorted(
-            f"{topic}/{each}" for topic, many in getattr(request, "_topics", ()) for each in _numbers(many)
-        )
-        self.details.append(" ".join([kind, str(request._transactional_id), *targets, f"at {node}"]))
-        refused = self.refuses[kind].popleft() if self.refuses[kind] else None
-        if kind == "produce" and refused is None:
-            self._write(request)
-        return self._later(kind, 0 if refused is None else refused.errno, request)
-
-    def _write(self, request: ProduceRequest) -> None:
-        for topic, partitions in request._topics:
-            for partition, data in partitions:
-                target, memory = TopicPartition(topic, partition), MemoryRecords(bytes(data))
-                batch = memory.next_batch()
-                assert memory.next_batch() is None, "a request takes one batch of each partition"
-                assert batch.is_transactional == (request._transactional_id is not None)
-                self.written.append((target, [Outgoing(record.key, record.value) for record in batch]))
-                self.sequences[request._transactional_id, target].append(batch.base_sequence)
-
-    async def _later(self, kind: str, code: int, request: Any) -> Any:
-        self.answering += 1
-        self.most_answering = max(self.most_answering, self.answering)
-        try:
-            await asyncio.sleep(self.takes_s.get(kind, 0.0))
-        finally:
-            self.answering -= 1
-        if self.loses[kind]:
-            raise self.loses[kind].popleft()
-        if kind == "produce":
-            return SimpleNamespace(topics=[("out", [(3, code, 0, -1, 0)])])
-        if kind in ("add", "offsets"):
-            return SimpleNamespace(errors=[("out", [(3, code)])])
-        return SimpleNamespace(error_code=code, producer_id=17, producer_epoch=4)
-
-
-class Connection:
-    def __init__(self, broker: Broker, node: int) -> None:
-        self._broker = broker
-        self._node = node
-        self._generation = broker.generation
-
-    def send(self, request: Any) -> Awaitable[Any]:
-        return self._broker.answer(self._node, request)
-
-    def connected(self) -> bool:
-        return self._broker.up and self._broker.generation == self._generation
-
-    def close(self) -> asyncio.Future[None]:
-        self._broker.open -= self._broker.generation == self._generation
-        closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        closed.set_result(None)
-        return closed
-
-
-def _numbers(partitions: list[Any]) -> list[int]:
-    return [each[0] if isinstance(each, tuple) else each for each in partitions]
-
-
-def _outbox(*values: bytes, target: TopicPartition = OUT) -> Outbox:
-    outbox = Outbox()
-    outbox.extend(target.topic, target.partition, [Outgoing(b"key", value) for value in values])
-    return outbox
-
-
-Scenario = Callable[[Broker, Any], Coroutine[None, None, None]]
-
-
-def once(scenario: Scenario) -> Callable[[], None]:
-    """Run a scenario in leaping time with an ExactlyOnce delivery that has started; all is closed at its end."""
-
-    async def run() -> None:
-        broker = Broker()
-        delivery = ExactlyOnce(broker, "task", "group")  # type: ignore[arg-type]
-        await delivery.start()
-        try:
-            await scenario(broker, delivery)
-        finally:
-            await delivery.stop()
-        assert broker.open == 0
-
-    return lambda: leap_through(run())
 
 
 @once
@@ -172,7 +20,7 @@ async def test_records_go_to_the_partition_they_name_in_order_and_in_batches_tha
     broker: Broker, delivery: ExactlyOnce
 ) -> None:
     sent = [Outgoing(b"%d" % i, b"x" * 300_000) for i in range(5)] + [Outgoing(None, b"y" * 2_000_000)]
-    outbox = _outbox(b"small")
+    outbox = outbox_of(b"small")
     outbox.extend("dead", 1, sent)
     await delivery.send(outbox)
     await delivery.commit(Outbox(), OFFSETS)
@@ -189,8 +37,8 @@ async def test_records_and_offsets_are_one_transaction_and_two_take_turns(
     broker: Broker, delivery: ExactlyOnce
 ) -> None:
     for number in range(3):
-        await delivery.send(_outbox(b"%d" % number))
-        await delivery.commit(_outbox(b"saved", target=STATE), OFFSETS)
+        await delivery.send(outbox_of(b"%d" % number))
+        await delivery.commit(outbox_of(b"saved", target=STATE), OFFSETS)
     whole = ["group", "add", "produce", "add", "produce", "offsets", "commit"]
     again = ["group", "add", "produce", "produce", "offsets", "commit"]  # all partitions of the last time at once
     assert broker.asked == ["init", "init", *whole, *whole, *again]
@@ -216,7 +64,7 @@ async def test_records_and_offsets_are_one_transaction_and_two_take_turns(
 @once
 async def test_a_partition_that_was_not_written_to_is_not_told_of_again(broker: Broker, delivery: ExactlyOnce) -> None:
     for number in range(5):
-        await delivery.send(_outbox(b"%d" % number, target=OUT if number else STATE))
+        await delivery.send(outbox_of(b"%d" % number, target=OUT if number else STATE))
         await delivery.commit(Outbox(), OFFSETS)
     added = [line for line in broker.details if line.startswith("add task ")]
     assert added == ["add task state/0 at 3", "add task state/0 at 3", "add task out/3 at 3", "add task out/3 at 3"]
@@ -225,9 +73,9 @@ async def test_a_partition_that_was_not_written_to_is_not_told_of_again(broker: 
 @once
 async def test_what_is_sent_during_a_commit_is_in_the_other_transaction(broker: Broker, delivery: ExactlyOnce) -> None:
     broker.takes_s = {"commit": 5.0}
-    await delivery.send(_outbox(b"1"))
+    await delivery.send(outbox_of(b"1"))
     commit = asyncio.ensure_future(delivery.commit(Outbox(), OFFSETS))
-    await delivery.send(_outbox(b"2"))
+    await delivery.send(outbox_of(b"2"))
     await asyncio.sleep(1.0)
     assert sorted(line for line in broker.details if line.startswith(("produce", "commit"))) == [
         "commit task at 3",
@@ -244,9 +92,9 @@ async def test_what_comes_after_a_commit_is_written_after_all_that_it_holds(
     broker: Broker, delivery: ExactlyOnce
 ) -> None:
     broker.takes_s = {"produce": 3.0}
-    await delivery.send(_outbox(b"1"))
-    commit = asyncio.ensure_future(delivery.commit(_outbox(b"saved", target=STATE), OFFSETS))
-    sending = asyncio.ensure_future(delivery.send(_outbox(b"2")))
+    await delivery.send(outbox_of(b"1"))
+    commit = asyncio.ensure_future(delivery.commit(outbox_of(b"saved", target=STATE), OFFSETS))
+    sending = asyncio.ensure_future(delivery.send(outbox_of(b"2")))
     await asyncio.sleep(2.0)
     assert [target for target, _ in broker.written] == [OUT, STATE]
     await asyncio.gather(commit, sending)
@@ -258,7 +106,7 @@ def test_where_an_answer_was_lost_the_next_owner_aborts(lost: type[Exception]) -
     @once
     async def check(broker: Broker, delivery: ExactlyOnce) -> None:
         broker.loses["produce"].append(lost)
-        await delivery.send(_outbox(b"1"))
+        await delivery.send(outbox_of(b"1"))
         with pytest.raises(lost):
             await delivery.commit(Outbox(), OFFSETS)
         await delivery.stop()
@@ -270,7 +118,7 @@ def test_where_an_answer_was_lost_the_next_owner_aborts(lost: type[Exception]) -
 
 @once
 async def test_a_transaction_does_not_outlive_a_connection(broker: Broker, delivery: ExactlyOnce) -> None:
-    await delivery.send(_outbox(b"1"))
+    await delivery.send(outbox_of(b"1"))
     await asyncio.sleep(1.0)
     broker.up = False
     with pytest.raises(errors.KafkaConnectionError, match="lost during a transaction of task"):
@@ -283,7 +131,7 @@ async def test_a_connection_that_was_closed_between_two_transactions_is_made_ane
     broker: Broker, delivery: ExactlyOnce
 ) -> None:
     for _ in range(4):
-        await delivery.send(_outbox(b"1"))
+        await delivery.send(outbox_of(b"1"))
         await delivery.commit(Outbox(), OFFSETS)
         broker.up = False
         await asyncio.sleep(600.0)
@@ -296,7 +144,7 @@ async def test_a_connection_that_was_closed_between_two_transactions_is_made_ane
 async def test_a_transaction_that_does_not_end_is_given_up(broker: Broker, delivery: ExactlyOnce) -> None:
     broker.refuses["group"].extend([errors.ConcurrentTransactions] * 10_000)
     with pytest.raises(RetryableError, match="last transaction of task"):
-        await delivery.send(_outbox(b"1"))
+        await delivery.send(outbox_of(b"1"))
     assert 10 < now() < 30
     assert broker.asked.count("group") < 1_000
 
@@ -307,7 +155,7 @@ async def test_while_markers_of_the_last_transaction_are_written_it_asks_again(
 ) -> None:
     for kind in ("group", "add", "commit"):
         broker.refuses[kind].extend([errors.ConcurrentTransactions] * 3)
-    await delivery.send(_outbox(b"1"))
+    await delivery.send(outbox_of(b"1"))
     await delivery.commit(Outbox(), OFFSETS)
     counts = {kind: broker.asked.count(kind) for kind in ("group", "add", "produce", "offsets", "commit")}
     assert counts == {"group": 4, "add": 4, "produce": 1, "offsets": 1, "commit": 4}
@@ -328,7 +176,7 @@ def test_starting_waits_until_what_was_left_is_ended() -> None:
 @once
 async def test_no_offset_is_committed_past_a_batch_that_failed(broker: Broker, delivery: ExactlyOnce) -> None:
     broker.refuses["produce"].append(errors.MessageSizeTooLargeError)
-    await delivery.send(_outbox(b"1"))
+    await delivery.send(outbox_of(b"1"))
     with pytest.raises(errors.MessageSizeTooLargeError):
         await delivery.commit(Outbox(), OFFSETS)
     assert "commit" not in broker.asked
@@ -342,7 +190,7 @@ def test_a_fenced_delivery_says_so(kind: str) -> None:
     async def check(broker: Broker, delivery: ExactlyOnce) -> None:
         broker.refuses[kind].append(errors.InvalidProducerEpoch)
         with pytest.raises(errors.ProducerFenced):
-            await delivery.send(_outbox(b"1"))
+            await delivery.send(outbox_of(b"1"))
             await asyncio.sleep(1.0)
             await delivery.commit(Outbox(), OFFSETS)
 
@@ -352,23 +200,23 @@ def test_a_fenced_delivery_says_so(kind: str) -> None:
 @once
 async def test_a_batch_that_failed_is_told_of_by_the_next_send(broker: Broker, delivery: ExactlyOnce) -> None:
     broker.refuses["produce"].append(errors.NotLeaderForPartitionError)
-    await delivery.send(_outbox(b"1"))
+    await delivery.send(outbox_of(b"1"))
     await asyncio.sleep(1.0)
     with pytest.raises(errors.NotLeaderForPartitionError):
-        await delivery.send(_outbox(b"2"))
+        await delivery.send(outbox_of(b"2"))
     assert "outdated" in broker.asked
 
 
 @once
 async def test_stopping_aborts_what_was_not_committed(broker: Broker, delivery: ExactlyOnce) -> None:
-    await delivery.send(_outbox(b"1"))
+    await delivery.send(outbox_of(b"1"))
     await delivery.stop()
     assert broker.asked == ["init", "init", "group", "add", "produce", "abort"]
 
 
 @once
 async def test_stopping_after_a_commit_has_nothing_to_abort(broker: Broker, delivery: ExactlyOnce) -> None:
-    await delivery.send(_outbox(b"1"))
+    await delivery.send(outbox_of(b"1"))
     await delivery.commit(Outbox(), OFFSETS)
     await delivery.stop()
     assert broker.asked[-1] == "commit"
@@ -379,7 +227,7 @@ def test_stopping_waits_only_seconds_for_a_broker_that_is_away(kind: str) -> Non
     @once
     async def check(broker: Broker, delivery: ExactlyOnce) -> None:
         broker.takes_s = {kind: 3600.0}
-        sending = asyncio.ensure_future(delivery.send(_outbox(b"1")))
+        sending = asyncio.ensure_future(delivery.send(outbox_of(b"1")))
         await asyncio.sleep(1.0)
         await delivery.stop()
         assert now() <= 10.0
@@ -394,7 +242,7 @@ async def test_a_commit_that_is_given_up_leaves_the_abort_to_wait_for_its_record
     broker: Broker, delivery: ExactlyOnce
 ) -> None:
     broker.takes_s = {"produce": 2.0}
-    await delivery.send(_outbox(b"1"))
+    await delivery.send(outbox_of(b"1"))
     commit = asyncio.ensure_future(delivery.commit(Outbox(), OFFSETS))
     await asyncio.sleep(1.0)
     commit.cancel()
@@ -410,8 +258,8 @@ def test_stopping_leaves_no_error_for_the_garbage_collector_to_complain_of() -> 
     async def check(broker: Broker, delivery: ExactlyOnce) -> None:
         asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context["message"]))
         broker.refuses["produce"].extend([errors.InvalidProducerEpoch] * 2)
-        await delivery.send(_outbox(b"1"))
-        await delivery.send(_outbox(b"2"))
+        await delivery.send(outbox_of(b"1"))
+        await delivery.send(outbox_of(b"2"))
         await delivery.stop()
         del delivery
         gc.collect()
@@ -426,7 +274,7 @@ def test_a_writer_that_is_far_ahead_of_its_acknowledgements_waits() -> None:
     async def check(broker: Broker, delivery: ExactlyOnce) -> None:
         broker.takes_s = {"produce": 1.0}
         for number in range(5 * IN_FLIGHT):
-            await delivery.send(_outbox(b"%d" % number))
+            await delivery.send(outbox_of(b"%d" % number))
         assert broker.most_answering == IN_FLIGHT
         assert now() == pytest.approx(4.0)
         await delivery.commit(Outbox(), OFFSETS)
@@ -450,9 +298,9 @@ def test_without_transactions_offsets_wait_for_every_acknowledgement() -> None:
         broker.takes_s = {"produce": 2.0}
         delivery = AtLeastOnce(broker, "task", group.commit)  # type: ignore[arg-type]
         await delivery.start()
-        await delivery.send(_outbox(b"1"))
+        await delivery.send(outbox_of(b"1"))
         await asyncio.sleep(1.0)
-        await delivery.commit(_outbox(b"saved", target=STATE), OFFSETS)
+        await delivery.commit(outbox_of(b"saved", target=STATE), OFFSETS)
         [(time_s, offsets)] = group.committed
         assert time_s == pytest.approx(3.0)
         assert offsets == OFFSETS
@@ -470,8 +318,8 @@ def test_without_transactions_a_commit_and_a_step_that_send_at_once_share_a_conn
         await delivery.start()
         elsewhere = TopicPartition("elsewhere", 0)
         await asyncio.gather(
-            delivery.commit(_outbox(b"saved", target=elsewhere), OFFSETS),
-            delivery.send(_outbox(b"1", target=elsewhere)),
+            delivery.commit(outbox_of(b"saved", target=elsewhere), OFFSETS),
+            delivery.send(outbox_of(b"1", target=elsewhere)),
         )
         assert broker.open == 2
         await delivery.stop()
@@ -486,7 +334,7 @@ def test_without_transactions_no_offset_is_committed_past_a_batch_that_failed() 
         broker.refuses["produce"].append(errors.MessageSizeTooLargeError)
         delivery = AtLeastOnce(broker, "task", group.commit)  # type: ignore[arg-type]
         await delivery.start()
-        await delivery.send(_outbox(b"1"))
+        await delivery.send(outbox_of(b"1"))
         with pytest.raises(errors.MessageSizeTooLargeError):
             await delivery.commit(Outbox(), OFFSETS)
         assert group.committed == []
