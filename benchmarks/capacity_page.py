@@ -23,7 +23,7 @@ def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
 
 def capacity_table(result: Result) -> str:
     """Return what one core scores, by shape of the model."""
-    head = ("features", "model", "event, bytes", "µs per event", "events/s of a core", "µs of the broker", "model, MB")
+    head = ("features", "model", "event, bytes", "µs per event", "events/s at most", "µs of the broker", "model, MB")
     rows = [
         (
             shape["features"],

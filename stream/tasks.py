@@ -9,44 +9,39 @@ import asyncio
 import logging
 import math
 import time
-from collections import deque
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
 from aiokafka.errors import ProducerFenced
 
 from schemas.errors import RetryableError
+from stream import lanes
 from stream import metrics as m
 from stream.batches import Batch, Outbox, TopicPartition
 from stream.delivery import Delivery, Offsets
 from stream.failures import describe, is_retryable, unwrapped
+from stream.lanes import LITTLE_ROWS, Lanes
 from stream.metric_values import Metrics
 from stream.stage import Stage
 from stream.turns import Turns
 
 log = logging.getLogger("penstock.tasks")
 
-LANE_BATCHES = 2  # fetched batches of an input that wait in a task before its partition is held,
-LANE_LITTLE_BATCHES = 16  # or so many, while they have few records
 ALIGN_S = 0.02  # between looks at an input that seemed to have more; behind the last record there may be markers only
 STEP_S = 0.010  # aim of one step; it must stay under 20 ms
-LITTLE_ROWS = 256  # fewer records than this wait for more while nothing of them could be committed, or while it rests:
-REST = 2  # after a commit that readers wait for, so many times what it took,
-STEP_REST = 10  # else after a step, so many times what that took,
-MOST_REST_S = 0.02  # at most
+REST = 2  # times what a commit took that readers wait for: so long a task rests after it
+STEP_REST = 10  # times what a step took: so long it rests where readers wait for no commit
+MOST_REST_S = 0.02
 OPEN_TIMEOUT_S = 60.0  # for the broker's part of opening; then it is tried again
 RETRY_S = (0.2, 0.5, 1.0, 2.0, 5.0)
 
 
-class Source(Protocol):
+class Source(lanes.Source, Protocol):
     """Where batches come from: the worker's consumer."""
 
     def open(self, source: TopicPartition, offset: int) -> int: ...
-    def resume(self, source: TopicPartition) -> None: ...
-    def hold(self, source: TopicPartition) -> None: ...
     def end(self, source: TopicPartition) -> int: ...
-    def unread(self, source: TopicPartition) -> int: ...
     async def resume_offset(self, source: TopicPartition) -> int: ...
 
 
@@ -127,7 +122,7 @@ class PartitionTask:
         self._on_fatal = on_fatal
         self._turns = turns
         self._clock = clock
-        self._lanes: dict[TopicPartition, deque[Batch]] = {source: deque() for source in inputs}
+        self._lanes = Lanes(inputs, source)
         self._working = False
         self._epochs: dict[TopicPartition, int] = {}
         self._wake = asyncio.Event()
@@ -143,7 +138,7 @@ class PartitionTask:
     @property
     def lag_events(self) -> dict[TopicPartition, int]:
         """Records between what is committed and the end of each input, as last heard from the broker."""
-        idle = not (self._working or any(self._lanes.values()) or self._uncommitted or self._commit)
+        idle = not (self._working or self._lanes or self._uncommitted or self._commit)
         return {
             source: 0 if idle and not self._source.unread(source) else max(0, self._source.end(source) - offset)
             for source, offset in self.committed.items()
@@ -154,18 +149,16 @@ class PartitionTask:
         self._runner = asyncio.create_task(self._supervise(), name=f"task {self.name}")
 
     def accept(self, batch: Batch) -> None:
-        """Take a fetched batch; hold its partition when enough is waiting."""
+        """Take a fetched batch."""
         if batch.epoch != self._epochs.get(batch.source):
             return  # fetched before this task last opened: it will come again
-        lane = self._lanes[batch.source]
-        lane.append(batch)
-        if _full(lane):
-            self._source.hold(batch.source)
+        self._lanes.put(batch)
         self._wake.set()
 
     def reopen(self, reason: str) -> None:
         """Finish what was fetched, which may be nowhere else any more, and open again, because of `reason`."""
         self._failure = RetryableError(reason)
+        self._lanes.end()
         self._wake.set()
 
     async def close(self, timeout_s: float) -> None:
@@ -275,9 +268,9 @@ class PartitionTask:
             if self._commit is not None and self._commit.done():
                 await self._settle()
             resting_s = self._resting_s(delivery)
-            if not resting_s and (batch := self._take_earliest()) is not None:
+            if not resting_s and (batch := self._lanes.take(aligned=self._stage.aligned)) is not None:
                 return batch
-            if self._failure is not None and not any(self._lanes.values()):
+            if self._failure is not None and not self._lanes:
                 return None
             due = self._uncommitted and self._clock() >= self._due_at(delivery)
             if self._commit is None and (due or self._stage.has_news):
@@ -290,40 +283,11 @@ class PartitionTask:
                 pass  # a commit is due, or an input that is waited for may have nothing more to give
         return None
 
-    def _take_earliest(self) -> Batch | None:
-        """Take the waiting batch that begins earliest, by Kafka's time; None while an input that lags may have earlier.
-
-        So aligned inputs are read side by side, as they were written, also when there is much to catch up with. Small
-        batches that would be taken one after the other are taken as one.
-        """
-        lane = self._earliest()
-        if lane is None:
-            return None
-        was_full = _full(lane)
-        batch = lane.popleft()
-        records = list(batch.records)
-        while self._earliest() is lane and len(records) + len(lane[0].records) <= LITTLE_ROWS:
-            records += lane.popleft().records
-        if was_full and not _full(lane):
-            self._source.resume(batch.source)
-        return Batch(batch.source, records, batch.epoch)
-
-    def _earliest(self) -> deque[Batch] | None:
-        waiting = [lane for lane in self._lanes.values() if lane]
-        if not waiting or (self._failure is None and self._stage.aligned and self._awaited()):
-            return None
-        return min(waiting, key=lambda lane: lane[0].records[0].timestamp)
-
-    def _awaited(self) -> bool:
-        """Whether an input has records on their way while another's wait here."""
-        return any(not lane and self._source.unread(source) for source, lane in self._lanes.items())
-
     def _resting_s(self, delivery: Delivery) -> float:
-        """Return how long what waits had better wait for more: it is little, and would cost as much as more of it."""
+        """Return how long what waits had better wait for more, as it is little; `inf` is until the commit is done."""
         if not self._limits.prompt or self._closing or self._failure is not None:
             return 0.0
-        waiting = sum(len(batch.records) for lane in self._lanes.values() for batch in lane)
-        if not waiting or waiting >= min(self._pace.rows, LITTLE_ROWS):
+        if not 0 < self._lanes.rows < min(self._pace.rows, LITTLE_ROWS):
             return 0.0
         if delivery.hides_until_commit and self._commit is not None:
             return math.inf
@@ -337,7 +301,7 @@ class PartitionTask:
         if resting_s:
             due_s = self._due_at(delivery) - self._clock() if self._uncommitted and not self._commit else math.inf
             return None if resting_s == due_s == math.inf else max(0.0, min(resting_s, due_s))
-        if any(self._lanes.values()):
+        if self._lanes:
             return ALIGN_S
         return max(0.0, self._due_at(delivery) - self._clock()) if self._uncommitted and not self._commit else None
 
@@ -352,7 +316,7 @@ class PartitionTask:
         self._uncommitted[piece.source] = piece.next_offset
 
     def _keeps_up(self) -> bool:
-        """Whether no more than a little is left to read of what the broker has told us of."""
+        """Whether no more than a little is left to fetch of what the broker has told us of."""
         return sum(map(self._source.unread, self._uncommitted)) < LITTLE_ROWS
 
     async def _begin_commit(self, delivery: Delivery) -> None:
@@ -385,21 +349,12 @@ class PartitionTask:
 
     def _abandon(self) -> None:
         """Forget what is not committed; it will be fetched again."""
-        for source in self._inputs:
-            self._source.hold(source)
         self._failure = None
         self._working = False
         self._epochs.clear()
-        for lane in self._lanes.values():
-            lane.clear()
+        self._lanes.clear()
         self._uncommitted.clear()
         if self._commit is not None:
             self._commit.cancel()
             self._commit.add_done_callback(lambda commit: commit.cancelled() or commit.exception())
             self._commit = None
-
-
-def _full(lane: Sequence[Batch]) -> bool:
-    """Tell whether enough waits to hold a partition: a few large batches, or many small ones."""
-    many = len(lane) >= LANE_BATCHES and sum(len(batch.records) for batch in lane) >= LITTLE_ROWS
-    return many or len(lane) >= LANE_LITTLE_BATCHES

@@ -14,11 +14,8 @@ from typing import Any, Protocol
 
 import aiokafka
 import faust
-from aiokafka import errors
 from aiokafka.abc import ConsumerRebalanceListener
-from aiokafka.client import ConnectionGroup, CoordinationType
 from aiokafka.errors import ConsumerStoppedError, NoOffsetForPartitionError, OffsetOutOfRangeError
-from aiokafka.protocol.commit import OffsetFetchRequest
 from faust.serializers.schemas import Schema
 from faust.transport import base
 from faust.transport.consumer import Consumer as FaustConsumer
@@ -27,6 +24,7 @@ from faust.types import TP, ConsumerMessage
 
 from schemas.errors import RetryableError
 from stream.batches import Batch, TopicPartition
+from stream.offsets import committed_offset
 
 POLL_MS = 1_000
 POLL_RECORDS = 1_024  # what is unpacked is worked on while it is near: four times as many cost 8% more per event
@@ -163,7 +161,7 @@ class Consumer(FaustConsumer):  # type: ignore[misc]
         or the topic was deleted and made again.
         Records that retention removed before they were read are counted, logged and skipped.
         """
-        committed = await self._committed(source)
+        committed = await committed_offset(self.aiokafka._client, self.app.conf.id, source)
         oldest: int = (await self.aiokafka.beginning_offsets([source]))[source]
         if committed is None:
             return oldest
@@ -177,21 +175,6 @@ class Consumer(FaustConsumer):  # type: ignore[misc]
         if committed < oldest:
             self.app.on_expired(source, oldest - committed)
         return max(committed, oldest)
-
-    async def _committed(self, source: TopicPartition) -> int | None:
-        """Return what the group has committed by now; None when it has nothing.
-
-        Asked of the broker, not of aiokafka: that would share the answer of a question that it asked earlier, such as
-        before the last owner's transaction was ended; and where the broker does not know the topic yet, it has none.
-        """
-        client = self.aiokafka._client
-        node = await client.coordinator_lookup(CoordinationType.GROUP, self.app.conf.id)
-        request = OffsetFetchRequest(self.app.conf.id, [(source.topic, [source.partition])])
-        answer = await client.send(node, request, group=ConnectionGroup.COORDINATION)
-        [(_, [(_, offset, _, error_code)])] = answer.topics
-        if error_code:
-            raise errors.for_code(error_code)(f"the offset of {self.app.conf.id} on {source.topic}/{source.partition}")
-        return offset if offset >= 0 else None
 
     async def commit_offsets(self, offsets: Mapping[TopicPartition, int]) -> None:
         """Commit the group's offsets, for delivery without transactions. Raises when a rebalance came between."""

@@ -1,6 +1,7 @@
 """Partitions of keys, by values that Kafka's own tests have for murmur2."""
 
 import numpy as np
+import pytest
 
 from stream.partitioner import murmur2, partitions_of
 
@@ -15,8 +16,9 @@ KNOWN = {
 }
 
 
-def test_hashes_are_those_of_apache_kafka() -> None:
-    assert murmur2(list(KNOWN)).view(np.int32).tolist() == list(KNOWN.values())
+@pytest.mark.parametrize("times", [1, 4])
+def test_hashes_are_those_of_apache_kafka_for_a_few_keys_and_for_many(times: int) -> None:
+    assert murmur2([*KNOWN] * times).view(np.int32).tolist() == [*KNOWN.values()] * times
 
 
 def test_no_keys_have_no_partitions() -> None:

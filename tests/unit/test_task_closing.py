@@ -7,6 +7,7 @@ from aiokafka.errors import (
     ProducerFenced,
 )
 
+from stream.lanes import LITTLE_ROWS
 from tests.support import now
 from tests.tasks import INPUT, OUTPUT, Bench, on_bench
 
@@ -16,8 +17,8 @@ async def test_closing_finishes_and_commits_the_step_at_hand_and_leaves_the_rest
     bench.waits_s["process"] = 1.0
     await bench.begin(b"0", b"1", b"2")
     bench.deliver(1)
-    bench.deliver(1)
     await bench.settle()
+    bench.deliver(1)
     await bench.task.close(30.0)
     assert bench.kafka.written[OUTPUT] == [b"0"]
     assert bench.kafka.offsets == {INPUT: 1}
@@ -27,7 +28,7 @@ async def test_closing_finishes_and_commits_the_step_at_hand_and_leaves_the_rest
 
 @on_bench
 async def test_closing_commits_what_an_earlier_step_left_uncommitted(bench: Bench) -> None:
-    await bench.begin(b"0", b"1")
+    await bench.begin(b"0", *[b"1"] * LITTLE_ROWS)
     bench.deliver(1)
     await bench.settle()
     assert bench.kafka.offsets == {}
@@ -37,7 +38,7 @@ async def test_closing_commits_what_an_earlier_step_left_uncommitted(bench: Benc
 
 @on_bench
 async def test_a_stage_is_told_to_finish_before_its_last_save_and_only_when_its_task_closes(bench: Bench) -> None:
-    await bench.begin(b"0", b"1", b"2")
+    await bench.begin(b"0", b"1", *[b"2"] * LITTLE_ROWS)
     bench.deliver(1)
     bench.task.reopen("the broker moved")
     await bench.settle(5.0)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from schemas.errors import RetryableError
 from stream.batches import Batch, TopicPartition
-from stream.tasks import LANE_BATCHES, LITTLE_ROWS
+from stream.lanes import LANE_BATCHES, LITTLE_ROWS
 from tests.support import Entry, leap_through, now
 from tests.tasks import INPUT, OUTPUT, STATE, Bench, on_bench, on_unhurried_bench
 
@@ -27,6 +27,22 @@ async def test_a_fast_consumer_never_gets_further_ahead_than_the_lane_and_what_i
     polling.cancel()
     assert len(bench.kafka.written[OUTPUT]) == 50 * LITTLE_ROWS
     assert max(ahead) <= LANE_BATCHES + 1
+
+
+@on_bench
+async def test_to_open_again_it_takes_what_it_has_and_fetches_nothing_more(bench: Bench) -> None:
+    bench.waits_s["process"] = 0.005
+    await bench.begin(*[b"x"] * 4 * LITTLE_ROWS)
+    bench.deliver(LITTLE_ROWS)
+    await bench.settle()
+    for _ in range(LANE_BATCHES):
+        bench.deliver(LITTLE_ROWS)
+    bench.task.reopen("its next records are gone")
+    await bench.settle(0.1)
+    assert INPUT not in bench.source.open_now
+    assert bench.kafka.offsets == {INPUT: (1 + LANE_BATCHES) * LITTLE_ROWS}
+    await bench.settle(5.0)
+    assert INPUT in bench.source.open_now
 
 
 LEFT, RIGHT = TopicPartition("left", 0), TopicPartition("right", 0)

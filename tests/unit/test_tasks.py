@@ -5,7 +5,8 @@ import itertools
 import pytest
 
 from stream.batches import Outbox
-from stream.tasks import LANE_BATCHES, LANE_LITTLE_BATCHES, LITTLE_ROWS, MOST_REST_S, STEP_REST
+from stream.lanes import LANE_BATCHES, LITTLE_LANE_BATCHES, LITTLE_ROWS
+from stream.tasks import MOST_REST_S, STEP_REST
 from tests.support import now
 from tests.tasks import INPUT, INTERVAL_S, OUTPUT, STATE, Bench, on_bench, on_unhurried_bench
 
@@ -136,6 +137,19 @@ async def test_a_commit_does_not_wait_for_a_little_more(bench: Bench) -> None:
 
 
 @on_bench
+async def test_who_keeps_up_commits_after_each_rest_although_there_is_always_more(bench: Bench) -> None:
+    bench.waits_s.update(process=0.002, commit=0.004)
+    await bench.begin(*[b"x"] * 100)
+    for _ in range(200):
+        bench.kafka.append(INPUT, [b"x"] * 64)
+        bench.deliver(64)
+        await bench.settle(0.001)
+    commits = bench.times("commit")
+    assert len(commits) > 3
+    assert all(later - earlier < INTERVAL_S / 2 for earlier, later in itertools.pairwise(commits))
+
+
+@on_bench
 async def test_much_that_comes_during_a_commit_is_sent_and_belongs_to_the_next_one(bench: Bench) -> None:
     bench.waits_s["commit"] = 3.0
     many = [b"1"] * LITTLE_ROWS
@@ -172,7 +186,7 @@ async def test_a_little_that_comes_during_a_commit_waits_for_more(bench: Bench) 
 async def test_its_input_is_held_while_enough_waits_and_goes_on_after_that(bench: Bench) -> None:
     bench.waits_s["process"] = 1.0
     await bench.begin(*[b"x"] * 2000)
-    for size, enough in ((LITTLE_ROWS, LANE_BATCHES), (1, LANE_LITTLE_BATCHES)):
+    for size, enough in ((LITTLE_ROWS, LANE_BATCHES), (1, LITTLE_LANE_BATCHES)):
         bench.deliver(1)
         await bench.settle()
         for waiting in range(1, enough + 1):
