@@ -18,12 +18,14 @@ from app.models import register
 from app.registry import artifact_store, signer
 from app.settings import Settings, load_settings
 from benchmarks import synthetic
+from benchmarks.plain import Kafka
 from benchmarks.spread_events import DRAWN
 from benchmarks.workers import Penstock
 from ml.models.protocol import Matrix
 from ml.models.registry import model_type
 from schemas.events import Command
 from schemas.streams import StreamSpec
+from topics.specs import StreamTopics
 
 _AT_ONCE: Final = 25  # streams that are added together: topics, and one control for them
 _TOGETHER: Final = 8  # requests at a time
@@ -125,6 +127,12 @@ class Fleet:
     def expected(self, first: int, count: int) -> dict[str, float]:
         """Return the score of each event that `spread_events` sends, by its id."""
         return {synthetic.event_id(number): self._scores[number % DRAWN] for number in range(first, first + count)}
+
+    def dead_letters(self) -> list[str]:
+        """Return a sentence for each stream of which an event became a dead letter."""
+        cluster = Kafka(self.penstock.bootstrap)
+        refused = [stream for stream in self.streams if cluster.ends(StreamTopics(stream).features_dead)]
+        return [f"{stream} has dead letters" for stream in refused]
 
     def _declare(self, streams: Iterable[str]) -> None:
         declare(self.penstock, dict.fromkeys(streams, synthetic.FEATURES), self._partitions)

@@ -34,6 +34,7 @@ from tests.kafka.server import on_cpus
 
 _HERE: Final = Path(__file__).parent
 _BASELINE_ROWS: Final = 20_000
+_WARMERS: Final = ("penstock", "aiokafka_loop")
 _HEAP_MB: Final = 1536  # a broker that collects its garbage once a second would be seen in every p99
 
 
@@ -43,7 +44,7 @@ def add_command(commands: Any) -> None:
     parser.add_argument("--events", type=int, default=1_000_000, help="in the topic that everybody scores")
     parser.add_argument("--runs", type=int, default=3, help="turns of each contestant; the median counts")
     parser.add_argument("--turn-seconds", type=float, default=60.0, help="after so long a slow contestant is stopped")
-    parser.add_argument("--latency-runs", type=int, default=2, help="turns of each at each rate; the median counts")
+    parser.add_argument("--latency-runs", type=int, default=3, help="turns of each at each rate; the median counts")
     parser.add_argument("--latency-seconds", type=float, default=20.0, help="that count of such a turn")
     parser.add_argument("--warm-up-seconds", type=float, default=120.0, help="of small requests to the broker before")
     parser.add_argument("--rates", type=int, nargs="*", default=[1_000, 10_000], help="events per second")
@@ -150,15 +151,16 @@ class Bench:
                 print(f"round {number + 1}: {contestant.name:24}{said}{' partial' * speed.partial}", flush=True)
 
     def warm_up(self, course: Course, rate: int, seconds: float) -> None:
-        """Let the first contestant answer events for so long, uncounted: a young broker is busy with compiling itself.
+        """Let Penstock and a bare loop answer events, uncounted: a young broker is busy with compiling itself.
 
         What it does in every transaction takes it five times the processor time at first, and a minute or two later
-        what it takes it for ever.
+        what it takes it for ever. Who is not there is not waited for: the first contestant comes instead.
         """
-        if seconds > 0:
-            print("warming the broker up", flush=True)
-            turn = self._turn("warm-up", self._contestants[0], course)
-            latency.take_turn(turn, Pace(rate, seconds, self._seed, self._booster))
+        warmers = [each for each in self._contestants if each.name in _WARMERS] or [*self._contestants[:1]]
+        for contestant in warmers if seconds > 0 else ():
+            print(f"warming the broker up with {contestant.name}", flush=True)
+            turn = self._turn(f"warm-up-{contestant.name}", contestant, course)
+            latency.take_turn(turn, Pace(rate, seconds / len(warmers), self._seed, self._booster))
 
     def measure_latency(self, course: Course, rates: Sequence[int], runs: int, seconds: float) -> None:
         """Let everybody answer events as they come, `runs` times at each rate."""

@@ -108,6 +108,7 @@ def _latency(taken: Taken, rate: int) -> dict[str, Any]:
     found = [each for each in taken.latencies if each.rate == rate]
     kinds = ("p50_ms", "p99_ms", "max_ms")
     figures: dict[str, Any] = {kind: _median([getattr(each, kind) for each in found]) for kind in kinds}
+    figures["late_ms"] = max(each.late_ms for each in found)
     return figures | ({"note": "fell behind"} if taken.fell_behind(rate) else {})
 
 

@@ -127,12 +127,19 @@ def _row(name: str, figures: Mapping[str, Any], rates: list[str]) -> list[str]:
 
 
 def _where(result: Result) -> str:
-    """Return the machine and the versions, as a sentence."""
+    """Return what was measured how often, the machine and the versions, as a sentence."""
     machine = result["machine"]
     versions = {name: each for figures in result["contestants"].values() for name, each in figures["versions"].items()}
     told = ", ".join(f"{name} {version}" for name, version in sorted(versions.items()))
     where = f"{machine['cpu']}, {machine['cores']} cores, Python {machine['python']}"
-    return f"{result['events']:,} events; {where}; {told}."
+    turns = next(iter(result["runs"].values()))
+    latencies = [each for figures in result["contestants"].values() for each in figures["latency"].values()]
+    late = (
+        f", its producer late by {max(each['late_ms'] for each in latencies):.1f} ms at most (p99)" if latencies else ""
+    )
+    rates = len({each["rate"] for each in turns["latency"]})
+    often = f"{len(turns['throughput'])} turns, {len(turns['latency']) // max(rates, 1)} of latency{late}"
+    return f"{result['events']:,} events; {often}; {where}; {told}."
 
 
 def _number(value: float | None, digits: int = 0) -> str:

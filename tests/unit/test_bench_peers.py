@@ -105,7 +105,7 @@ def test_who_fell_behind_has_no_latency_and_no_ratio() -> None:
     theirs = [answers(1_000, None), answers(1_000, 5.0)]
     found = result(penstock=Taken([], ours), aiokafka_loop=Taken([], theirs))
     latency = found["contestants"]["aiokafka_loop"]["latency"]["1000"]
-    assert latency == {"p50_ms": None, "p99_ms": None, "max_ms": None, "note": "fell behind"}
+    assert latency == {"p50_ms": None, "p99_ms": None, "max_ms": None, "late_ms": 0.1, "note": "fell behind"}
     assert found["goals"][f"exactly once: {RATIO}"] == {"figure": None, "met": None}
 
 
