@@ -133,12 +133,12 @@ def _where(result: Result) -> str:
     told = ", ".join(f"{name} {version}" for name, version in sorted(versions.items()))
     where = f"{machine['cpu']}, {machine['cores']} cores, Python {machine['python']}"
     turns = next(iter(result["runs"].values()))
-    latencies = [each for figures in result["contestants"].values() for each in figures["latency"].values()]
-    late = (
-        f", its producer late by {max(each['late_ms'] for each in latencies):.1f} ms at most (p99)" if latencies else ""
-    )
-    rates = len({each["rate"] for each in turns["latency"]})
-    often = f"{len(turns['throughput'])} turns, {len(turns['latency']) // max(rates, 1)} of latency{late}"
+    often = f"{len(turns['throughput'])} turns"
+    late = [each["late_ms"] for figures in result["contestants"].values() for each in figures["latency"].values()]
+    if late:
+        often += (
+            f", {len(turns['latency']) // len(_rates(result))} of latency with a producer late by {max(late):.1f} ms"
+        )
     return f"{result['events']:,} events; {often}; {where}; {told}."
 
 
