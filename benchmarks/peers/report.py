@@ -136,9 +136,8 @@ def _where(result: Result) -> str:
     often = f"{len(turns['throughput'])} turns"
     late = [each["late_ms"] for figures in result["contestants"].values() for each in figures["latency"].values()]
     if late:
-        often += (
-            f", {len(turns['latency']) // len(_rates(result))} of latency with a producer late by {max(late):.1f} ms"
-        )
+        paced = len(turns["latency"]) // len(_rates(result))
+        often += f", {paced} of latency with a producer late by {max(late):.1f} ms (p99)"
     return f"{result['events']:,} events; {often}; {where}; {told}."
 
 
