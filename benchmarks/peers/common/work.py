@@ -1,7 +1,7 @@
 """What every peer does to a batch of events: decode and validate, score, count for drift, encode. No framework in it.
 
-It is the fastest that we know how to write with msgspec, NumPy and XGBoost, so that peers differ by their frameworks
-only. It imports nothing of Penstock.
+It is the fastest that we know how to write with what msgspec, NumPy and XGBoost document, so that peers differ by their
+frameworks only. It imports nothing of Penstock.
 """
 
 import sys
