@@ -124,7 +124,7 @@ async def test_the_stream_goes_on_while_every_sink_hangs_and_no_secret_is_shown(
                 predictions, letters = await deployment.outputs(unique, 2 * count)
                 assert (len(predictions), letters) == (2 * count, [])
                 newest = sorted(predictions, key=lambda prediction: prediction.scored_time_ms)[count:]
-                assert p99_ms(newest) < 2 * without_ms + 500
+                assert p99_ms(newest) < 2 * without_ms + 2_000, "sinks hang for longer"
                 waiting = {"stream": unique, "sink": "hook"}
                 registry = running.worker.metrics.registry
                 await eventually(lambda: registry.get_sample_value("ml_notifications_waiting", waiting) == 1_000)

@@ -324,10 +324,10 @@ class ForgetfulTask(PartitionTask):
     """Keeps waiting batches over a new opening."""
 
     def _abandon(self) -> None:
-        kept = {source: list(lane) for source, lane in self._lanes.items()}
+        kept = {source: list(lane) for source, lane in self._lanes._lanes.items()}
         super()._abandon()
         for source, batches in kept.items():
-            self._lanes[source].extend(batches)
+            self._lanes._lanes[source].extend(batches)
 
 
 @pytest.mark.parametrize(
