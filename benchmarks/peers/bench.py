@@ -35,7 +35,8 @@ from tests.kafka.server import on_cpus
 _HERE: Final = Path(__file__).parent
 _BASELINE_ROWS: Final = 20_000
 _WARMERS: Final = ("penstock", "aiokafka_loop")
-_HEAP_MB: Final = 1536  # a broker that collects its garbage once a second would be seen in every p99
+_HEAP_MB: Final = 1536
+_COLLECTOR: Final = "Shenandoah"  # a broker that stands still for 100 ms now and then would be all that p99 shows
 
 
 def add_command(commands: Any) -> None:
@@ -96,7 +97,7 @@ def _measure(arguments: argparse.Namespace, contestants: Sequence[Contestant]) -
         cores = machine.Cores(frozenset(), frozenset())
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="penstock-bench-")))
-        server = stack.enter_context(any_kafka(os.environ, cpus=cores.others, heap_mb=_HEAP_MB))
+        server = stack.enter_context(any_kafka(os.environ, cores.others, _HEAP_MB, _COLLECTOR))
         stack.enter_context(on_cpus(cores.others))
         bench = Bench(Kafka(server.bootstrap), folder, cores.contestant, contestants, arguments.seed)
         if arguments.runs:
@@ -160,7 +161,7 @@ class Bench:
         for contestant in warmers if seconds > 0 else ():
             print(f"warming the broker up with {contestant.name}", flush=True)
             turn = self._turn(f"warm-up-{contestant.name}", contestant, course)
-            latency.take_turn(turn, Pace(rate, seconds / len(warmers), self._seed, self._booster))
+            latency.take_turn(turn, Pace(rate, seconds, self._seed, self._booster))
 
     def measure_latency(self, course: Course, rates: Sequence[int], runs: int, seconds: float) -> None:
         """Let everybody answer events as they come, `runs` times at each rate."""
