@@ -1,9 +1,9 @@
 """Does a worker's memory stay where it is? Its resident size after 1 million events, and after 10 million.
 
 One worker (`--role score`, exactly once) on its core, one Apache Kafka and the producer on the others. The events come
-in portions; each is written, and then its predictions are read. Every prediction is compared with
-a direct one: a portion that was not answered exactly, each event once, ends the benchmark with exit code 1. The size
-of a portion is the median of the samples that were taken while the worker scored it. Growth by more than 5% does not
+in portions; each is written, and then its predictions are read. Every prediction is compared with a direct one: a
+portion that was not answered exactly, each event once, ends the benchmark with exit code 1. The size of a portion is
+the median of the samples that were taken while the worker scored it. Growth by more than 5% does not
 fail the benchmark: `within` tells. Kafka keeps everything: that is 0.7 GB for each million events.
 """
 

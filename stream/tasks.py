@@ -61,9 +61,9 @@ class TaskName:
 @dataclass(frozen=True, slots=True)
 class TaskLimits:
     """`fenced_pause_s` must outlast the group's session time-out: by then a wrong owner has been told.
+
     A `prompt` task commits as soon as it has rested and little is left to read, where readers wait for that; others
     once in an interval.
-    in an interval.
     """
 
     commit_interval_s: float
