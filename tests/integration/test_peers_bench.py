@@ -43,7 +43,7 @@ def arguments(
     def make(*words: str) -> argparse.Namespace:
         parser = argparse.ArgumentParser()
         bench.add_command(parser.add_subparsers())
-        short = "--events 20000 --runs 1 --latency-runs 1 --latency-seconds 2 --warm-up-seconds 1".split()
+        short = ["--events=20000", "--runs=1", "--latency-runs=1", "--latency-seconds=2", "--warm-up-seconds=1"]
         return parser.parse_args(["peers", *short, "--json", str(tmp_path / "result.json"), *words])
 
     return make
