@@ -4,6 +4,7 @@ It is the fastest that we know how to write with what msgspec, NumPy and XGBoost
 frameworks only. It imports nothing of Penstock.
 """
 
+import gc
 import sys
 import time
 from collections.abc import Iterable, Sequence
@@ -80,6 +81,9 @@ class Work:
         self._decode = msgspec.json.Decoder(_event_type(job.features)).decode
         self._encode = msgspec.json.Encoder().encode
         self._counter = _Counter(job.edges)
+        # Batches live and die by reference counts: this lets a bare loop take 7% less time.
+        gc.freeze()
+        gc.set_threshold(100_000, 20, 50)
 
     def score(
         self,
