@@ -21,10 +21,9 @@ import xgboost
 from numpy.typing import NDArray
 
 from benchmarks import machine, synthetic
-from benchmarks.comparison import differences
+from benchmarks.comparison import OutputsDiffer, differences
 from benchmarks.histogram_checker import cover_differences
 from benchmarks.plain import Kafka, until
-from benchmarks.scaling import OutputsDiffer
 from benchmarks.stream_fleet import Candidate, declare, deploy, penstock_of
 from benchmarks.usage import Usage, broker_pid, footprint
 from benchmarks.worker_turns import BROKER, turn_of

@@ -12,6 +12,10 @@ from benchmarks.plain import Row
 _SHOWN: Final = 3
 
 
+class OutputsDiffer(Exception):
+    """Somebody did not give exactly what was expected; the message says who and what."""
+
+
 class Turn(NamedTuple):
     """What one contestant did in one turn; rates in events per second, commits in milliseconds."""
 

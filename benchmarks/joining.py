@@ -6,10 +6,10 @@ from typing import Final
 import msgspec
 
 from benchmarks import synthetic
-from benchmarks.comparison import turn
+from benchmarks.comparison import OutputsDiffer, turn
 from benchmarks.learn_checker import sample_differences
 from benchmarks.plain import Kafka, Row, until
-from benchmarks.score import Bench, OutputsDiffer
+from benchmarks.score import Bench
 from benchmarks.workers import Penstock, Worker
 from topics.specs import StreamTopics
 

@@ -34,10 +34,10 @@ import numpy as np
 
 from benchmarks import learner_worker, machine, synthetic
 from benchmarks.bare_learner import PROBES, Learnt
+from benchmarks.comparison import OutputsDiffer
 from benchmarks.joining import Joining, run_to_the_end, tell
 from benchmarks.learn_checker import learning_rate, model_differences
 from benchmarks.plain import Kafka
-from benchmarks.score import OutputsDiffer
 from benchmarks.workers import Penstock, Worker
 from ml.models.registry import model_type
 from schemas.events import ModelVersion

@@ -23,6 +23,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 
 from benchmarks import machine
+from benchmarks.comparison import OutputsDiffer
 from benchmarks.plain import until
 from benchmarks.spread_events import SpreadReader, sending
 from benchmarks.stream_fleet import Fleet, penstock_of
@@ -38,10 +39,6 @@ _AFTER_SCRAPE_S: Final = 0.5  # what a scrape held up is read by then, and does 
 _DRAIN_S: Final = 30.0
 _SLOWEST_START_S: Final = 300.0
 ROLES: Final[Mapping[str, tuple[str, ...]]] = {"score": ("score",), "whole": ()}
-
-
-class OutputsDiffer(Exception):
-    """A worker did not write exactly the expected predictions."""
 
 
 class Load(NamedTuple):

@@ -20,9 +20,9 @@ from statistics import median
 from typing import Any, Final
 
 from benchmarks import machine, synthetic
+from benchmarks.comparison import OutputsDiffer
 from benchmarks.joining import Joining
 from benchmarks.plain import Kafka, until
-from benchmarks.score import OutputsDiffer
 from benchmarks.workers import Penstock
 from tests.kafka.server import kafka as any_kafka
 from tests.kafka.server import on_cpus

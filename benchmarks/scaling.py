@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from benchmarks import machine, synthetic
-from benchmarks.comparison import differences
+from benchmarks.comparison import OutputsDiffer, differences
 from benchmarks.histogram_checker import cover_differences
 from benchmarks.plain import Kafka, Row, until
 from benchmarks.usage import Usage, broker_pid
@@ -46,10 +46,6 @@ partitions = {PARTITIONS}
 _BASELINE_ROWS: Final = 20_000
 _SLOWEST_EPS: Final = 2_000
 _MANY_CORES: Final = 4  # from so many on, a quarter of them is the broker's
-
-
-class OutputsDiffer(Exception):
-    """The workers did not write exactly the expected outputs."""
 
 
 def add_command(commands: Any) -> None:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from benchmarks import machine, synthetic
-from benchmarks.comparison import Turn, differences, summary, turn
+from benchmarks.comparison import OutputsDiffer, Turn, differences, summary, turn
 from benchmarks.plain import Kafka, until
 from benchmarks.workers import Penstock
 from tests.kafka.server import kafka as any_kafka
@@ -32,10 +32,6 @@ _SLOWEST_EPS: Final = 2_000
 Alive = Callable[[], None]
 Contestant = Callable[[str, Callable[[Alive], None]], float | None]
 """Scores everything under a name, calling the function it is given to wait for that; returns its mean commit in ms."""
-
-
-class OutputsDiffer(Exception):
-    """A contestant did not give exactly the expected predictions."""
 
 
 def add_command(commands: Any) -> None:

@@ -25,6 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks import machine, synthetic
+from benchmarks.comparison import OutputsDiffer
 from benchmarks.plain import Follower, Kafka, Row
 from benchmarks.usage import Sample, Usage
 from benchmarks.workers import Penstock
@@ -39,10 +40,6 @@ _BASELINE_ROWS: Final = 20_000
 _WORKER: Final = "worker"
 _SLOWEST_EPS: Final = 1_000
 _SHOWN: Final = 3
-
-
-class OutputsDiffer(Exception):
-    """A portion's predictions were not exactly the expected ones."""
 
 
 class _Output(msgspec.Struct):

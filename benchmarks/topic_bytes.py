@@ -22,7 +22,7 @@ from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, C
 
 from benchmarks import machine, synthetic
 from benchmarks.chaos_producer import LAST_ACK_S, keep_pace, patient_producer
-from benchmarks.comparison import differences
+from benchmarks.comparison import OutputsDiffer, differences
 from benchmarks.plain import Kafka, until
 from benchmarks.stream_fleet import Candidate, declare, deploy, penstock_of
 from benchmarks.workers import Worker
@@ -35,10 +35,6 @@ _TIMEOUT_S: Final = 30.0
 _FLUSH_S: Final = 2.0
 _LABEL_LAG: Final = 1_000  # events between an event and its label
 PLAIN: Final = "none"
-
-
-class OutputsDiffer(Exception):
-    """Not every event has its right prediction, or not every label its sample."""
 
 
 def add_command(commands: Any) -> None:

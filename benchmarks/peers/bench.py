@@ -20,12 +20,13 @@ from typing import Any, Final
 import xgboost
 
 from benchmarks import environments, machine, synthetic
+from benchmarks.comparison import OutputsDiffer
 from benchmarks.peers import latency, report, throughput
 from benchmarks.peers.contestants import Contestant, PythonOf, find
 from benchmarks.peers.course import Course, config_of
 from benchmarks.peers.figures import Taken, summary
 from benchmarks.peers.latency import Pace
-from benchmarks.peers.outputs import Events, OutputsDiffer
+from benchmarks.peers.outputs import Events
 from benchmarks.peers.turns import ContestantFailed, Turn
 from benchmarks.plain import Kafka
 from benchmarks.workers import Penstock

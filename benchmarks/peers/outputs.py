@@ -23,10 +23,6 @@ _SHOWN: Final = 3
 Ints = NDArray[np.int64]
 
 
-class OutputsDiffer(Exception):
-    """A contestant did not give exactly what it must give; the message says who and what."""
-
-
 class _Event(msgspec.Struct, gc=False):
     event_id: str
 

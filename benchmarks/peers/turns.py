@@ -9,9 +9,10 @@ from typing import Final
 
 import msgspec
 
+from benchmarks.comparison import OutputsDiffer
 from benchmarks.peers.contestants import Contestant, Running
 from benchmarks.peers.course import Course
-from benchmarks.peers.outputs import Events, Outputs, OutputsDiffer, differences
+from benchmarks.peers.outputs import Events, Outputs, differences
 
 ANSWER_S: Final = 90.0
 

@@ -5,8 +5,9 @@ import json
 import numpy as np
 import pytest
 
+from benchmarks.comparison import OutputsDiffer
 from benchmarks.plain import Row
-from benchmarks.steady import Checker, OutputsDiffer, judged
+from benchmarks.steady import Checker, judged
 from benchmarks.synthetic import event_id
 from benchmarks.usage import Sample
 

@@ -183,6 +183,21 @@ async def test_a_little_that_comes_during_a_commit_waits_for_more(bench: Bench) 
 
 
 @on_bench
+async def test_where_steps_are_slow_less_than_one_of_them_takes_is_a_little(bench: Bench) -> None:
+    bench.waits_s |= {"process": 1.0, "commit": 10.0}
+    await bench.begin(*[b"x"] * (LITTLE_ROWS + 16))
+    bench.deliver(LITTLE_ROWS)
+    await bench.settle(1.5)  # from now on, 16 rows are a step
+    bench.deliver(15)
+    await bench.settle(1.0)
+    assert bench.points().count("process") == 1
+    bench.deliver(1)
+    await bench.settle()
+    assert bench.points().count("process") == 2
+    assert "committed" not in bench.points()
+
+
+@on_bench
 async def test_its_input_is_held_while_enough_waits_and_goes_on_after_that(bench: Bench) -> None:
     bench.waits_s["process"] = 1.0
     await bench.begin(*[b"x"] * 2000)
