@@ -99,12 +99,15 @@ def with_table(page: str, name: str, text: str) -> str:
 
 
 def main(page_file: str, *result_files: str) -> int:
-    """Write the tables; return the exit code."""
+    """Write the tables; return the exit code: 2, and nothing is written, when a file is of another benchmark."""
     page = Path(page_file).read_text(encoding="utf-8")
     for file in result_files:
         result: Result = json.loads(Path(file).read_text(encoding="utf-8"))
-        name, made = next((name, make(result)) for name, (key, make) in TABLES.items() if key in result)
-        page = with_table(page, name, made)
+        name = next((name for name, (key, _) in TABLES.items() if key in result), None)
+        if name is None:
+            print(f"{file} is of no benchmark that this page shows", file=sys.stderr)
+            return 2
+        page = with_table(page, name, TABLES[name][1](result))
     Path(page_file).write_text(page, encoding="utf-8")
     return 0
 

@@ -167,5 +167,4 @@ def judged(samples: Sequence[Sample], marks: Sequence[float], portion: int) -> d
         "growth": growth,
         "within": growth <= GOAL,
         "mb_by_portion": sizes_mb,
-        "eps": round(portion * len(sizes_mb) / (marks[-1] - marks[0])),
     }
