@@ -1,20 +1,26 @@
 """What processes use while a benchmark runs: processor time, memory, threads and sockets, sampled from outside."""
 
 import bisect
+import contextlib
+import itertools
 import threading
 import time
 from collections.abc import Mapping
 from types import TracebackType
-from typing import Any, Final, NamedTuple, Self
+from typing import Final, NamedTuple, Self
 
 import psutil
 
 _EVERY_S: Final = 0.1
+_CHILDREN_EVERY: Final = 10  # samples: to look for new ones means to read the whole of /proc
 _MB: Final = 1_000_000
 
 
 class Sample(NamedTuple):
-    """What a process had used at a moment: `time_s` since the epoch, processor seconds so far, resident bytes."""
+    """What a process and its children had used at a moment: `time_s` since the epoch, processor seconds, bytes.
+
+    The memory of pages that processes share counts for each of them.
+    """
 
     time_s: float
     cpu_s: float
@@ -24,12 +30,13 @@ class Sample(NamedTuple):
 class Usage:
     """Samples processes, by a name of each, in a thread while its block runs: ten times a second unless told.
 
-    A sample costs some 50 µs. A process that ends has its samples up to then.
+    What they start counts as theirs, if it lives for a second. A sample costs some 50 µs. A process that ends has its
+    samples up to then.
     """
 
     def __init__(self, pids: Mapping[str, int], every_s: float = _EVERY_S) -> None:
         self.samples: dict[str, list[Sample]] = {name: [] for name in pids}
-        self._processes = {name: psutil.Process(pid) for name, pid in pids.items()}
+        self._trees = {name: _Tree(pid) for name, pid in pids.items()}
         self._every_s = every_s
         self._left = threading.Event()
         self._thread = threading.Thread(target=self._run, name="usage", daemon=True)
@@ -53,15 +60,40 @@ class Usage:
         return max(sample.rss_bytes for sample in self.samples[name]) / _MB
 
     def _run(self) -> None:
-        while True:
-            for name, process in self._processes.items():
-                try:
-                    with process.oneshot():
-                        self.samples[name].append(_sample(process))
-                except psutil.NoSuchProcess:
-                    continue
+        for count in itertools.count():
+            for name, tree in self._trees.items():
+                if count % _CHILDREN_EVERY == 0:
+                    tree.look_for_children()
+                if (sample := tree.sample()) is not None:
+                    self.samples[name].append(sample)
             if self._left.wait(self._every_s):
                 return
+
+
+class _Tree:
+    """A process and all that come of it. What one has used by its end counts on."""
+
+    def __init__(self, pid: int) -> None:
+        self._root = psutil.Process(pid)
+        self._known = {pid: self._root}
+        self._spent_s: dict[int, float] = {}
+
+    def look_for_children(self) -> None:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            self._known |= {child.pid: child for child in self._root.children(recursive=True)}
+
+    def sample(self) -> Sample | None:
+        """Return what they have used by now; None when all have ended."""
+        resident = 0
+        for pid, process in list(self._known.items()):
+            try:
+                with process.oneshot():
+                    times = process.cpu_times()
+                    resident += process.memory_info().rss
+                self._spent_s[pid] = times.user + times.system
+            except psutil.NoSuchProcess:
+                del self._known[pid]
+        return Sample(time.time(), sum(self._spent_s.values()), resident) if self._known else None
 
 
 def cpu_at(samples: list[Sample], time_s: float) -> float:
@@ -91,8 +123,3 @@ def broker_pid() -> int | None:
             pid: int = child.pid
             return pid
     return None
-
-
-def _sample(process: Any) -> Sample:
-    times = process.cpu_times()
-    return Sample(time.time(), times.user + times.system, process.memory_info().rss)

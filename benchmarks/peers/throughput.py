@@ -8,9 +8,10 @@ from numpy.typing import NDArray
 
 from benchmarks.peers.outputs import Events
 from benchmarks.peers.turns import Turn, wait, wait_for_answer
-from benchmarks.peers.usage import Sampler
+from benchmarks.usage import Usage
 
 _STEADY: Final = (0.1, 0.9)
+_CONTESTANT: Final = "contestant"
 
 
 class Steady(NamedTuple):
@@ -47,22 +48,21 @@ def take_turn(turn: Turn, events: Events, turn_s: float) -> Speed:
     """
     course = turn.course
     course.clear()
-    spawned_ms = time.time() * 1000
-    with turn.running() as running, Sampler(running.pid, spawned_ms) as sampler:
+    spawned_s = time.time()
+    with turn.running() as running, Usage({_CONTESTANT: running.pid}) as usage:
         wait_for_answer(running, lambda: bool(course.cluster.ends(course.topics.predictions)))
         partial = not wait(running, lambda: turn.finished(len(events)), turn_s)
-    usage = sampler.usage()
     outputs = turn.check(events, partial=partial)
     part = steady(outputs.times_ms)
-    first_ms, last_ms = int(outputs.times_ms.min()), int(outputs.times_ms.max())
+    first_s, last_s = int(outputs.times_ms.min()) / 1000, int(outputs.times_ms.max()) / 1000
     return Speed(
         events=len(outputs.seen),
         eps=1000 * part.events / (part.to_ms - part.from_ms),
-        cpu_us=1e6 * usage.cpu_between(part.from_ms, part.to_ms) / part.events,
-        peak_mb=usage.peak_bytes / 1e6,
-        startup_s=(first_ms - spawned_ms) / 1000,
-        total_s=(last_ms - spawned_ms) / 1000,
-        total_cpu_s=usage.cpu_between(spawned_ms, last_ms),
+        cpu_us=1e6 * usage.cpu_s(_CONTESTANT, part.from_ms / 1000, part.to_ms / 1000) / part.events,
+        peak_mb=usage.peak_mb(_CONTESTANT),
+        startup_s=first_s - spawned_s,
+        total_s=last_s - spawned_s,
+        total_cpu_s=usage.cpu_s(_CONTESTANT, spawned_s, last_s),
         partial=partial,
     )
 

@@ -1,9 +1,7 @@
 """The arithmetic of the peers' benchmark, and what it asks of contestants."""
 
 import argparse
-import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +16,6 @@ from benchmarks.peers.figures import Taken, speed_goals, summary
 from benchmarks.peers.latency import Latency, Pace, latency_of
 from benchmarks.peers.pacer import PROBES, prepared
 from benchmarks.peers.throughput import Speed, steady
-from benchmarks.peers.usage import Sampler, Usage
 
 RATIO = "p99 at 1,000 events/s at most 1.2 x aiokafka_loop"
 MOST = "p99 at 10,000 events/s at most 25 ms"
@@ -34,36 +31,6 @@ def answers(rate: int, p99_ms: float | None) -> Latency:
 
 def result(**turns: Taken) -> dict[str, Any]:
     return summary(turns, {name: {"msgspec": "1"} for name in turns})
-
-
-def test_processor_time_is_interpolated_between_samples() -> None:
-    usage = Usage([0, 100, 200, 300], [0.0, 0.1, 0.1, 0.3], 5)
-    assert usage.cpu_between(50, 250) == pytest.approx(0.2 - 0.05)
-    assert usage.cpu_between(0, 300) == pytest.approx(0.3)
-
-
-def test_processor_time_of_another_time_is_not_made_up() -> None:
-    with pytest.raises(ValueError, match="no samples"):
-        Usage([0, 100], [0.0, 0.1], 5).cpu_between(50, 1_000)
-    with pytest.raises(ValueError, match="no samples"):
-        Usage([], [], 0).cpu_between(0, 1)
-
-
-def test_a_child_counts_and_goes_on_counting_when_it_has_ended() -> None:
-    """The child uses half a second of processor time, the parent next to none."""
-    busy = "import time\nwhile time.process_time() < 0.5: pass\ntime.sleep(1.5)"  # long enough to be found
-    code = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {busy!r}])"
-    spawned_ms = time.time() * 1000
-    parent = subprocess.Popen([sys.executable, "-c", code])
-    try:
-        with Sampler(parent.pid, spawned_ms) as sampler:
-            parent.wait(60)
-            time.sleep(0.3)
-    finally:
-        parent.kill()
-    usage = sampler.usage()
-    assert 0.45 < usage.cpu_between(spawned_ms, time.time() * 1000) < 1.5
-    assert usage.peak_bytes > 8e6
 
 
 def test_the_steady_part_ignores_a_slow_start_and_a_slow_end() -> None:

@@ -1,6 +1,8 @@
 """The scaling benchmarks' arithmetic: what is used per event, what one more worker or stream adds, what compresses."""
 
 import os
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -42,6 +44,20 @@ def test_a_process_is_sampled_while_the_block_runs() -> None:
     assert usage.cpu_s("me", began, time.time()) == pytest.approx(0.2, abs=0.1)
     assert usage.peak_mb("me") > 10
     assert footprint(os.getpid())["threads"] >= 1
+
+
+def test_a_child_counts_and_goes_on_counting_when_it_has_ended() -> None:
+    """The child uses half a second of processor time, the parent next to none."""
+    busy = "import time\nwhile time.process_time() < 0.5: pass\ntime.sleep(1.5)"  # long enough to be found
+    code = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {busy!r}]); sys.stdin.read()"
+    began = time.time()
+    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE) as parent:
+        with Usage({"parent": parent.pid}) as usage:
+            time.sleep(4.0)
+        assert parent.stdin is not None
+        parent.stdin.close()
+    assert 0.45 < usage.cpu_s("parent", began, time.time()) < 1.5
+    assert usage.peak_mb("parent") > 8
 
 
 def test_a_turn_counts_the_processor_time_of_all_workers_between_the_tenths() -> None:
