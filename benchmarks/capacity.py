@@ -60,13 +60,8 @@ class Shape(NamedTuple):
         """The names of the features."""
         return [f"f{i}" for i in range(self.features)]
 
-    @property
-    def stream(self) -> str:
-        """The name of its stream."""
-        return f"shape-{self}"
 
-
-_WARM_UP: Final = Shape(10, 99)  # uncounted: a young broker compiles itself
+_WARM_UP: Final = Shape(10, 100)  # uncounted: a young broker compiles itself
 SHAPES: Final = "10xlogistic 10x30 10x100 10x300 10x1000 50xlogistic 50x100 50x300 200x300"
 
 
@@ -90,9 +85,10 @@ def run(arguments: argparse.Namespace) -> int:
         stack.enter_context(on_cpus(cores.others))
         penstock = stack.enter_context(penstock_of(folder, server.bootstrap))
         try:
-            measure(penstock, _WARM_UP, cores.contestant, arguments.events, arguments.seed)
-            for shape in arguments.shapes:
-                found.append(measure(penstock, shape, cores.contestant, arguments.events, arguments.seed))
+            measure(penstock, "warm-up", _WARM_UP, cores.contestant, arguments.events, arguments.seed)
+            for shape in dict.fromkeys(arguments.shapes):
+                name = f"shape-{shape}"
+                found.append(measure(penstock, name, shape, cores.contestant, arguments.events, arguments.seed))
                 print(json.dumps(found[-1]), flush=True)
         except OutputsDiffer as difference:
             print(f"Outputs differ. {difference}", file=sys.stderr)
@@ -104,29 +100,32 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def measure(penstock: Penstock, shape: Shape, cpus: frozenset[int], events: int, seed: int) -> dict[str, Any]:
-    """Score events with a model of this shape. Raises OutputsDiffer when the predictions are not as expected."""
-    cluster, topics = Kafka(penstock.bootstrap), StreamTopics(shape.stream)
+def measure(
+    penstock: Penstock, stream: str, shape: Shape, cpus: frozenset[int], events: int, seed: int
+) -> dict[str, Any]:
+    """Score events of a new stream with a model of this shape. Raises OutputsDiffer when predictions are not right."""
+    cluster, topics = Kafka(penstock.bootstrap), StreamTopics(stream)
     values = draw(events, shape.features, seed)
     candidate = train(shape, values[:_BASELINE_ROWS], seed)
-    declare(penstock, {shape.stream: shape.names}, _PARTITIONS)
-    deploy(penstock, {shape.stream: candidate})
+    declare(penstock, {stream: shape.names}, _PARTITIONS)
+    deploy(penstock, {stream: candidate})
     cluster.stamp_by_broker(topics.predictions)
-    cluster.fill(topics.features, documents(values, shape.names))
-    ends = cluster.ends(topics.features)
-    worker = penstock.worker(shape.stream, "score", cpus=cpus)
-    broker = broker_pid()
-    with Usage({shape.stream: worker.pid} | ({BROKER: broker} if broker else {})) as usage:
+    broker = {BROKER: pid} if (pid := broker_pid()) else {}
+    with Usage(broker) as whole:
+        cluster.fill(topics.features, documents(values, shape.names))
+        ends = cluster.ends(topics.features)
+        worker = penstock.worker(stream, "score", cpus=cpus)
+        with Usage({stream: worker.pid} | broker) as usage:
 
-        def all_committed() -> bool:
-            worker.check()
-            return cluster.committed("penstock-score", topics.features) == ends
+            def all_committed() -> bool:
+                worker.check()
+                return cluster.committed("penstock-score", topics.features) == ends
 
-        until(all_committed, f"{shape} to be scored", 60 + events / _SLOWEST_EPS, 0.5)
-    held = footprint(worker.pid)
-    if exit_code := worker.end():
-        raise RuntimeError(f"{worker.name} ended with {exit_code} when told to drain; see {worker.log}")
-    rows = list(cluster.read(topics.predictions))
+            until(all_committed, f"{shape} to be scored", 60 + events / _SLOWEST_EPS, 0.5)
+        held = footprint(worker.pid)
+        if exit_code := worker.end():
+            raise RuntimeError(f"{worker.name} ended with {exit_code} when told to drain; see {worker.log}")
+        rows = list(cluster.read(topics.predictions))
     problems = differences(expected_scores(candidate, values), rows)
     partials = (decode(PartialHistogram, row.value) for row in cluster.read(topics.histograms))
     if cluster.ends(topics.features_dead):
@@ -140,6 +139,7 @@ def measure(penstock: Penstock, shape: Shape, cpus: frozenset[int], events: int,
         "eps": turn.eps,
         "cpu_us": turn.cpu_us,
         "broker_cpu_us": turn.broker_cpu_us,
+        "broker_all_us": round(1e6 * whole.total_cpu_s(BROKER) / events, 2) if broker else None,
         "peak_mb": turn.peak_mb[0],
         "rss_mb": held["rss_mb"],
         "model_mb": round(len(candidate.payload) / 1e6, 2),

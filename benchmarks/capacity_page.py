@@ -23,7 +23,16 @@ def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
 
 def capacity_table(result: Result) -> str:
     """Return what one core scores, by shape of the model."""
-    head = ("features", "model", "event, bytes", "µs per event", "events/s at most", "µs of the broker", "model, MB")
+    head = (
+        "features",
+        "model",
+        "event, bytes",
+        "µs per event",
+        "events/s at most",
+        "µs of the broker",
+        "with producer and reader",
+        "model, MB",
+    )
     rows = [
         (
             shape["features"],
@@ -32,6 +41,7 @@ def capacity_table(result: Result) -> str:
             shape["cpu_us"],
             round(1e6 / shape["cpu_us"], -3),
             shape["broker_cpu_us"],
+            shape["broker_all_us"],
             shape["model_memory_mb"],
         )
         for shape in result["shapes"]

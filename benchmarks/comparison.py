@@ -10,10 +10,24 @@ import numpy as np
 from benchmarks.plain import Row
 
 _SHOWN: Final = 3
+_STEADY: Final = (0.1, 0.9)
 
 
 class OutputsDiffer(Exception):
     """Somebody did not give exactly what was expected; the message says who and what."""
+
+
+class Steady(NamedTuple):
+    """The part of the outputs that counts: `events` were appended from the one time to the other."""
+
+    events: int
+    from_ms: int
+    to_ms: int
+
+    @property
+    def eps(self) -> float:
+        """Events per second."""
+        return 1000 * self.events / (self.to_ms - self.from_ms)
 
 
 class Turn(NamedTuple):
@@ -48,17 +62,22 @@ def differences(expected: Mapping[str, float], rows: Iterable[Row]) -> list[str]
     return [f"{len(ids)} {kind}: {', '.join(ids[:_SHOWN])}" for kind, ids in kinds.items() if ids]
 
 
-def turn(rows: Sequence[Row], commit_ms: float | None) -> Turn:
-    """Return the rates at which `rows` were appended.
+def steady(times_ms: Iterable[int]) -> Steady:
+    """Return the part between the 10th and the 90th percent of the outputs: start and end do not count.
 
-    The steady rate is that of the rows between the 10th and the 90th percent: start and end do not count.
+    Raises ValueError when that is too short to be measured.
     """
-    times_ms = np.sort(np.array([row.time_ms for row in rows]))
-    first, last = int(0.1 * len(rows)), int(0.9 * len(rows))
-    steady_s, overall_s = np.array([times_ms[last] - times_ms[first], times_ms[-1] - times_ms[0]]) / 1000
-    if not steady_s:
-        raise ValueError(f"{len(rows)} events are too few: they were all written within a millisecond")
-    return Turn(float((last - first) / steady_s), float(len(rows) / overall_s), commit_ms)
+    ordered = np.sort(np.fromiter(times_ms, np.int64))
+    first, last = (int(share * len(ordered)) for share in _STEADY)
+    if ordered[first] == ordered[last]:
+        raise ValueError(f"{len(ordered)} events are too few: they were all written within a millisecond")
+    return Steady(last - first, int(ordered[first]), int(ordered[last]))
+
+
+def turn(rows: Sequence[Row], commit_ms: float | None) -> Turn:
+    """Return the rates at which `rows` were appended. Raises ValueError when they are too few."""
+    times_ms = [row.time_ms for row in rows]
+    return Turn(steady(times_ms).eps, 1000 * len(rows) / (max(times_ms) - min(times_ms)), commit_ms)
 
 
 def summary(turns: Mapping[str, Sequence[Turn]]) -> dict[str, object]:

@@ -37,6 +37,7 @@ _WORKER: Final = "worker"
 _SETTLE_S: Final = 5.0
 _AFTER_SCRAPE_S: Final = 0.5  # what a scrape held up is read by then, and does not count
 _DRAIN_S: Final = 30.0
+_AFTER_END_S: Final = 1.0
 _SLOWEST_START_S: Final = 300.0
 ROLES: Final[Mapping[str, tuple[str, ...]]] = {"score": ("score",), "whole": ()}
 
@@ -116,6 +117,15 @@ class Bench:
     def step(self, kind: str, count: int) -> dict[str, Any]:
         """Measure one worker on the first `count` streams. Raises OutputsDiffer when its predictions are wrong."""
         deploy_s = self._fleet.grow(count)
+        first = self._sent
+        with contextlib.ExitStack() as stack:
+            figures, reader = self._figures(kind, count, stack)
+            reader.read_for(_AFTER_END_S)  # what would come now would be too many
+            self._check(f"{kind}-{count}", reader, first)
+        return {"roles": kind, "streams": count, "deploy_s": round(deploy_s, 1), **figures}
+
+    def _figures(self, kind: str, count: int, stack: contextlib.ExitStack) -> tuple[dict[str, Any], SpreadReader]:
+        """Start a worker, measure it idle and under load, and end it. Returns the figures, and who has read all."""
         started = time.monotonic()
         worker = self._fleet.penstock.worker(f"{kind}-{count}", *ROLES[kind], cpus=self._cpus)
         try:
@@ -129,23 +139,26 @@ class Bench:
             asked = time.monotonic()
             worker.metric("ml_ready")
             scrape_ms = round(1000 * (time.monotonic() - asked))  # nothing is scored meanwhile
-            load = self._load(worker, self._fleet.streams[:count])
+            reader = self._reader(count, stack)
+            load = self._load(worker, self._fleet.streams[:count], reader)
         finally:
             stopping = time.monotonic()
             code = worker.end()
         if code:
             raise RuntimeError(f"{worker.name} ended with {code} when told to drain:\n{worker.log_end()}")
-        return {
-            "roles": kind,
-            "streams": count,
+        figures = {
             "startup_s": round(startup_s, 1),
             "stop_s": round(time.monotonic() - stopping, 1),
-            "deploy_s": round(deploy_s, 1),
             **idle,
             **held,
             "scrape_ms": scrape_ms,
             **load._asdict(),
         }
+        return figures, reader
+
+    def _reader(self, count: int, stack: contextlib.ExitStack) -> SpreadReader:
+        topics = [f"{stream}.predictions" for stream in self._fleet.streams[:count]]
+        return stack.enter_context(contextlib.closing(SpreadReader(self._fleet.penstock.bootstrap, topics)))
 
     def _idle(self, worker: Worker) -> dict[str, float | None]:
         """Return the share of a core, in percent, that worker and broker use when nothing comes."""
@@ -153,34 +166,27 @@ class Bench:
         with Usage(self._pids(worker)) as usage:
             time.sleep(self._seconds)
         spans = {name: samples[-1].time_s - samples[0].time_s for name, samples in usage.samples.items()}
-        used = {
-            name: round(100 * (samples[-1].cpu_s - samples[0].cpu_s) / spans[name], 2)
-            for name, samples in usage.samples.items()
-        }
+        used = {name: round(100 * usage.total_cpu_s(name) / spans[name], 2) for name in usage.samples}
         return {"idle_cpu_percent": used[_WORKER], "idle_broker_cpu_percent": used.get(_BROKER)}
 
-    def _load(self, worker: Worker, streams: Sequence[str]) -> Load:
+    def _load(self, worker: Worker, streams: Sequence[str], reader: SpreadReader) -> Load:
         """Send events at the fixed rate over the streams, and read what becomes of them."""
         first, events = self._sent, int(self._rate * (_SETTLE_S + _AFTER_SCRAPE_S + self._seconds))
         self._sent += events
-        with contextlib.closing(
-            SpreadReader(self._fleet.penstock.bootstrap, [f"{stream}.predictions" for stream in streams])
-        ) as reader:
-            with sending(self._fleet.penstock.bootstrap, streams, self._rate, self._seed, first, events):
-                reader.read_for(_SETTLE_S)
-                commits = [_commits(worker)]
-                reader.read_for(_AFTER_SCRAPE_S)
-                counted = [len(reader.seen)]
-                with Usage(self._pids(worker)) as usage:
-                    began = time.time()
-                    reader.read_for(self._seconds)
-                    ended = time.time()
-                counted.append(len(reader.seen))
-                commits.append(_commits(worker))
-            deadline = time.monotonic() + _DRAIN_S
-            while len(reader.seen) < events and time.monotonic() < deadline:  # what is missing then is told below
-                reader.read_for(0.2)
-        self._check(worker, reader, first, events)
+        with sending(self._fleet.penstock.bootstrap, streams, self._rate, self._seed, first, events):
+            reader.read_for(_SETTLE_S)
+            commits = [_commits(worker)]
+            reader.read_for(_AFTER_SCRAPE_S)
+            counted = [len(reader.seen)]
+            with Usage(self._pids(worker)) as usage:
+                began = time.time()
+                reader.read_for(self._seconds)
+                ended = time.time()
+            counted.append(len(reader.seen))
+            commits.append(_commits(worker))
+        deadline = time.monotonic() + _DRAIN_S
+        while len(reader.seen) < events and time.monotonic() < deadline:  # what is missing then is told of at the end
+            reader.read_for(0.2)
         latencies = reader.latencies_ms[slice(*counted)]
         p50_ms, p99_ms = np.percentile(latencies, (50, 99)).tolist()
         cpu_us = {name: 1e6 * usage.cpu_s(name, began, ended) / len(latencies) for name in usage.samples}
@@ -196,12 +202,11 @@ class Bench:
             round(1000 * took_s / max(made, 1), 1),
         )
 
-    def _check(self, worker: Worker, reader: SpreadReader, first: int, events: int) -> None:
-        expected = self._fleet.expected(first, events)
-        found = wrong(expected, reader.seen)
+    def _check(self, name: str, reader: SpreadReader, first: int) -> None:
+        found = wrong(self._fleet.expected(first, self._sent - first), reader.seen)
         found += self._fleet.dead_letters()
         if found:
-            raise OutputsDiffer(f"{worker.name}: {'; '.join(found)}")
+            raise OutputsDiffer(f"{name}: {'; '.join(found)}")
 
     def _pids(self, worker: Worker) -> dict[str, int]:
         broker = broker_pid()

@@ -186,7 +186,7 @@ class Bench:
 
 
 def _shared_out(workers: Sequence[Worker]) -> bool:
-    """Whether the workers have all partitions between them, none has one more than its share, and no champion yet."""
+    """Whether the workers have all partitions between them, and none has one more than its share."""
     for worker in workers:
         worker.check()
     owned = [int(worker.metric("ml_partition_tasks", stage="score")) for worker in workers]

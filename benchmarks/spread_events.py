@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 import msgspec
-from confluent_kafka import OFFSET_END, Consumer, KafkaException, TopicPartition
+from confluent_kafka import Consumer, KafkaException, TopicPartition
 
 from benchmarks import synthetic
 from benchmarks.chaos_producer import LAST_ACK_S, keep_pace, patient_producer
@@ -22,7 +22,7 @@ from benchmarks.chaos_producer import LAST_ACK_S, keep_pace, patient_producer
 DRAWN: Final = 10_000
 _TIMEOUT_S: Final = 30.0
 _MOST_ROWS: Final = 5_000
-_POLL_S: Final = 0.005
+_POLL_S: Final = 0.05
 
 
 class _Scored(msgspec.Struct):
@@ -50,18 +50,19 @@ class SpreadReader:
         )
         known = self._consumer.list_topics(timeout=_TIMEOUT_S).topics
         places = [TopicPartition(topic, number) for topic in topics for number in known[topic].partitions]
-        starts = []
         for place in places:  # a position of "the end" would only be asked for later, when there is more
-            _, end = self._consumer.get_watermark_offsets(place, timeout=_TIMEOUT_S)
-            starts.append(TopicPartition(place.topic, place.partition, end or OFFSET_END))
-        self._consumer.assign([TopicPartition(s.topic, s.partition, max(s.offset, 0)) for s in starts])
+            _, place.offset = self._consumer.get_watermark_offsets(place, timeout=_TIMEOUT_S)
+        self._consumer.assign(places)
 
     def read_for(self, seconds: float) -> None:
         """Read what comes in so many seconds."""
         until = time.monotonic() + seconds
         while time.monotonic() < until:
-            messages, now_ms = self._consumer.consume(_MOST_ROWS, _POLL_S), time.time() * 1000
-            for message in messages:
+            earliest = self._consumer.poll(_POLL_S)
+            if earliest is None:
+                continue
+            now_ms = time.time() * 1000
+            for message in [earliest, *self._consumer.consume(_MOST_ROWS, 0)]:
                 if message.error():
                     raise KafkaException(message.error())
                 scored = self._decode(message.value())

@@ -14,7 +14,7 @@ PARTITIONS: Final = 4
 FEATURES: Final = tuple(f"f{i}" for i in range(10))
 _MISSING_SHARE: Final = 0.01
 _ENTITIES: Final = 10_000
-_FIRST_EVENT_TIME_MS: Final = 1_700_000_000_000
+FIRST_EVENT_TIME_MS: Final = 1_700_000_000_000  # each event is a millisecond later
 
 CONFIG: Final = f"""\
 [streams.{STREAM}]
@@ -85,7 +85,7 @@ def documents(values: NDArray[np.float64], first: int = 0) -> Iterator[tuple[byt
                 {
                     "event_id": event_id(number),
                     "entity_id": entity,
-                    "event_time_ms": _FIRST_EVENT_TIME_MS + number,
+                    "event_time_ms": FIRST_EVENT_TIME_MS + number,
                     "features": dict(zip(FEATURES, row, strict=True)),  # NaN becomes null
                 }
             ),

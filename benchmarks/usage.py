@@ -55,6 +55,10 @@ class Usage:
         """Return the processor seconds that a process used between two times since the epoch, interpolated."""
         return cpu_at(self.samples[name], to_s) - cpu_at(self.samples[name], from_s)
 
+    def total_cpu_s(self, name: str) -> float:
+        """Return the processor seconds that a process used from the first sample to the last."""
+        return self.samples[name][-1].cpu_s - self.samples[name][0].cpu_s
+
     def peak_mb(self, name: str) -> float:
         """Return the largest resident size that was seen, in MB (10⁶ bytes)."""
         return max(sample.rss_bytes for sample in self.samples[name]) / _MB

@@ -5,8 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-import numpy as np
-
+from benchmarks.comparison import steady
 from benchmarks.plain import Row
 from benchmarks.usage import Usage
 
@@ -35,18 +34,15 @@ class Turn:
 
 def turn_of(rows: Sequence[Row], usage: Usage, layout: str, done: Sequence[float]) -> Turn:
     """Return the figures of a turn: `rows` are its predictions, stamped by the broker; `done` what each worker made."""
-    times_s = np.sort(np.array([row.time_ms for row in rows])) / 1000
-    first, last = int(0.1 * len(rows)), int(0.9 * len(rows))
-    from_s, to_s, events = float(times_s[first]), float(times_s[last]), last - first
-    if from_s == to_s:
-        raise ValueError(f"{len(rows)} events are too few: they were all written within a millisecond")
+    part = steady(row.time_ms for row in rows)
+    from_s, to_s, events = part.from_ms / 1000, part.to_ms / 1000, part.events
     names = [name for name in usage.samples if name != BROKER]
     cpu_s = sum(usage.cpu_s(name, from_s, to_s) for name in names)
     broker_s = usage.cpu_s(BROKER, from_s, to_s) if BROKER in usage.samples else None
     return Turn(
         workers=len(names),
         layout=layout,
-        eps=round(events / (to_s - from_s)),
+        eps=round(part.eps),
         cpu_us=round(1e6 * cpu_s / events, 2),
         broker_cpu_us=None if broker_s is None else round(1e6 * broker_s / events, 2),
         cores=round((cpu_s + (broker_s or 0.0)) / (to_s - from_s), 2),

@@ -131,7 +131,7 @@ class KafkaConnection:
                 await link.connect()
                 answer = await link.send(MetadataRequest([]))
         except (OSError, errors.KafkaError, UnicodeError, OverflowError) as error:
-            raise self._explain(f"Kafka at {host}:{port}", error, timeout_s) from error
+            raise self.explain(f"Kafka at {host}:{port}", error, timeout_s) from error
         else:
             return Cluster(
                 addresses=tuple((broker_host, broker_port) for _, broker_host, broker_port, *_ in answer.brokers),
@@ -140,7 +140,7 @@ class KafkaConnection:
         finally:
             link.close()
 
-    def _explain(self, where: str, error: Exception, timeout_s: float) -> PenstockError:
+    def explain(self, where: str, error: Exception, timeout_s: float) -> PenstockError:
         """Say what `error` means for a person, most specific first (most of these are kinds of OSError)."""
         protocol = f"kafka_security_protocol is {self.security_protocol}"
         match error:
@@ -148,6 +148,8 @@ class KafkaConnection:
                 return SettingsError(
                     f"{where} shows a certificate that is not trusted ({error.verify_message}): set kafka_ssl_ca_file"
                 )
+            case ssl.SSLEOFError() | ssl.SSLZeroReturnError():  # as from a broker that is being stopped
+                return RetryableError(f"{where} closed the connection in the TLS handshake ({protocol})")
             case ssl.SSLError():
                 return SettingsError(f"{where} refused the TLS handshake ({protocol}): {_cause(error)}")
             case (

@@ -6,7 +6,6 @@ from aiokafka.errors import (
     InvalidProducerIdMapping,
     InvalidTxnState,
     KafkaConnectionError,
-    KafkaError,
     KafkaTimeoutError,
     OutOfOrderSequenceNumber,
     UnknownProducerId,
@@ -15,16 +14,8 @@ from aiokafka.errors import (
 from schemas.errors import RetryableError
 
 
-def unwrapped(error: Exception) -> Exception:
-    """Return what aiokafka's sender met, where it says no more than "unexpected error"."""
-    while type(error) is KafkaError and isinstance(error.__cause__, Exception):
-        error = error.__cause__
-    return error
-
-
 def is_retryable(error: Exception) -> bool:
     """Whether opening the task again can help: the broker was away, moved, or took the partition back."""
-    error = unwrapped(error)
     return isinstance(error, _TRANSIENT) or bool(getattr(error, "retriable", False))
 
 

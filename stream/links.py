@@ -13,7 +13,6 @@ from aiokafka.errors import (
     TopicAuthorizationFailedError,
 )
 
-from schemas.errors import RetryableError
 from stream.batches import TopicPartition
 from stream.connection import KafkaConnection
 
@@ -27,6 +26,7 @@ class Links:
     """Metadata of the cluster, kept up to date by one connection for everybody, and new connections for each writer."""
 
     def __init__(self, connection: KafkaConnection) -> None:
+        self._connection = connection
         self._options = connection.client_options()
         self._client = AIOKafkaClient(**self._options)
 
@@ -75,7 +75,10 @@ class Links:
         return node
 
     async def connect(self, node: int, client_id: str) -> AIOKafkaConnection:
-        """Open a connection of the caller's own. Raises a retryable error when the broker cannot be reached."""
+        """Open a connection of the caller's own.
+
+        Raises a retryable error when the broker cannot be reached, and SettingsError when it refuses us.
+        """
         broker = self._client.cluster.broker_metadata(node)
         if broker is None:
             self.outdated()
@@ -87,7 +90,8 @@ class Links:
             )
         except (OSError, KafkaError) as error:
             self.outdated()
-            raise RetryableError(f"broker {broker.host}:{broker.port} cannot be reached: {error}") from error
+            where = f"broker {broker.host}:{broker.port}"
+            raise self._connection.explain(where, error, self._connection.request_timeout_ms / 1000) from error
 
     async def _coordinator(self, kind: int, key: str) -> int:
         for _ in range(LOOKS):

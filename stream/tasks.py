@@ -20,7 +20,7 @@ from stream import lanes
 from stream import metrics as m
 from stream.batches import Batch, Outbox, TopicPartition
 from stream.delivery import Delivery, Offsets
-from stream.failures import describe, is_retryable, unwrapped
+from stream.failures import describe, is_retryable
 from stream.lanes import LITTLE_ROWS, Lanes
 from stream.metric_values import Metrics
 from stream.stage import Stage
@@ -182,8 +182,7 @@ class PartitionTask:
             try:
                 await self._open_and_run()
                 return
-            except Exception as raised:  # noqa: BLE001  # sorted into what can be retried and what cannot
-                error = unwrapped(raised)
+            except Exception as error:  # noqa: BLE001  # sorted into what can be retried and what cannot
                 if isinstance(error, ProducerFenced):
                     # Normal when another worker took the partition over: a rebalance will close this task. If
                     # none comes, nobody else owns it, and it is taken back.

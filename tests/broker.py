@@ -52,15 +52,17 @@ class Broker:
         self.most_answering = 0
         self.open = 0
         self.up = True
+        self.leaders = dict(LEADERS)
+        self.coordinator = 3  # of transactions
         self.generation = 0  # of connections: those of an earlier one are closed
 
     # What `Links` does
 
     async def leader(self, target: TopicPartition) -> int:
-        return LEADERS.get(target.topic, 1)
+        return self.leaders.get(target.topic, 1)
 
     async def transaction_coordinator(self, _: str) -> int:
-        return 3
+        return self.coordinator
 
     async def group_coordinator(self, _: str) -> int:
         return 4

@@ -130,7 +130,7 @@ class Peer(NamedTuple):
         self, course: Course, events: Events, outputs: Outputs, rows: Iterable[Row], *, partial: bool
     ) -> list[str]:
         """Its histograms are those of `common/work.py`."""
-        return histograms.peer_differences(course.scales, rows, events, partial=partial)
+        return histograms.peer_differences(course.scales, rows, events, outputs, partial=partial)
 
 
 class PeerProcess:

@@ -29,7 +29,7 @@ class Course:
         self.topics: Final = StreamTopics(stream)
         self._model_file = model_file
         penstock.run("topics", "apply")
-        self._model_id = penstock.deploy(stream, model_file, baseline_rows)
+        self.model_id: Final = penstock.deploy(stream, model_file, baseline_rows)
         self.scales: Final = self._scales()
 
     def clear(self, *, events: bool = False) -> None:
@@ -49,7 +49,7 @@ class Course:
             histograms=self.topics.histograms,
             partitions=synthetic.PARTITIONS,
             model_file=str(self._model_file),
-            model_id=self._model_id,
+            model_id=self.model_id,
             features=list(synthetic.FEATURES),
             edges=[list(scale.edges) for scale in self.scales],
         )

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from benchmarks import histogram_checker
 from benchmarks.histogram_checker import Scale
 from benchmarks.peers.common.work import DUE_EVENTS, Histogram
-from benchmarks.peers.outputs import Events, Outputs
+from benchmarks.peers.outputs import IN_FLIGHT, Events, Outputs
 from benchmarks.plain import Row
 from schemas.drift import PartialHistogram
 
@@ -32,17 +32,21 @@ def penstock_differences(scales: Sequence[Scale], rows: Iterable[Row], events: E
     ]
 
 
-def peer_differences(scales: Sequence[Scale], rows: Iterable[Row], events: Events, *, partial: bool) -> list[str]:
+def peer_differences(
+    scales: Sequence[Scale], rows: Iterable[Row], events: Events, outputs: Outputs, *, partial: bool
+) -> list[str]:
     """Return how a peer's histograms are not of these events.
 
-    No cell may have more than one pass over all events gives. Each column has `n` values, and unless the contestant was
-    stopped before its end (`partial`), what is missing of all events is what was not yet due.
+    No cell may have more than one pass over all events gives. Each column has `n` values: those of the events that have
+    a prediction, but for what was not yet due. Of a contestant that was stopped before its end (`partial`) the last of
+    either may be missing.
     """
     decode = msgspec.json.Decoder(Histogram).decode
     counted = [decode(row.value or b"") for row in rows]
-    n = sum(each.n for each in counted)
-    least = 0 if partial else len(events) - DUE_EVENTS * _MOST_WORKS
-    found = [] if least <= n <= len(events) else [f"the histograms are of {n} events, and there are {len(events)}"]
+    n, seen = sum(each.n for each in counted), len(outputs.seen)
+    slack = IN_FLIGHT * len(np.unique(events.partitions)) if partial else 0
+    right = seen - DUE_EVENTS * _MOST_WORKS - slack <= n <= min(seen + slack, len(events))
+    found = [] if right else [f"the histograms are of {n} events, and {seen} have a prediction"]
     for place, scale in enumerate(scales):
         try:
             cells = _sum([each.cells[place] for each in counted], len(scale.edges) + 1)

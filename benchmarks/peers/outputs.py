@@ -29,8 +29,13 @@ class _Event(msgspec.Struct, gc=False):
 
 class _Output(msgspec.Struct, gc=False):
     event_id: str
+    entity_id: str
+    event_time_ms: int
+    model_id: str
+    variant: str
     score: float
     label: int
+    features: tuple[float | None, ...]
     partition: int
     offset: int
 
@@ -39,11 +44,13 @@ class _Output(msgspec.Struct, gc=False):
 class Events:
     """The events as they stand in the source topic. Of each, by its number: what its prediction must say.
 
-    `columns` are what is counted of them: the features and the score, float32.
+    `values` are the features as they were sent, shape (events, 10), NaN where missing. `columns` are what is counted
+    of them: the features and the score, float32.
     """
 
     numbers: dict[str, int]
     keys: list[bytes]
+    values: NDArray[np.float64]
     scores: NDArray[np.float64]
     partitions: Ints
     offsets: Ints
@@ -69,7 +76,7 @@ class Events:
         keys = [synthetic.entity_id(number).encode() for number in range(count)]
         all_scores = np.fromiter(scores.values(), np.float64, count)
         columns = [*values.astype(np.float32).T, all_scores.astype(np.float32)]
-        return cls(numbers, keys, all_scores, places[0], places[1], columns)
+        return cls(numbers, keys, values, all_scores, places[0], places[1], columns)
 
     @cached_property
     def labels(self) -> Ints:
@@ -86,7 +93,11 @@ class Events:
 
 @dataclass(frozen=True, eq=False)
 class Outputs:
-    """Predictions as they were read, in arrays of one length; `numbers` has -1 for an event that was never sent."""
+    """Predictions as they were read, in arrays of one length; `numbers` has -1 for an event that was never sent.
+
+    `key_right` and `event_right` tell whether key and entity are the event's, and so its time and features. `makers`
+    are the models and variants that they name.
+    """
 
     numbers: Ints
     scores: NDArray[np.float64]
@@ -94,16 +105,20 @@ class Outputs:
     partitions: Ints
     offsets: Ints
     key_right: NDArray[np.bool_]
+    event_right: NDArray[np.bool_]
+    makers: set[tuple[str, str]]
     times_ms: Ints
     strangers: list[str]
 
     @classmethod
     def read(cls, rows: Iterable[Row], events: Events) -> Self:
-        """Decode predictions; about 4 µs each with reading. Raises msgspec.MsgspecError at something else."""
+        """Decode predictions; about 6 µs each with reading. Raises msgspec.MsgspecError at something else."""
         decode = msgspec.json.Decoder(_Output).decode
         known, keys = events.numbers.get, events.keys
         said: list[NDArray[np.float64]] = []  # whole numbers up to 2**53 are the same in a float64
-        right: list[NDArray[np.bool_]] = []
+        key_right: list[bool] = []
+        event_right: list[NDArray[np.bool_]] = []
+        makers: set[tuple[str, str]] = set()
         strangers: list[str] = []
         for chunk in _chunks(rows):
             found = [decode(row.value or b"") for row in chunk]
@@ -114,7 +129,12 @@ class Outputs:
                 for number, each, row in zip(numbers, found, chunk, strict=True)
             ]
             said.append(np.array(fields, dtype=np.float64))
-            right.append(np.array([n < 0 or row.key == keys[n] for n, row in zip(numbers, chunk, strict=True)]))
+            key_right += [
+                n < 0 or row.key == keys[n] == each.entity_id.encode()
+                for n, each, row in zip(numbers, found, chunk, strict=True)
+            ]
+            event_right.append(_events_right(events, numbers, found))
+            makers |= {(each.model_id, each.variant) for each in found}
         if not said:
             raise ValueError("there are no predictions")
         by_field = np.concatenate(said).T
@@ -125,7 +145,9 @@ class Outputs:
             labels=whole[2],
             partitions=whole[3],
             offsets=whole[4],
-            key_right=np.concatenate(right),
+            key_right=np.array(key_right),
+            event_right=np.concatenate(event_right),
+            makers=makers,
             times_ms=whole[5],
             strangers=strangers,
         )
@@ -154,6 +176,7 @@ def differences(events: Events, outputs: Outputs, *, partial: bool) -> list[str]
         "scored differently": numbers[wrong_scores],
         "labelled differently": numbers[outputs.labels[known] != events.labels[numbers]],
         "with another key than the entity": numbers[~outputs.key_right[known]],
+        "with another time or other features than the event": numbers[~outputs.event_right[known]],
         "of another place in the source": numbers[~right_places],
         "skipped" if partial else "not scored": _gaps(events, count) if partial else np.flatnonzero(count == 0),
     }
@@ -166,6 +189,16 @@ def differences(events: Events, outputs: Outputs, *, partial: bool) -> list[str]
         found.append(f"the first such score is {outputs.scores[first]!r}, expected {expected!r}")
     found.append(_sentence("never sent", outputs.strangers[:_SHOWN], len(outputs.strangers)))
     return [sentence for sentence in found if sentence]
+
+
+def _events_right(events: Events, numbers: Sequence[int], found: Sequence[_Output]) -> NDArray[np.bool_]:
+    """Return of each prediction whether it has its event's time and features; of events never sent it is no matter."""
+    sent, got = events.values[numbers], np.array([each.features for each in found], dtype=np.float64)
+    if got.shape != sent.shape:
+        raise ValueError("there are predictions that have not as many features as their events")
+    times_ms = np.array([each.event_time_ms for each in found]) - synthetic.FIRST_EVENT_TIME_MS
+    right: NDArray[np.bool_] = ((got == sent) | (np.isnan(got) & np.isnan(sent))).all(axis=1)
+    return right & (times_ms == numbers)
 
 
 def _gaps(events: Events, count: Ints) -> Ints:

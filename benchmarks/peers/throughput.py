@@ -3,23 +3,12 @@
 import time
 from typing import Final, NamedTuple
 
-import numpy as np
-from numpy.typing import NDArray
-
+from benchmarks.comparison import steady
 from benchmarks.peers.outputs import Events
 from benchmarks.peers.turns import Turn, wait, wait_for_answer
 from benchmarks.usage import Usage
 
-_STEADY: Final = (0.1, 0.9)
 _CONTESTANT: Final = "contestant"
-
-
-class Steady(NamedTuple):
-    """The part of the outputs that counts: `events` were appended from the one time to the other."""
-
-    events: int
-    from_ms: int
-    to_ms: int
 
 
 class Speed(NamedTuple):
@@ -57,7 +46,7 @@ def take_turn(turn: Turn, events: Events, turn_s: float) -> Speed:
     first_s, last_s = int(outputs.times_ms.min()) / 1000, int(outputs.times_ms.max()) / 1000
     return Speed(
         events=len(outputs.seen),
-        eps=1000 * part.events / (part.to_ms - part.from_ms),
+        eps=part.eps,
         cpu_us=1e6 * usage.cpu_s(_CONTESTANT, part.from_ms / 1000, part.to_ms / 1000) / part.events,
         peak_mb=usage.peak_mb(_CONTESTANT),
         startup_s=first_s - spawned_s,
@@ -65,15 +54,3 @@ def take_turn(turn: Turn, events: Events, turn_s: float) -> Speed:
         total_cpu_s=usage.cpu_s(_CONTESTANT, spawned_s, last_s),
         partial=partial,
     )
-
-
-def steady(times_ms: NDArray[np.int64]) -> Steady:
-    """Return the part between the 10th and the 90th percent of the outputs: start and end do not count.
-
-    Raises ValueError when that is too short to be measured.
-    """
-    ordered = np.sort(times_ms)
-    first, last = (int(share * len(ordered)) for share in _STEADY)
-    if ordered[first] == ordered[last]:
-        raise ValueError(f"{len(ordered)} events are too few: they were all written within a millisecond")
-    return Steady(last - first, int(ordered[first]), int(ordered[last]))

@@ -10,6 +10,7 @@ from typing import Final
 import msgspec
 
 from benchmarks.comparison import OutputsDiffer
+from benchmarks.peers.common.work import VARIANT
 from benchmarks.peers.contestants import Contestant, Running
 from benchmarks.peers.course import Course
 from benchmarks.peers.outputs import Events, Outputs, differences
@@ -58,12 +59,14 @@ class Turn:
     def check(self, events: Events, *, partial: bool) -> Outputs:
         """Return the predictions. Raises OutputsDiffer unless they and the histograms are as they must be.
 
-        `partial`: the contestant was stopped before its end. Takes about 8 s for a million events.
+        `partial`: the contestant was stopped before its end. Takes about 10 s for a million events.
         """
         cluster, topics = self.course.cluster, self.course.topics
         try:
             outputs = Outputs.read(cluster.read(topics.predictions), events)
             found = differences(events, outputs, partial=partial)
+            if outputs.makers != {(self.course.model_id, VARIANT)}:
+                found.append(f"the predictions are of {sorted(outputs.makers)}")
             if dead := sum(1 for _ in cluster.read(topics.features_dead)):
                 found.append(f"{dead} dead letters")
             rows = cluster.read(topics.histograms)

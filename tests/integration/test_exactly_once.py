@@ -149,13 +149,19 @@ async def test_workers_that_join_and_leave_under_load_lose_and_double_nothing(
         assert _counted(first, "ml_task_restarts_total", stage="score", reason="retry") == 0
 
 
-async def test_a_task_fenced_by_a_stranger_comes_back_and_doubles_nothing(deployment: Deployment, stream: str) -> None:
+@pytest.mark.parametrize("transaction", ["", ".b"])
+async def test_a_task_fenced_by_a_stranger_comes_back_and_doubles_nothing(
+    deployment: Deployment, stream: str, transaction: str
+) -> None:
     async with deployment.worker(["score"]) as running:
         await eventually(_owns(running, PARTITIONS))
         async with load(deployment, stream):
             await asyncio.sleep(0.5)
             task = _score_tasks(running)[1]
-            options = {"bootstrap_servers": deployment.connection.bootstrap, "transactional_id": str(task.name)}
+            options = {
+                "bootstrap_servers": deployment.connection.bootstrap,
+                "transactional_id": f"{task.name}{transaction}",
+            }
             async with AIOKafkaProducer(**options) as stranger, stranger.transaction():
                 await eventually(lambda: not task.running)
             await eventually(_owns(running, PARTITIONS))
@@ -351,6 +357,8 @@ async def test_starting_gives_up_both_transactions_of_who_had_the_task_before(
         may_end.set()
         with pytest.raises(ProducerFenced):
             await unfinished
+        with pytest.raises(ProducerFenced):
+            await old.commit(Outbox(), {source: 4})
         await new.send(_outbox(unique, b"new"))
         await new.commit(Outbox(), {source: 3})
         await old.stop()

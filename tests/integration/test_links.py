@@ -7,9 +7,9 @@ from types import SimpleNamespace
 
 import pytest
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
-from aiokafka.errors import LeaderNotAvailableError, NodeNotReadyError
+from aiokafka.errors import LeaderNotAvailableError, NodeNotReadyError, SaslAuthenticationFailed
 
-from schemas.errors import RetryableError
+from schemas.errors import RetryableError, SettingsError
 from stream.batches import TopicPartition
 from stream.connection import KafkaConnection
 from stream.failures import is_retryable
@@ -71,3 +71,16 @@ async def test_a_broker_that_is_not_known_or_not_there_is_told_of_and_can_be_tri
             await links.connect(1, "somebody")
         assert is_retryable(unknown.value)
         assert is_retryable(away.value)
+
+
+async def test_a_broker_that_refuses_the_login_is_not_tried_again(
+    kafka: Kafka, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def refused(*_: object, **__: object) -> None:
+        raise SaslAuthenticationFailed
+
+    async with _links(kafka) as links:
+        monkeypatch.setattr("stream.links.create_conn", refused)
+        with pytest.raises(SettingsError, match="refused the user name or password") as raised:
+            await links.connect(links.any_node(), "somebody")
+        assert not is_retryable(raised.value)

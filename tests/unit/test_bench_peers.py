@@ -10,12 +10,13 @@ import pytest
 import xgboost
 
 from benchmarks import environments
+from benchmarks.comparison import steady
 from benchmarks.peers import bench, report
 from benchmarks.peers.contestants import find
 from benchmarks.peers.figures import Taken, speed_goals, summary
 from benchmarks.peers.latency import Latency, Pace, latency_of
 from benchmarks.peers.pacer import PROBES, prepared
-from benchmarks.peers.throughput import Speed, steady
+from benchmarks.peers.throughput import Speed
 
 RATIO = "p99 at 1,000 events/s at most 1.2 x aiokafka_loop"
 MOST = "p99 at 10,000 events/s at most 25 ms"

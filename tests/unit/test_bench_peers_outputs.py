@@ -17,6 +17,7 @@ from benchmarks.plain import Row
 EVENTS = 12_000
 SCALES = [Scale(name, (-1.0, 0.0, 0.25, 1.0), None, None) for name in (*synthetic.FEATURES, "score")]
 VALUES = synthetic.draw(EVENTS, seed=3)
+OTHER = "with another time or other features than the event"
 
 
 @pytest.fixture(scope="module")
@@ -35,6 +36,11 @@ def right(events: Events, numbers: Sequence[int], **changes: object) -> list[Row
     for place, number in enumerate(numbers):
         output = {
             "event_id": synthetic.event_id(number),
+            "entity_id": synthetic.entity_id(number),
+            "event_time_ms": synthetic.FIRST_EVENT_TIME_MS + number,
+            "model_id": "m1",
+            "variant": "champion",
+            "features": [None if value != value else value for value in VALUES[number].tolist()],
             "score": float(events.scores[number]),
             "label": int(events.scores[number] >= 0.5),
             "partition": int(events.partitions[number]),
@@ -63,6 +69,10 @@ def test_the_right_outputs_in_any_order_do_not_differ(events: Events) -> None:
         (lambda rows, e: [*right(e, [0], partition=1), *rows[1:]], "1 of another place in the source: e00000000"),
         (lambda rows, e: [rows[0]._replace(key=b"x"), *rows[1:]], "1 with another key than the entity: e00000000"),
         (lambda rows, e: [rows[0]._replace(key=None), *rows[1:]], "1 with another key than the entity: e00000000"),
+        (lambda rows, e: [*right(e, [0], entity_id="x"), *rows[1:]], "1 with another key than the entity: e00000000"),
+        (lambda rows, e: [*right(e, [0], event_time_ms=1), *rows[1:]], f"1 {OTHER}: e00000000"),
+        (lambda rows, e: [*right(e, [0], features=[0.5] * 10), *rows[1:]], f"1 {OTHER}: e00000000"),
+        (lambda rows, e: [*right(e, [0], features=[None] * 10), *rows[1:]], f"1 {OTHER}: e00000000"),
     ],
 )
 def test_every_difference_is_named(
@@ -95,6 +105,17 @@ def test_what_a_stopped_contestant_wrote_must_be_right_all_the_same(events: Even
     assert found(events, right(events, [3, 3]), partial=True) == ["1 scored twice: e00000003"]
 
 
+def test_whose_predictions_they_are_is_told(events: Events) -> None:
+    rows = [*right(events, [0], model_id="m2"), *right(events, [1], variant="challenger")]
+    assert Outputs.read(rows, events).makers == {("m2", "champion"), ("m1", "challenger")}
+
+
+@pytest.mark.parametrize("length", [1, 9])
+def test_predictions_with_fewer_features_are_refused(events: Events, length: int) -> None:
+    with pytest.raises(ValueError, match="not as many features"):
+        Outputs.read(right(events, [0], features=[0.5] * length), events)
+
+
 def test_no_outputs_and_no_predictions_are_refused(events: Events) -> None:
     with pytest.raises(ValueError, match="no predictions"):
         Outputs.read([], events)
@@ -113,23 +134,37 @@ def histogram(events: Events, first: int, last: int) -> Histogram:
     return Histogram(last - first, [each.cells.tolist() for each in counted], [each.missing for each in counted])
 
 
-def counted(events: Events, *each: Histogram, partial: bool = False) -> list[str]:
+def counted(events: Events, *each: Histogram, scored: int = EVENTS, partial: bool = False) -> list[str]:
     rows = [Row(None, msgspec.json.encode(one), 0, 0, 0) for one in each]
-    return histograms.peer_differences(SCALES, rows, events, partial=partial)
+    outputs = Outputs.read(right(events, range(scored)), events)
+    return histograms.peer_differences(SCALES, rows, events, outputs, partial=partial)
 
 
 def test_histograms_may_lack_what_was_not_yet_due(events: Events) -> None:
     assert counted(events, histogram(events, 0, 5_000), histogram(events, 5_000, EVENTS)) == []
     assert counted(events, histogram(events, 0, EVENTS - 4_000)) == []
     lacking = histogram(events, 0, EVENTS - 4_001)
-    assert counted(events, lacking) == [f"the histograms are of {EVENTS - 4_001} events, and there are {EVENTS}"]
+    assert counted(events, lacking) == [
+        f"the histograms are of {EVENTS - 4_001} events, and {EVENTS} have a prediction"
+    ]
     assert counted(events, lacking, partial=True) == []
+
+
+def test_the_histograms_of_a_stopped_contestant_are_about_those_of_its_predictions(
+    events: Events, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(histograms, "IN_FLIGHT", 500)  # of two partitions
+    assert counted(events, partial=True) == [f"the histograms are of 0 events, and {EVENTS} have a prediction"]
+    assert counted(events, histogram(events, 0, EVENTS - 5_000), partial=True) == []
+    assert counted(events, histogram(events, 0, EVENTS - 5_001), partial=True) != []
+    assert counted(events, histogram(events, 0, 7_000), scored=6_000, partial=True) == []
+    assert counted(events, histogram(events, 0, 7_001), scored=6_000, partial=True) != []
 
 
 def test_histograms_that_count_an_event_twice_or_elsewhere_are_found(events: Events) -> None:
     whole = histogram(events, 0, EVENTS)
     twice = counted(events, whole, histogram(events, 0, 1))
-    assert twice[0] == f"the histograms are of {EVENTS + 1} events, and there are {EVENTS}"
+    assert twice[0] == f"the histograms are of {EVENTS + 1} events, and {EVENTS} have a prediction"
     assert "f0: 1 cells have more values than numpy.histogram gives" in twice
     whole.cells[2][0] += 1
     whole.cells[2][1] -= 1

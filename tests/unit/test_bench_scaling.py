@@ -1,5 +1,6 @@
 """The scaling benchmarks' arithmetic: what is used per event, what one more worker or stream adds, what compresses."""
 
+import json
 import os
 import subprocess
 import sys
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.capacity import Shape, documents, draw, expected_scores, train
-from benchmarks.capacity_page import bytes_table, with_table
+from benchmarks.capacity_page import bytes_table, main, with_table
 from benchmarks.many_streams import per_stream, wrong
 from benchmarks.plain import Row
 from benchmarks.topic_bytes import log_bytes, per_event
@@ -152,3 +153,46 @@ def test_a_table_stands_between_its_marks_however_often_it_is_written() -> None:
     assert with_table(page, "bytes", text) == page
     with pytest.raises(ValueError, match="streams:begin"):
         with_table(page, "streams", text)
+
+
+RESULTS = {
+    "capacity": {
+        "shapes": [
+            {
+                "features": 10,
+                "trees": 0,
+                "event_bytes": 230,
+                "cpu_us": 12.5,
+                "broker_cpu_us": 5.5,
+                "broker_all_us": None,
+                "model_memory_mb": 0.8,
+            }
+        ]
+    },
+    "scaling": {"summary": summary([Turn(2, "pinned", 90_000, 11.0, 4.0, 1.5, [330.0], 1.0)]), "turns": []},
+    "streams": {"steps": [dict.fromkeys(("roles", "streams", "startup_s", "stop_s", "rss_mb", "sockets"), 2)]},
+}
+RESULTS["streams"]["steps"][0] |= dict.fromkeys(("idle_cpu_percent", "idle_broker_cpu_percent", "cpu_us"), 3)
+RESULTS["streams"]["steps"][0] |= dict.fromkeys(("broker_cpu_us", "commits_per_s", "p50_ms", "p99_ms", "scrape_ms"), 4)
+
+
+def test_the_page_takes_the_tables_of_all_files(tmp_path: Path) -> None:
+    page, files = tmp_path / "page.md", []
+    page.write_text("".join(f"<!-- {name}:begin -->\n<!-- {name}:end -->\n" for name in RESULTS))
+    for name, result in RESULTS.items():
+        files.append(str(tmp_path / f"{name}-of-today.json"))
+        Path(files[-1]).write_text(json.dumps(result))
+    assert main(str(page), *files) == 0
+    rows = [line for line in page.read_text().splitlines() if line.startswith("|") and "---" not in line]
+    assert rows[1] == "| 10 | logistic regression | 230 | 12.5 | 80,000 | 5.5 | – | 0.8 |"
+    assert rows[3] == "| pinned, 2 | 90,000 | 1 | 11 | 4 | 1.5 | 330 |"
+    assert rows[5] == f"|{' 2 |' * 6}{' 3 |' * 3}{' 4 |' * 5}"
+
+
+def test_a_file_of_another_benchmark_changes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    page, file = tmp_path / "page.md", tmp_path / "other.json"
+    page.write_text("as it was")
+    file.write_text("{}")
+    assert main(str(page), str(file)) == 2
+    assert page.read_text() == "as it was"
+    assert "other.json is of no benchmark" in capsys.readouterr().err

@@ -10,6 +10,7 @@ from aiokafka import errors
 from schemas.errors import RetryableError
 from stream.batches import Outbox, Outgoing, TopicPartition
 from stream.delivery import AtLeastOnce, ExactlyOnce
+from stream.failures import is_retryable
 from stream.writer import IN_FLIGHT
 from tests.broker import OFFSETS, OUT, STATE, Broker, once, outbox_of
 from tests.support import leap_through, now
@@ -249,6 +250,31 @@ async def test_a_commit_that_is_given_up_leaves_the_abort_to_wait_for_its_record
     await delivery.stop()
     assert now() == pytest.approx(2.0)
     assert broker.asked[-1] == "abort"
+
+
+def test_where_a_leader_and_a_coordinator_have_moved_the_next_opening_goes_there() -> None:
+    async def scenario() -> None:
+        broker = Broker()
+        delivery = ExactlyOnce(broker, "task", "group")  # type: ignore[arg-type]
+        await delivery.start()
+        broker.refuses["produce"].append(errors.NotLeaderForPartitionError)
+        await delivery.send(outbox_of(b"1"))
+        with pytest.raises(errors.NotLeaderForPartitionError) as raised:
+            await delivery.commit(Outbox(), OFFSETS)
+        assert is_retryable(raised.value)
+        assert "outdated" in broker.asked
+        await delivery.stop()
+        broker.leaders["out"], broker.coordinator = 5, 6
+        broker.details.clear()
+        delivery = ExactlyOnce(broker, "task", "group")  # type: ignore[arg-type]
+        await delivery.start()
+        await delivery.send(outbox_of(b"1"))
+        await delivery.commit(Outbox(), OFFSETS)
+        await delivery.stop()
+        asked = {detail.split()[0]: detail.split()[-1] for detail in broker.details}
+        assert asked == {"init": "6", "group": "6", "add": "6", "produce": "5", "offsets": "4", "commit": "6"}
+
+    leap_through(scenario())
 
 
 def test_stopping_leaves_no_error_for_the_garbage_collector_to_complain_of() -> None:

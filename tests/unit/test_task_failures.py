@@ -8,11 +8,9 @@ from aiokafka.errors import (
     IllegalStateError,
     InvalidProducerIdMapping,
     KafkaConnectionError,
-    KafkaError,
     KafkaTimeoutError,
     MessageSizeTooLargeError,
     OutOfOrderSequenceNumber,
-    ProducerFenced,
     TopicAuthorizationFailedError,
 )
 
@@ -63,16 +61,6 @@ async def test_a_fenced_task_comes_back_only_when_a_wrong_owner_would_know(bench
 
 
 @on_bench
-async def test_it_is_fenced_too_when_only_the_cause_says_so(bench: Bench) -> None:
-    await bench.begin(b"0")
-    bench.errors["commit"] = [_from_sender(ProducerFenced())]
-    bench.deliver()
-    await bench.settle(1.0)
-    assert bench.restarts("fenced") == 1
-    assert not bench.fatal
-
-
-@on_bench
 async def test_it_opens_anew_when_told_that_the_next_records_are_gone(bench: Bench) -> None:
     await bench.begin(b"0", b"1", b"2")
     bench.deliver(1)
@@ -114,13 +102,6 @@ async def test_a_fatal_error_ends_it_and_is_told(bench: Bench) -> None:
     assert bench.kafka.offsets == {}
 
 
-def _from_sender(cause: KafkaError) -> KafkaError:
-    """What aiokafka makes of an error that its sender did not expect."""
-    error = KafkaError("Unexpected error during batch delivery")
-    error.__cause__ = cause
-    return error
-
-
 @pytest.mark.parametrize(
     ("error", "retryable"),
     [
@@ -132,7 +113,7 @@ def _from_sender(cause: KafkaError) -> KafkaError:
         (OutOfOrderSequenceNumber(), True),
         (TimeoutError(), True),
         (ConnectionResetError(), True),
-        (_from_sender(InvalidProducerIdMapping()), True),
+        (InvalidProducerIdMapping(), True),
         (FatalError("no"), False),
         (MessageSizeTooLargeError(), False),
         (TopicAuthorizationFailedError(), False),

@@ -3,8 +3,9 @@
 It follows "Agents" (https://faust-streaming.github.io/faust/userguide/agents.html), "Streams", on `events()`, and the
 "Configuration Reference" (https://faust-streaming.github.io/faust/userguide/settings.html).
 
-An event is acknowledged to Faust when the loop asks for the next one, which is after `send` was awaited, and `send`
-waits for the broker's answer with acks=all. Faust commits what was acknowledged to it every 2.8 s or 10,000 events.
+An event is acknowledged to Faust when the loop asks for the next one, which is after `send` was awaited: that waits
+until the prediction is in the producer's buffer, not for the broker's answer, so that a crash can lose what stood
+there. Faust commits what was acknowledged to it every 2.8 s or 10,000 events.
 """
 
 import logging

@@ -3,9 +3,9 @@
 It follows "Streams", on `take` (https://faust-streaming.github.io/faust/userguide/streams.html), "Agents", on
 producing, and the "Configuration Reference" (https://faust-streaming.github.io/faust/userguide/settings.html).
 
-`send` returns when the broker has answered, with acks=all. All sends of a batch are awaited together before the next
-one is asked for, and only then does Faust take the batch for acknowledged, so that what it commits (every 2.8 s or
-10,000 events) was written.
+All sends of a batch are awaited together before the next one is asked for, and then Faust takes the batch for
+acknowledged. `send` returns when the prediction is in the producer's buffer, not when the broker has answered, so that
+a crash can lose what stood there. Faust commits every 2.8 s or 10,000 events.
 """
 
 import asyncio
@@ -53,14 +53,14 @@ def make_app(job: Job, folder: str) -> faust.App:
                 [message.offset for message in messages],
                 [round(message.timestamp * 1000) for message in messages],
             )
-            acks = [
+            sends = [
                 predictions.send(key=event.key, value=output, partition=message.partition)
                 for event, message, output in zip(events, messages, outputs, strict=True)
             ]
             counted = work.histogram()
             if counted is not None:
-                acks.append(histograms.send(value=counted))
-            await asyncio.gather(*acks)
+                sends.append(histograms.send(value=counted))
+            await asyncio.gather(*sends)
 
     return app
 
