@@ -33,6 +33,7 @@ from schemas.events import Status
 from stream import admin
 from stream import metrics as m
 from stream.announcer import Announcer
+from stream.closing import together
 from stream.connection import KafkaConnection
 from stream.metric_values import Metrics
 from stream.role import Fetching, Role, RoleSettings, StageSpec
@@ -103,9 +104,9 @@ class Worker:
         await self._start_streams(cluster.embedded, closing)
         stages = [stage for stream in self._streams for name in self._role_names for stage in stream.stages(name)]
         by_group = {group: list(of_it) for group, of_it in groupby(sorted(stages, key=_group), _group)}
-        async with asyncio.TaskGroup() as starting:
-            for group, of_it in by_group.items():
-                starting.create_task(self._start_role(group, of_it, cluster.embedded, closing))
+        await together(
+            *(self._start_role(group, of_it, cluster.embedded, closing) for group, of_it in by_group.items())
+        )
         page = await self._start_page(closing)
         self._started = True
         self._spawn(measure_loop_lag(self.metrics))

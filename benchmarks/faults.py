@@ -128,7 +128,9 @@ class Scene:
         self._start(worker.name)
 
     def restart_broker(self) -> None:
-        """Restart Kafka under everybody's feet."""
+        """Restart Kafka under everybody's feet. Who is still starting would end with a sentence, so nobody is."""
+        for worker in self._workers.values():
+            worker.wait_until_ready()
         self._tell("restart the broker")
         self._server.stop()
         self._recoveries.blow("broker_restart")

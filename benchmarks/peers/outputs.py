@@ -197,8 +197,9 @@ def _events_right(events: Events, numbers: Sequence[int], found: Sequence[_Outpu
     if got.shape != sent.shape:
         raise ValueError("there are predictions that have not as many features as their events")
     times_ms = np.array([each.event_time_ms for each in found]) - synthetic.FIRST_EVENT_TIME_MS
-    right: NDArray[np.bool_] = ((got == sent) | (np.isnan(got) & np.isnan(sent))).all(axis=1)
-    return right & (times_ms == numbers)
+    same = ((got == sent) | (np.isnan(got) & np.isnan(sent))).all(axis=1)
+    right: NDArray[np.bool_] = same & (times_ms == numbers)
+    return right
 
 
 def _gaps(events: Events, count: Ints) -> Ints:

@@ -11,11 +11,14 @@ import msgspec
 import numpy as np
 import pytest
 from aiokafka import AIOKafkaProducer
+from aiokafka.errors import KafkaConnectionError
 from confluent_kafka import Producer
 
+from app.worker import Worker
 from schemas.errors import FatalError
 from schemas.events import Alert, ModelVersion
 from schemas.wire import decode, encode
+from stream.links import Links
 from tests.command_line import free_port
 from tests.conftest import Broker
 from tests.workers import (
@@ -200,6 +203,20 @@ async def test_a_promotion_swaps_the_model_between_two_batches_and_loses_nothing
         revisions = [p.deployment_revision for p in predictions if p.partition == partition]
         assert revisions == sorted(revisions)
         assert set(revisions) == {1, 2}
+
+
+@pytest.mark.parametrize("broker", ["embedded"], indirect=True)  # as on any other
+async def test_a_kafka_that_is_lost_while_a_worker_starts_is_one_error_and_not_a_group(
+    new: New, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def lost(_: Links) -> None:
+        raise KafkaConnectionError("gone")
+
+    deployment = new(stream=[])
+    await deployment.prepare()
+    monkeypatch.setattr(Links, "start", lost)
+    with pytest.raises(KafkaConnectionError, match="gone"):
+        await Worker(deployment.settings, deployment.connection, ["score", "learn"]).run()
 
 
 @pytest.mark.parametrize("broker", ["embedded"], indirect=True)  # as on any other
