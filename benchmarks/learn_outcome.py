@@ -76,16 +76,18 @@ class Outcome:
         return found
 
     def _told(self, lineage: str, algorithm: str, checkpoint: Checkpoint) -> Told:
-        versions = [v for v in self._read(_TOPICS.models, ModelVersion) if v.lineage == lineage]
-        pruned = {version.model_id for version in versions if version.status == "pruned"}
+        records = [v for v in self._read(_TOPICS.models, ModelVersion) if v.lineage == lineage]
+        pruned = {version.model_id for version in records if version.pruned}  # their files may be gone
+        published: dict[str, ModelVersion] = {}
+        for version in records:  # the first of a version; then come its changes
+            published.setdefault(version.model_id, version)
         kind = learner_type(algorithm)
         snapshots = [
             Published(
                 v.samples_offset or 0,
                 None if v.model_id in pruned else kind.load(self._store.get(v.sha256, v.size_bytes)).canonical(),
             )
-            for v in versions
-            if v.status != "pruned"
+            for v in published.values()
         ]
         dumped = asyncio.run(Blobs(self._store, f"{self._spec.name} learn {lineage}").unpack(checkpoint))
         return Told(
