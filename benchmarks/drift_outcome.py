@@ -76,7 +76,7 @@ class Outcome:
         }
 
     def _champions_baseline(self, store: ArtifactStore) -> tuple[str, list[Scale]]:
-        (version,) = self._read(_TOPICS.models, ModelVersion)
+        version = self._read(_TOPICS.models, ModelVersion)[0]  # the only one; then come its changes
         baseline = Baseline.decode(store.get(version.baseline, version.baseline_bytes))
         scales = [Scale(column.name, column.edges, column.mean, column.deviation) for column in baseline.columns]
         return version.baseline, scales
