@@ -148,8 +148,9 @@ class Scene:
             self._start(name)
 
     def stop(self) -> None:
-        """Ask all workers to end."""
+        """Ask all workers to end, once they have started: before that SIGTERM ends them as it ends any process."""
         for worker in self._workers.values():
+            worker.wait_until_ready()
             _require_clean_end(worker)
 
     def settle(self) -> None:
