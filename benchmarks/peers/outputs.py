@@ -25,6 +25,7 @@ Ints = NDArray[np.int64]
 
 class _Event(msgspec.Struct, gc=False):
     event_id: str
+    event_time_ms: int
 
 
 class _Output(msgspec.Struct, gc=False):
@@ -51,6 +52,7 @@ class Events:
     numbers: dict[str, int]
     keys: list[bytes]
     values: NDArray[np.float64]
+    event_times_ms: Ints
     scores: NDArray[np.float64]
     partitions: Ints
     offsets: Ints
@@ -64,19 +66,23 @@ class Events:
         """
         scores = synthetic.expected_scores(booster, values)
         numbers = {event_id: number for number, event_id in enumerate(scores)}
-        places = np.full((2, len(numbers)), -1, dtype=np.int64)
+        said = np.full((3, len(numbers)), -1, dtype=np.int64)
         decode = msgspec.json.Decoder(_Event).decode
         count = 0
         for chunk in _chunks(rows):
-            found = [numbers[decode(row.value or b"").event_id] for row in chunk]
-            places[:, found] = [[row.partition for row in chunk], [row.offset for row in chunk]]
+            sent = [decode(row.value or b"") for row in chunk]
+            said[:, [numbers[event.event_id] for event in sent]] = [
+                [row.partition for row in chunk],
+                [row.offset for row in chunk],
+                [event.event_time_ms for event in sent],
+            ]
             count += len(chunk)
-        if count != len(numbers) or (places < 0).any():
+        if count != len(numbers) or (said < 0).any():
             raise ValueError(f"{count} events are in the source, and {len(numbers)} were to be written")
         keys = [synthetic.entity_id(number).encode() for number in range(count)]
         all_scores = np.fromiter(scores.values(), np.float64, count)
         columns = [*values.astype(np.float32).T, all_scores.astype(np.float32)]
-        return cls(numbers, keys, values, all_scores, places[0], places[1], columns)
+        return cls(numbers, keys, values, said[2], all_scores, said[0], said[1], columns)
 
     @cached_property
     def labels(self) -> Ints:
@@ -196,9 +202,9 @@ def _events_right(events: Events, numbers: Sequence[int], found: Sequence[_Outpu
     sent, got = events.values[numbers], np.array([each.features for each in found], dtype=np.float64)
     if got.shape != sent.shape:
         raise ValueError("there are predictions that have not as many features as their events")
-    times_ms = np.array([each.event_time_ms for each in found]) - synthetic.FIRST_EVENT_TIME_MS
+    times_ms = np.array([each.event_time_ms for each in found])
     same = ((got == sent) | (np.isnan(got) & np.isnan(sent))).all(axis=1)
-    right: NDArray[np.bool_] = same & (times_ms == numbers)
+    right: NDArray[np.bool_] = same & (times_ms == events.event_times_ms[numbers])
     return right
 
 
