@@ -300,4 +300,3 @@ def test_a_certificate_file_that_cannot_be_used_is_named(files: dict[str, str], 
 def test_a_broker_that_leaves_during_the_tls_handshake_can_be_tried_again() -> None:
     connection = KafkaConnection(bootstrap="k:9093", security_protocol="SSL")
     assert isinstance(connection.explain("k:9093", ssl.SSLEOFError(), 1.0), RetryableError)
-    assert isinstance(connection.explain("k:9093", ssl.SSLError(), 1.0), SettingsError)
